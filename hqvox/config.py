@@ -1,0 +1,180 @@
+"""The configuration of a build: every threshold with its unit, default, range and source.
+
+``hqvox.yaml`` is one :class:`BuildConfig`. Each stage owns one section, of the stage's name.
+Sources: "paper" is Speech Fusion to Face, §3 and appendix B.1; "house" is our own choice.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A section of hqvox.yaml: unknown keys are errors, values are checked, nothing is coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class StageSection(Section):
+    """What every stage's section has."""
+
+    enabled: bool = Field(True, description="false: measure, but refuse nobody")
+
+
+class DiscoverConfig(StageSection):
+    """Where candidate photos are."""
+
+    source: Literal["folder"] = Field("folder", description="folder: one folder per identity")
+    photos: str = Field("", description="folder source: the folder that holds the folders")
+    limit: int = Field(300, ge=1, le=100_000, description="photos per identity (paper: 300)")
+
+
+class DownloadConfig(StageSection):
+    """Fetching bytes, and what is refused before decoding."""
+
+    max_bytes: int = Field(50_000_000, ge=1_000, description="largest file, bytes (house)")
+    max_pixels: int = Field(
+        100_000_000, ge=10_000, le=500_000_000, description="most pixels, from the header (house)"
+    )
+
+
+class DuplicatesConfig(StageSection):
+    """Near-duplicates within an identity; the largest stays."""
+
+    max_distance_bits: int = Field(
+        6, ge=0, le=32, description="perceptual hashes at most this far apart are one photo (house)"
+    )
+
+
+class LandmarksConfig(StageSection):
+    """Faces and their 68 points."""
+
+    network: Literal["dlib68", "fan"] = Field("dlib68", description="paper names none; see recipe")
+    detector: Literal["blazeface", "s3fd", "retinaface", "yunet"] = Field(
+        "s3fd", description="detector in front of fan; dlib68 brings its own"
+    )
+    working_side_px: int = Field(
+        1280, ge=256, le=8192, description="photos are reduced to this longer side to detect (house)"
+    )
+
+
+class PupilsConfig(StageSection):
+    """Distance of the pupils."""
+
+    min_ipd_px: float = Field(30.0, ge=0, le=1000, description="px of the original (paper: 30)")
+
+
+class PoseConfig(StageSection):
+    """How far the face is turned away from the image plane."""
+
+    max_yaw_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
+    max_pitch_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
+    max_asymmetry: float = Field(
+        0.1, ge=0, le=1, description="mirrored landmarks' distance, fraction of eye distance (house)"
+    )
+    decide_by: Literal["both", "angles", "asymmetry"] = Field(
+        "both", description="which measurement must pass (paper: left/right landmarks)"
+    )
+
+
+class LightingConfig(StageSection):
+    """Proxies for 'uniform, no noticeable shadow, no sharp change of illumination' (paper)."""
+
+    max_light_ratio: float = Field(1.6, ge=1, le=20, description="brighter over darker half (house)")
+    max_light_gradient: float = Field(3.0, ge=0, le=100, description="see column (house)")
+    max_overexposed_fraction: float = Field(0.1, ge=0, le=1, description="of the face (house)")
+    max_underexposed_fraction: float = Field(0.25, ge=0, le=1, description="of the face (house)")
+
+
+class EmotionConfig(StageSection):
+    """Neutral faces, a slight smile allowed."""
+
+    network: Literal["hqvox_neutral", "mini_xception_fer2013"] = Field(
+        "hqvox_neutral", description="paper: the FER2013 mini-XCEPTION"
+    )
+    min_neutral: float | None = Field(
+        None, ge=0, le=1, description="probability of neutral; null: the network's own threshold"
+    )
+    min_neutral_or_smile: float = Field(
+        0.9, ge=0, le=1, description="slight smile: neutral plus happiness at least this (house)"
+    )
+    max_smile_opening: float = Field(
+        0.05, ge=0, le=1, description="slight smile: inner lip gap over mouth width (house)"
+    )
+    max_smile_happiness: float = Field(
+        0.6, ge=0, le=1, description="slight smile: happiness at most this (house)"
+    )
+
+
+class IdentityConfig(StageSection):
+    """Whether a face is the identity it was found for."""
+
+    network: Literal["dlib_resnet", "facenet_vggface2"] = Field(
+        "dlib_resnet", description="face embedding (house)"
+    )
+    min_similarity: float | None = Field(
+        None, ge=-1, le=1, description="cosine to the core; null: the network's own threshold"
+    )
+
+
+class AlignConfig(StageSection):
+    """The crop of the released dataset: both eye centres at fixed fractions of it."""
+
+    max_outside_fraction: float = Field(
+        0.15, ge=0, le=1, description="share of the crop outside the photo (house)"
+    )
+
+
+class SegmentConfig(StageSection):
+    """The person, cut out on white."""
+
+    network: Literal["pspnet_portrait", "pspnet_voc"] = Field(
+        "pspnet_portrait", description="paper: PSPNet on VOC 2012"
+    )
+    min_face_coverage: float = Field(
+        0.95, ge=0, le=1, description="share of the face's hull inside the raw mask (house)"
+    )
+    min_edge_confidence: float = Field(0.3, ge=0, le=1, description="see column (house)")
+
+
+class QualityConfig(StageSection):
+    """The composite that ranks an identity's faces; refuses nobody."""
+
+
+class RunnerConfig(Section):
+    """How work is cut up; none of it changes a result."""
+
+    batch_photos: int = Field(16, ge=1, le=1024, description="photos per batch")
+    cache_mb: int = Field(256, ge=0, le=65536, description="decoded photos kept per worker, MB")
+    max_deaths: int = Field(3, ge=1, le=100, description="worker deaths before a shard is failed")
+
+
+class ReleaseConfig(Section):
+    """What is released (paper: 3 to 7 best per identity)."""
+
+    min_faces: int = Field(3, ge=1, le=100, description="identities with fewer are dropped (paper)")
+    max_faces: int = Field(7, ge=1, le=300, description="most faces per identity (paper)")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="of the released JPEGs (house)")
+
+
+class BuildConfig(Section):
+    """hqvox.yaml as a whole."""
+
+    format: Literal[1] = Field(1, description="version of the workspace's layout")
+    recipe: str = Field("bundled", description="named defaults: bundled or paper")
+    discover: DiscoverConfig = DiscoverConfig()
+    download: DownloadConfig = DownloadConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    landmarks: LandmarksConfig = LandmarksConfig()
+    pupils: PupilsConfig = PupilsConfig()
+    pose: PoseConfig = PoseConfig()
+    lighting: LightingConfig = LightingConfig()
+    emotion: EmotionConfig = EmotionConfig()
+    identity: IdentityConfig = IdentityConfig()
+    align: AlignConfig = AlignConfig()
+    segment: SegmentConfig = SegmentConfig()
+    quality: QualityConfig = QualityConfig()
+    runner: RunnerConfig = RunnerConfig()
+    release: ReleaseConfig = ReleaseConfig()
