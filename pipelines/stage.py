@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hqvox.tables import Row
 from models.protocols import Photo
+from models.store import ModelStore
 
 
 class Needs(Enum):
@@ -94,8 +95,9 @@ class Stage(ABC):
     networks: tuple[str, ...] = ()
     """Registry names of the weights in use; set by the constructor where there are any."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, store: ModelStore) -> None:
         self.config = config
+        self.store = store
 
     def load(self) -> None:  # noqa: B027 - most stages have nothing to load
         """Load networks; called once per worker before the first batch, never while planning."""
