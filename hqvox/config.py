@@ -40,6 +40,14 @@ class DownloadConfig(StageSection):
     )
 
 
+class DecodeConfig(Section):
+    """How photos are turned into pixels, for every stage that looks at them."""
+
+    working_side_px: int = Field(
+        1280, ge=256, le=8192, description="photos are reduced to this longer side to detect (house)"
+    )
+
+
 class DuplicatesConfig(StageSection):
     """Near-duplicates within an identity; the largest stays."""
 
@@ -54,9 +62,6 @@ class LandmarksConfig(StageSection):
     network: Literal["dlib68", "fan"] = Field("dlib68", description="paper names none; see recipe")
     detector: Literal["blazeface", "s3fd", "retinaface", "yunet"] = Field(
         "s3fd", description="detector in front of fan; dlib68 brings its own"
-    )
-    working_side_px: int = Field(
-        1280, ge=256, le=8192, description="photos are reduced to this longer side to detect (house)"
     )
 
 
@@ -146,7 +151,6 @@ class QualityConfig(StageSection):
 class RunnerConfig(Section):
     """How work is cut up; none of it changes a result."""
 
-    batch_photos: int = Field(16, ge=1, le=1024, description="photos per batch")
     cache_mb: int = Field(256, ge=0, le=65536, description="decoded photos kept per worker, MB")
     max_deaths: int = Field(3, ge=1, le=100, description="worker deaths before a shard is failed")
 
@@ -166,6 +170,7 @@ class BuildConfig(Section):
     recipe: str = Field("bundled", description="named defaults: bundled or paper")
     discover: DiscoverConfig = DiscoverConfig()
     download: DownloadConfig = DownloadConfig()
+    decode: DecodeConfig = DecodeConfig()
     duplicates: DuplicatesConfig = DuplicatesConfig()
     landmarks: LandmarksConfig = LandmarksConfig()
     pupils: PupilsConfig = PupilsConfig()

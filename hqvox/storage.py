@@ -1,0 +1,168 @@
+"""All file access of a build: atomic writes, range reads, listing; a folder and s3:// alike.
+
+A file is written to a temporary sibling, flushed to disk and renamed, so a reader sees the whole
+file or none. On an object store the finished file is uploaded in one piece, which has the same
+effect. What the operating system refuses becomes a :class:`HqvoxError` that names the remedy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import fsspec
+import fsspec.utils
+
+from hqvox.errors import HqvoxError
+
+TEMPORARY = ".tmp"
+"""Ending of files being written; leftovers of a killed process are removed by the next build."""
+
+
+class Storage:
+    """Files below one root, named by relative POSIX paths."""
+
+    def __init__(self, root: str | Path) -> None:
+        """``root``: a folder, or a URL that fsspec knows (``s3://bucket/prefix``).
+
+        Raises HqvoxError where the scheme is unknown or its package is not installed.
+        """
+        self.url = str(root)
+        self.local = "://" not in self.url or self.url.startswith("file://")
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        except ImportError as error:
+            scheme = self.url.split("://")[0]
+            raise HqvoxError(
+                f"{self.url}: reading {scheme}:// needs another package: "
+                f"pip install 'hqvox[{scheme}]' ({error})"
+            ) from None
+        except ValueError as error:
+            raise HqvoxError(f"{self.url}: {error}") from None
+
+    def path(self, name: str) -> str:
+        """Full path of a relative name, for messages and for the file system."""
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder of that name is there."""
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names (last parts) of the files in a folder; empty where it is missing."""
+        try:
+            entries = self.fs.ls(self.path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        found = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted(name for name in found if not name.endswith(TEMPORARY))
+
+    def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
+        """Bytes of a file, or ``size`` bytes from ``offset`` on. Raises FileNotFoundError."""
+        with self.fs.open(self.path(name), "rb") as file:
+            file.seek(offset)
+            return bytes(file.read() if size is None else file.read(size))
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading. Raises FileNotFoundError."""
+        with self.fs.open(self.path(name), "rb") as file:
+            yield file
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file atomically. Raises HqvoxError on a full or read-only disk."""
+        with self.writing(name) as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Atomic write: yields a binary file that appears under its name when the block ends.
+
+        Where the block raises, nothing appears. Raises HqvoxError on a full or read-only disk.
+        """
+        pending = self.begin(name)
+        try:
+            yield pending.file
+            pending.commit()
+        except OSError as error:
+            raise disk_error(error, self.path(name)) from error
+        finally:
+            pending.discard()
+
+    def begin(self, name: str) -> PendingFile:
+        """Start a file whose commit is decided later; see :class:`PendingFile`."""
+        try:
+            return PendingFile(self, name)
+        except OSError as error:
+            raise disk_error(error, self.path(name)) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where it is missing."""
+        if self.exists(name):
+            try:
+                self.fs.rm_file(self.path(name))
+            except OSError as error:
+                raise disk_error(error, self.path(name)) from error
+
+    def remove_leftovers(self, folder: str) -> None:
+        """Remove what killed writers left in a local folder (call only while no one writes)."""
+        if self.local:
+            for leftover in Path(self.path(folder)).glob(f".*{TEMPORARY}"):
+                leftover.unlink(missing_ok=True)
+
+
+class PendingFile:
+    """A file being written, invisible until :meth:`commit`."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage = storage
+        self.target = storage.path(name)
+        if storage.local:
+            folder = Path(self.target).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            leaf = Path(self.target).name
+            self.temporary = folder / f".{leaf}.{os.getpid()}{TEMPORARY}"
+        else:
+            handle, temporary = tempfile.mkstemp(suffix=TEMPORARY)
+            os.close(handle)
+            self.temporary = Path(temporary)
+        self.file: IO[bytes] = open(self.temporary, "w+b")  # noqa: SIM115 - closed by commit/discard
+
+    def commit(self) -> None:
+        """Flush to disk and give the file its name. Raises OSError."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        if self.storage.local:
+            os.replace(self.temporary, self.target)
+            directory = os.open(Path(self.target).parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        else:
+            self.storage.fs.put_file(str(self.temporary), self.target)
+
+    def discard(self) -> None:
+        """Close, and remove what was not committed."""
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+def disk_error(error: OSError, where: str) -> HqvoxError:
+    """One line for what the operating system refused, with what to do about it."""
+    remedies = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EROFS: "the file system is read-only; choose a workspace that can be written",
+        errno.EACCES: "permission denied; choose a workspace that you may write",
+        errno.EPERM: "permission denied; choose a workspace that you may write",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another workspace",
+    }
+    code = error.errno if error.errno is not None else -1
+    return HqvoxError(f"{where}: {remedies.get(code, error.strerror or str(error))}")

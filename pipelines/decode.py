@@ -1,0 +1,116 @@
+"""Bytes to upright RGB pixels, for any photograph that a crawl brings.
+
+Pillow decodes; what it cannot decode raises :class:`UndecodableError`. Only formats that
+photographs come in are opened. Types and sizes are read from the header, without decoding.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from models.protocols import Photo
+from pipelines.stage import UndecodableError
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+"""Pillow's names of the formats that are opened."""
+
+# Pixel limits are the download stage's, checked on the header against the configuration.
+Image.MAX_IMAGE_PIXELS = None
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes say: media type, and size in pixels once upright."""
+
+    media_type: str
+    width_px: int
+    height_px: int
+
+
+def read_header(data: bytes) -> Header:
+    """Type and upright size from the header alone. Raises UndecodableError."""
+    with _open(data) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:
+            width, height = height, width
+        media_type = Image.MIME.get(image.format or "", "image/unknown")
+        return Header("image/jpeg" if image.format == "MPO" else media_type, width, height)
+
+
+def decode(data: bytes, max_side_px: int | None = None) -> Photo:
+    """Decode to upright uint8 RGB (height, width, 3), reduced to ``max_side_px`` if larger.
+
+    Transparent parts become white, 16-bit samples are scaled to 8, CMYK is converted, and of an
+    animation the first frame is taken. JPEGs are decoded at a reduced scale where that is enough.
+    Raises UndecodableError.
+    """
+    with _open(data) as image:
+        try:
+            if max_side_px is not None and max(image.size) > max_side_px:
+                factor = max_side_px / max(image.size)
+                wanted = (int(image.width * factor) or 1, int(image.height * factor) or 1)
+                # Twice the size: DCT scaling alone aliases, the area average below smooths it.
+                image.draft("RGB", (wanted[0] * 2, wanted[1] * 2))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+        except _DECODER_ERRORS as error:
+            raise UndecodableError(str(error) or type(error).__name__) from None
+    return reduce_to(pixels, max_side_px) if max_side_px is not None else pixels
+
+
+def reduce_to(pixels: Photo, max_side_px: int) -> Photo:
+    """Area-average a picture down to a longer side of ``max_side_px``; smaller ones stay."""
+    height, width = pixels.shape[:2]
+    if max(height, width) <= max_side_px:
+        return pixels
+    factor = max_side_px / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+# What Pillow's decoders raise on damaged files; MemoryError comes from absurd sizes inside.
+_DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, OverflowError,
+    AttributeError, RuntimeError, ZeroDivisionError, MemoryError,
+)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF warns; the pixels are what counts
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+    except _DECODER_ERRORS as error:
+        raise UndecodableError(str(error) or type(error).__name__) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1  # damaged EXIF: the picture stays as it is stored
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        samples = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if samples.max(initial=0) > 255 else 255.0
+        grey = np.clip(samples / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
