@@ -44,7 +44,10 @@ class DecodeConfig(Section):
     """How photos are turned into pixels, for every stage that looks at them."""
 
     working_side_px: int = Field(
-        1280, ge=256, le=8192, description="photos are reduced to this longer side to detect (house)"
+        1280,
+        ge=256,
+        le=8192,
+        description="photos are reduced to this longer side to detect (house)",
     )
 
 
@@ -77,7 +80,10 @@ class PoseConfig(StageSection):
     max_yaw_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
     max_pitch_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
     max_asymmetry: float = Field(
-        0.1, ge=0, le=1, description="mirrored landmarks' distance, fraction of eye distance (house)"
+        0.1,
+        ge=0,
+        le=1,
+        description="mirrored landmarks' distance, fraction of eye distance (house)",
     )
     decide_by: Literal["both", "angles", "asymmetry"] = Field(
         "both", description="which measurement must pass (paper: left/right landmarks)"
@@ -87,7 +93,9 @@ class PoseConfig(StageSection):
 class LightingConfig(StageSection):
     """Proxies for 'uniform, no noticeable shadow, no sharp change of illumination' (paper)."""
 
-    max_light_ratio: float = Field(1.6, ge=1, le=20, description="brighter over darker half (house)")
+    max_light_ratio: float = Field(
+        1.6, ge=1, le=20, description="brighter over darker half (house)"
+    )
     max_light_gradient: float = Field(3.0, ge=0, le=100, description="see column (house)")
     max_overexposed_fraction: float = Field(0.1, ge=0, le=1, description="of the face (house)")
     max_underexposed_fraction: float = Field(0.25, ge=0, le=1, description="of the face (house)")

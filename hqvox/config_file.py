@@ -22,7 +22,9 @@ SETTING_HINT = "see `hqvox config show --defaults` for every key with its unit"
 def recipe_names() -> list[str]:
     """Names of the build recipes that are installed."""
     folder = resources.files("hqvox") / "recipes" / "build"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -43,8 +45,9 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise HqvoxError(f"--set {setting}: write it as section.key=value, for example "
-                             "pose.max_yaw_deg=8")
+            raise HqvoxError(
+                f"--set {setting}: write it as section.key=value, for example pose.max_yaw_deg=8"
+            )
         try:
             value = yaml.safe_load(text) if text.strip() else ""
         except yaml.YAMLError:

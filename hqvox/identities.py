@@ -90,8 +90,15 @@ def read_folders(photos: Path) -> list[Row]:
         # A name that is not UTF-8 stays readable as its percent-encoded form.
         shown = folder if _not_text(name) else name.decode()
         rows.append(
-            {"identity_id": shown, "name": shown, "subset": USER_SUBSET, "gender": None,
-             "nationality": None, "row": len(rows), "folder": folder}
+            {
+                "identity_id": shown,
+                "name": shown,
+                "subset": USER_SUBSET,
+                "gender": None,
+                "nationality": None,
+                "row": len(rows),
+                "folder": folder,
+            }
         )
     if not rows:
         raise HqvoxError(
@@ -108,7 +115,9 @@ def match_folders(rows: list[Row], photos: Path) -> int:
     try:
         present = {e.name for e in os.scandir(photos) if e.is_dir()}
     except OSError as error:
-        raise HqvoxError(f"{photos}: {error.strerror}; name the folder of the photographs") from None
+        raise HqvoxError(
+            f"{photos}: {error.strerror}; name the folder of the photographs"
+        ) from None
     for row in rows:
         if row.get("folder") is None:
             name = next((n for n in (row["name"], row["identity_id"]) if n in present), None)
@@ -150,17 +159,21 @@ def _not_text(name: bytes) -> bool:
     return False
 
 
-def _identity(
-    file: Path, line: int, number: int, values: Sequence[str | None], subset: str
-) -> Row:
+def _identity(file: Path, line: int, number: int, values: Sequence[str | None], subset: str) -> Row:
     identity_id, name, gender, nationality = ((v or "").strip() for v in values)
     if not identity_id or not name:
         what = "id" if not identity_id else "name"
-        raise HqvoxError(f"{file}:{line}: the {what} is empty; give every identity an id and a name")
+        raise HqvoxError(
+            f"{file}:{line}: the {what} is empty; give every identity an id and a name"
+        )
     return {
-        "identity_id": identity_id, "name": name, "subset": subset,
-        "gender": gender.lower()[:1] or None, "nationality": nationality or None,
-        "row": number, "folder": None,
+        "identity_id": identity_id,
+        "name": name,
+        "subset": subset,
+        "gender": gender.lower()[:1] or None,
+        "nationality": nationality or None,
+        "row": number,
+        "folder": None,
     }
 
 

@@ -76,7 +76,8 @@ COLUMNS: dict[str, Column] = {
     # lighting
     "light_ratio": Column(pa.float32(), "brighter over darker half of the face, luminance, >= 1"),
     "light_gradient": Column(
-        pa.float32(), "steepest slope of smoothed skin luminance, fraction of its mean per face width"
+        pa.float32(),
+        "steepest slope of smoothed skin luminance, fraction of its mean per face width",
     ),
     "overexposed_fraction": Column(pa.float32(), "share of face pixels at the bright end, 0 to 1"),
     "underexposed_fraction": Column(pa.float32(), "share of face pixels at the dark end, 0 to 1"),

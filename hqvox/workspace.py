@@ -1,11 +1,11 @@
 """Where everything of a build lives, and reading it back.
 
-    <workspace>/hqvox.yaml  identities.parquet
-      stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
-      stages/{download,align,segment}/<shard>.tar   pixels
-      failed/<shard>.json   a shard that could not be finished, with its trace
-      runs/<time>-<id>/     config, versions, log.jsonl, timings
-      releases/<name>/
+<workspace>/hqvox.yaml  identities.parquet
+  stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
+  stages/{download,align,segment}/<shard>.tar   pixels
+  failed/<shard>.json   a shard that could not be finished, with its trace
+  runs/<time>-<id>/     config, versions, log.jsonl, timings
+  releases/<name>/
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ class Workspace:
         return list(rows.values())
 
     def frame(
-        self, stages: Sequence[str], columns: Mapping[str, Sequence[str]], shards: Sequence[str] = ()
+        self,
+        stages: Sequence[str],
+        columns: Mapping[str, Sequence[str]],
+        shards: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Every row that ever entered a stage, with where it ended: for reports, never for work.
 
@@ -171,8 +174,9 @@ class Workspace:
         for shard in shards or list(self.shards()):
             rows: dict[tuple[str, int, int | None], Row] = {}
             for stage in stages:
-                table = self.read_stage(shard=shard, stage=stage, columns=[*columns.get(stage, ()),
-                                                                           "reason"])
+                table = self.read_stage(
+                    shard=shard, stage=stage, columns=[*columns.get(stage, ()), "reason"]
+                )
                 if table is None:
                     break
                 for row in table.to_pylist():

@@ -79,8 +79,18 @@ def reduce_to(pixels: Photo, max_side_px: int) -> Photo:
 
 # What Pillow's decoders raise on damaged files; MemoryError comes from absurd sizes inside.
 _DECODER_ERRORS = (
-    OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, OverflowError,
-    AttributeError, RuntimeError, ZeroDivisionError, MemoryError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    AttributeError,
+    RuntimeError,
+    ZeroDivisionError,
+    MemoryError,
 )
 
 

@@ -1,0 +1,232 @@
+"""The shape of a phantom: head, ears, neck and torso as grids of points.
+
+Head coordinates are millimetres: x to the picture's right, y down, z towards the camera; x = y = 0
+lies midway between the eyes and z = 0 on the axis of the ears. The face's grid runs over angle
+``u`` (columns, 0 in front, ±180° at the back) and height ``v`` (rows, crown to under the jaw): a
+skull whose lower rows bend into the jaw line, plus smooth bumps for brows, sockets, nose, lips,
+cheeks and chin, all tied to the feature sheet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+
+from hqvox.phantom.identity import FaceIdentity
+
+N_U = 192
+"""Columns of the face's grid."""
+ROWS = (58, 92, 22)
+"""Rows of the face's grid: crown to eye level, eye level to jaw line, jaw line to throat."""
+EYE_PLANE_Z = 78.0
+"""Depth of the eyes in head coordinates, mm."""
+_EAR_Z = 31.0
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A surface: ``points`` float32 (rows, columns, 3), mm."""
+
+    points: F32
+
+    def normals(self) -> F32:
+        """Return unit normals, float32 (rows, columns, 3), outwards."""
+        across = np.gradient(self.points, axis=1)
+        down = np.gradient(self.points, axis=0)
+        normal = np.cross(across, down)
+        length = np.linalg.norm(normal, axis=2, keepdims=True)
+        return np.asarray(normal / np.maximum(length, 1e-6), dtype=np.float32)
+
+
+def column_angles(n: int = N_U) -> NDArray[np.float64]:
+    """Return the angle u of each column in radians, −π to π, closer together in front."""
+    q = np.linspace(-1, 1, n)
+    return np.pi * (0.55 * q + 0.45 * q**3)
+
+
+def face_grid(identity: FaceIdentity, points: NDArray[np.float64], strength: float) -> Grid:
+    """Return the skin of the head for a person's sheet of 68 ``points`` (68, 2).
+
+    ``strength``: 0 to 1, how far the cheeks are raised by a smile.
+    """
+    skull = skull_grid(identity, points)
+    lifted = skull.copy()
+    lifted[..., 2] += _relief(identity, points, skull, strength)
+    front = cv2.GaussianBlur(lifted, (0, 0), 0.8)
+    return Grid(front.astype(np.float32))
+
+
+def skull_grid(identity: FaceIdentity, points: NDArray[np.float64]) -> F32:
+    """Return the head without features, float32 (rows, columns, 3), mm."""
+    u = column_angles()
+    e = 2 / 2.3
+    sx = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** e
+    cz = np.sign(np.cos(u)) * np.abs(np.cos(u)) ** e
+    a = 73.0 * identity.face_width
+    top, mid, under = ROWS
+
+    # crown to eye level
+    t = np.linspace(1, 0, top, endpoint=False)[:, None]
+    phi = t * np.pi / 2
+    height = 118.0 * identity.cranium_height
+    bulge = np.cos(phi) ** 0.62
+    x = a * (1 + 0.03 * np.sin(phi * 2)) * bulge * sx
+    y = -height * np.sin(phi) * np.ones_like(sx)
+    axis = _EAR_Z * (1 - t) + (-6) * t
+    z_front = axis + (88 - axis) * np.cos(phi) ** 0.5
+    z_back = axis - (axis + 98) * np.cos(phi) ** 0.5
+    z = np.where(cz > 0, axis + (z_front - axis) * cz, axis + (z_back - axis) * -cz)
+    upper = np.stack([x, y, z], axis=2)
+
+    # the jaw line, and the rows between eye level and it
+    jaw = _jaw_curve(points, u)
+    eye_z = np.where(cz > 0, _EAR_Z + (87 - _EAR_Z) * cz, _EAR_Z + (_EAR_Z + 98) * cz)
+    eye = np.stack([a * sx, np.zeros_like(sx), eye_z], axis=1)
+    t = np.linspace(0, 1, mid, endpoint=False)[:, None, None]
+    middle = eye * (1 - t) + jaw * t
+
+    # under the jaw to the throat
+    throat = np.stack([46 * sx, jaw[:, 1] * 0.25 + 76, -14 + 48 * np.cos(u)], axis=1)
+    t = np.linspace(0, 1, under)[:, None, None]
+    below = jaw * (1 - t) + throat * t
+    return np.concatenate([upper, middle, below]).astype(np.float32)
+
+
+def _jaw_curve(points: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the jaw line at each column angle, (columns, 3): chin at 0, ear at ±90°."""
+    x, y = points[8:17, 0], points[8:17, 1]
+    z = EYE_PLANE_Z + np.array([-5, -9, -20, -31, -38, -42, -44, -45.5, -47])
+    s = np.linspace(0, 90, 9)
+    at = np.abs(np.degrees(u))
+    near = np.minimum(at, 90)
+    curve = np.stack([PchipInterpolator(s, v)(near) for v in (x, y, z)], axis=1)
+    behind = np.clip((at - 90) / 90, 0, 1)[:, None]
+    nape = np.array([30.0, 40.0, -88.0])
+    curve = curve * (1 - behind) + nape * behind
+    curve[:, 0] *= np.sign(u)
+    return curve
+
+
+def _relief(
+    identity: FaceIdentity, p: NDArray[np.float64], skull: F32, smile: float
+) -> NDArray[np.float32]:
+    """Return how far each point of the face stands out along z, (rows, columns), mm."""
+    x, y = skull[..., 0], skull[..., 1]
+    ax = np.abs(x)
+    front = np.clip((skull[..., 2] - 25) / 25, 0, 1)
+
+    def bump(cx: float, cy: float, wx: float, wy: float, power: float = 2.0) -> F32:
+        across = ax if cx > 0 else x
+        return np.exp(
+            -0.5 * np.abs((across - cx) / wx) ** power - 0.5 * np.abs((y - cy) / wy) ** power
+        )
+
+    half = identity.ipd_mm / 2
+    mouth_y = float(p[[48, 54], 1].mean()) * 0.5 + float(p[[62, 66], 1].mean()) * 0.5
+    up_y = float(p[[50, 52, 61, 63], 1].mean())
+    low_y = float(p[[56, 57, 58, 65, 66, 67], 1].mean())
+    chin_y = float(p[8, 1])
+    mouth_w = float(p[54, 0])
+    relief = np.zeros_like(x)
+    relief += (1.2 + identity.brow_ridge_mm) * bump(24, -19, 20, 6.5)
+    relief += 2.5 * bump(0, -17, 10, 8)
+    relief -= (4.0 + identity.eye_depth_mm) * bump(half + 1, -2, 15, 9)
+    relief -= 5.0 * bump(half - 14, 1, 5, 6)
+    relief += 3.6 * bump(half + 0.5, -0.3, 9.5, 6.5, 2.5)
+    relief += (3.5 + identity.cheekbone_mm + 3.0 * smile) * bump(46, 31 - 3 * smile, 15, 13)
+    relief += identity.fullness_mm * 0.8 * bump(44, 60, 16, 20)
+    # the muzzle, on which the lips sit
+    relief += 13.5 * bump(0, 62 * identity.face_height, 24, 17, 2.4)
+    relief += 4.5 * bump(0, up_y + 0.5, 0.66 * mouth_w, 4.2)
+    relief += 5.0 * bump(0, low_y - 0.5, 0.58 * mouth_w, 4.6)
+    relief -= 3.0 * bump(0, mouth_y, 0.95 * mouth_w, 1.6)
+    relief -= 1.6 * bump(mouth_w + 2, mouth_y, 4, 4)
+    relief -= 1.0 * bump(0, 57 * identity.face_height, 2.4, 5)
+    relief -= 2.6 * bump(0, low_y + 12, 15, 4.5)
+    relief += (8 + 0.4 * identity.chin_mm) * bump(0, chin_y - 11, 17 * identity.chin_width, 10)
+    # the crease from nose to mouth corner
+    relief -= (0.8 + 1.2 * smile + 0.8 * identity.wrinkles) * np.exp(
+        -0.5 * ((ax - (17 + 0.55 * (y - 46))) / 2.4) ** 2 - 0.5 * ((y - 56) / 11) ** 2
+    )
+    relief += _nose(identity, p, x, y)
+    return (relief * front).astype(np.float32)
+
+
+def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDArray[np.float64]:
+    """Return the nose's height over the face, (rows, columns), mm."""
+    root, tip, base = float(p[27, 1]), float(p[30, 1]), float(p[33, 1])
+    span = tip - root
+    ys = [root - 16, root, root + 0.33 * span, root + 0.67 * span, tip, tip + 0.5 * (base - tip),
+          base - 1.0, base + 6]  # fmt: skip
+    k = identity.nose_projection
+    hs = [0, 6, 15 + identity.nose_hump_mm, 24 * k + 0.5 * identity.nose_hump_mm, 33 * k,
+          28 * k, 10, 0]  # fmt: skip
+    height = PchipInterpolator(ys, hs)(np.clip(y, ys[0], ys[-1]))
+    widths = np.array([9, 8.2 * identity.nose_bridge, 7.8 * identity.nose_bridge,
+                       8.2 * (0.5 + 0.5 * identity.nose_bridge), 10.0 * identity.nose_width,
+                       10.5 * identity.nose_width, 9, 9])  # fmt: skip
+    width = PchipInterpolator(ys, widths)(np.clip(y, ys[0], ys[-1]))
+    ridge = height * np.exp(-0.5 * np.abs(x / width) ** 2.3 * 1.25)
+    wing_x, wing_y = float(p[35, 0]) - 1.2, float(p[35, 1]) - 2.2
+    wings = 10.5 * np.exp(
+        -0.5 * ((np.abs(x) - wing_x) / 4.4) ** 2 - 0.5 * np.abs((y - wing_y) / 4.8) ** 2.4
+    )
+    return ridge + wings
+
+
+def ear_grid(identity: FaceIdentity, side: int, n: int = 28) -> Grid:
+    """Return one ear (side −1 left, 1 right in the picture) as a dented disc."""
+    r = np.linspace(0, 1, n)[:, None]
+    theta = np.linspace(0, 2 * np.pi, 2 * n)[None, :]
+    shape = 1 - 0.16 * np.sin(theta) * (np.sin(theta) > 0)
+    across = r * np.cos(theta) * 16 * shape
+    down = r * np.sin(theta) * 31 + 0 * across
+    rim = 5 * np.exp(-0.5 * ((r - 0.86) / 0.12) ** 2) - 3.5 * np.exp(-0.5 * (r / 0.45) ** 2)
+    rim = rim * (1 - 0.6 * np.exp(-0.5 * ((theta - np.pi) / 0.5) ** 2))
+    flare = np.radians(32)
+    out = np.cos(flare) * rim + np.sin(flare) * (across + 12)
+    back = -np.cos(flare) * (across + 12) + np.sin(flare) * rim
+    x = side * (70.5 * identity.face_width + out)
+    y = 15 * identity.face_height + down - 0.12 * back
+    points = np.stack([x, y, 24 + back + 0 * r], axis=2)
+    if side > 0:
+        points = points[:, ::-1]
+    return Grid(points.astype(np.float32))
+
+
+def neck_grid(identity: FaceIdentity, rows: int = 60, columns: int = 96) -> Grid:
+    """Return the neck, from inside the jaw to inside the collar."""
+    u = np.linspace(-np.pi, np.pi, columns)[None, :]
+    y = np.linspace(40, 190, rows)[:, None]
+    t = (y - 40) / 150
+    girth = (50 + 9 * identity.masculinity) * (1 - 0.08 * np.sin(np.pi * t) + 0.22 * t**4)
+    x = girth * np.sin(u)
+    z = -18 + girth * (0.98 * np.cos(u)) + 6 * t
+    # the two tendons that run to the notch, and the Adam's apple
+    angle = np.radians(38 - 26 * t)
+    z += 2.2 * np.exp(-0.5 * ((np.abs(u) - angle) / 0.12) ** 2) * np.clip(t * 2 - 0.4, 0, 1)
+    z += 3 * identity.masculinity * np.exp(-0.5 * (u / 0.12) ** 2 - 0.5 * ((t - 0.52) / 0.07) ** 2)
+    return Grid(np.stack([x, y + 0 * x, z], axis=2).astype(np.float32))
+
+
+def torso_grid(identity: FaceIdentity, rows: int = 90, columns: int = 128) -> Grid:
+    """Return shoulders and chest, from the neck's base to the picture's lower edge."""
+    u = np.linspace(-np.pi, np.pi, columns)[None, :]
+    t = np.linspace(0, 1, rows)[:, None]
+    wide = (185 + 30 * identity.masculinity) * (0.6 + 0.4 * identity.face_width)
+    knots = [0, 0.16, 0.32, 0.46, 0.62, 1.0]
+    drop = PchipInterpolator(knots, [138, 160, 178, 205, 260, 520])(t)
+    half = PchipInterpolator(knots, [56, 86, 0.72 * wide, wide, 1.04 * wide, 0.98 * wide])(t)
+    deep = PchipInterpolator(knots, [56, 66, 78, 92, 108, 118])(t)
+    e = 0.8
+    x = half * np.sign(np.sin(u)) * np.abs(np.sin(u)) ** e
+    z = -22 + deep * np.sign(np.cos(u)) * np.abs(np.cos(u)) ** e
+    # the collar lies lower in front than behind
+    y = drop + 26 * np.clip(np.cos(u), 0, 1) * np.exp(-t * 4.0) + 0 * x
+    return Grid(np.stack([x, y, z], axis=2).astype(np.float32))

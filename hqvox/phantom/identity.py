@@ -1,0 +1,193 @@
+"""Who a phantom is: the traits that stay the same from photo to photo.
+
+Everything that tells one phantom from another is a number here, so that whatever else follows the
+person (a voice, a caption) can follow the same traits. Lengths are millimetres on an adult head
+whose pupils are about 63 mm apart; ratios are relative to the average adult.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+HAIR_STYLES = ("cropped", "short", "swept", "fringe", "bob", "long", "curly", "tied", "bald")
+BEARDS = ("none", "stubble", "moustache", "goatee", "full")
+
+# sRGB, 0 to 1: anchors of a palette that is walked continuously from fair to dark.
+_SKIN = np.array(
+    [(0.94, 0.78, 0.69), (0.88, 0.69, 0.57), (0.78, 0.57, 0.43), (0.62, 0.42, 0.29),
+     (0.43, 0.27, 0.18)]
+)  # fmt: skip
+_IRIS = np.array(
+    [(0.20, 0.12, 0.07), (0.33, 0.21, 0.11), (0.38, 0.34, 0.20), (0.36, 0.45, 0.40),
+     (0.34, 0.46, 0.58)]
+)  # fmt: skip
+_HAIR = np.array(
+    [(0.045, 0.038, 0.035), (0.14, 0.085, 0.055), (0.27, 0.16, 0.09), (0.45, 0.21, 0.10),
+     (0.62, 0.45, 0.25), (0.78, 0.66, 0.45)]
+)  # fmt: skip
+_GREY = np.array((0.66, 0.65, 0.64))
+
+
+@dataclass(frozen=True)
+class FaceIdentity:
+    """One person's lasting traits.
+
+    ``masculinity`` and ``age_years`` steer the others when sampled; the rest is drawn directly.
+    Ratios are near 1, ``*_mm`` are lengths or offsets, colours are sRGB triples in 0 to 1,
+    ``texture_seed`` fixes moles, blotches and strands.
+    """
+
+    masculinity: float
+    age_years: float
+    # skull and jaw
+    face_width: float
+    face_height: float
+    cranium_height: float
+    jaw_width: float
+    chin_width: float
+    chin_mm: float
+    cheekbone_mm: float
+    fullness_mm: float
+    brow_ridge_mm: float
+    # eyes and brows
+    ipd_mm: float
+    eye_width: float
+    eye_opening: float
+    eye_tilt_mm: float
+    eye_depth_mm: float
+    lid_crease_mm: float
+    brow_height_mm: float
+    brow_thickness_mm: float
+    brow_tilt_mm: float
+    brow_arch_mm: float
+    brow_density: float
+    # nose and mouth
+    nose_width: float
+    nose_bridge: float
+    nose_projection: float
+    nose_length_mm: float
+    nose_hump_mm: float
+    mouth_width: float
+    mouth_height_mm: float
+    upper_lip: float
+    lower_lip: float
+    lip_redness: float
+    # surface
+    skin_rgb: tuple[float, float, float]
+    iris_rgb: tuple[float, float, float]
+    hair_rgb: tuple[float, float, float]
+    blush: float
+    freckles: float
+    wrinkles: float
+    # hair
+    hair_style: str
+    hairline_mm: float
+    hair_volume_mm: float
+    hair_part: float
+    hair_length_mm: float
+    beard: str
+    texture_seed: int
+
+    @staticmethod
+    def sample(rng: np.random.Generator) -> FaceIdentity:
+        """Draw a person; the same generator state gives the same person."""
+
+        def spread(centre: float, sd: float, limit: float = 2.0) -> float:
+            return centre + sd * float(np.clip(rng.normal(), -limit, limit))
+
+        male = float(rng.random() < 0.5)
+        masculinity = float(np.clip(spread(0.12 + 0.76 * male, 0.15), 0, 1))
+        age = float(rng.uniform(22, 68))
+        m = masculinity - 0.5
+        tone = float(rng.random())
+        skin = _walk(_SKIN, tone) * (1 + rng.normal(0, 0.03, 3))
+        darkness = np.clip(tone + rng.normal(0, 0.2), 0, 1)
+        iris = _walk(_IRIS, 1 - min(1.0, 0.15 + 1.6 * darkness) if rng.random() < 0.8 else 0.2)
+        hair = _walk(_HAIR, float(np.clip((0.75 - darkness) * rng.uniform(0.3, 1.5), 0, 1)))
+        grey = float(np.clip((age - 42) / 30 + rng.normal(0, 0.25), 0, 1)) if age > 42 else 0.0
+        hair = hair * (1 - 0.85 * grey) + _GREY * 0.85 * grey
+        if male:
+            style = str(rng.choice(HAIR_STYLES, p=_STYLE_P_MALE))
+            beard = str(rng.choice(BEARDS, p=(0.42, 0.18, 0.12, 0.12, 0.16)))
+        else:
+            style = str(rng.choice(HAIR_STYLES, p=_STYLE_P_FEMALE))
+            beard = "none"
+        return FaceIdentity(
+            masculinity=masculinity,
+            age_years=age,
+            face_width=spread(1.0 + 0.03 * m, 0.045),
+            face_height=spread(1.0 + 0.03 * m, 0.035),
+            cranium_height=spread(1.0, 0.035),
+            jaw_width=spread(1.0 + 0.10 * m, 0.07),
+            chin_width=spread(1.0 + 0.18 * m, 0.14),
+            chin_mm=spread(0.0 + 3 * m, 3.0),
+            cheekbone_mm=spread(2.0 - 1.5 * m, 2.0),
+            fullness_mm=spread(0.5, 2.6),
+            brow_ridge_mm=spread(2.0 + 4 * m, 1.2),
+            ipd_mm=spread(63.0 + 1.5 * m, 2.6),
+            eye_width=spread(1.0, 0.06),
+            eye_opening=spread(1.0 - 0.12 * m, 0.13),
+            eye_tilt_mm=spread(0.2 - 0.6 * m, 1.0),
+            eye_depth_mm=spread(0.0 + 1.5 * m, 1.3),
+            lid_crease_mm=float(np.clip(spread(2.2 - 1.0 * m, 1.0), 0.4, 4.5)),
+            brow_height_mm=spread(0.0 - 2.0 * m, 1.5),
+            brow_thickness_mm=float(np.clip(spread(3.6 + 2.2 * m, 0.9), 1.8, 6.5)),
+            brow_tilt_mm=spread(0.0 + 0.8 * m, 1.4),
+            brow_arch_mm=spread(0.5 - 1.2 * m, 1.1),
+            brow_density=float(np.clip(spread(0.8 + 0.15 * m, 0.15), 0.4, 1)),
+            nose_width=spread(1.0 + 0.06 * m + 0.16 * (tone - 0.5), 0.10),
+            nose_bridge=spread(1.0 + 0.1 * m, 0.16),
+            nose_projection=spread(1.0 + 0.06 * m, 0.05),
+            nose_length_mm=spread(0.0, 0.7),
+            nose_hump_mm=spread(0.3, 1.1),
+            mouth_width=spread(1.0 + 0.04 * m, 0.075),
+            mouth_height_mm=spread(0.0, 0.9),
+            upper_lip=spread(1.0 - 0.25 * m + 0.3 * (tone - 0.5), 0.22),
+            lower_lip=spread(1.0 - 0.12 * m + 0.3 * (tone - 0.5), 0.18),
+            lip_redness=float(np.clip(spread(0.55 - 0.4 * m, 0.18), 0.1, 1)),
+            skin_rgb=_colour(skin),
+            iris_rgb=_colour(iris),
+            hair_rgb=_colour(hair),
+            blush=float(rng.uniform(0.1, 1.0)),
+            freckles=float(max(0.0, rng.normal(-0.3, 0.5)) * (1 - tone)),
+            wrinkles=float(np.clip((age - 32) / 36 + rng.normal(0, 0.12), 0, 1)),
+            hair_style=style,
+            hairline_mm=spread(-72.0, 5.0),
+            hair_volume_mm=float(np.clip(spread(14.0, 4.0), 6, 24)),
+            hair_part=float(rng.uniform(-1, 1)),
+            hair_length_mm=float(rng.uniform(120, 200)),
+            beard=beard,
+            texture_seed=int(rng.integers(2**31)),
+        )
+
+    def traits(self) -> dict[str, float]:
+        """Return the shape and surface traits that are plain numbers, by name."""
+        skip = {"texture_seed"}
+        return {
+            f.name: float(getattr(self, f.name))
+            for f in fields(self)
+            if f.type == "float" and f.name not in skip
+        }
+
+    def trait_vector(self) -> NDArray[np.float64]:
+        """Return ``traits`` as a vector, float64 (n,), in the order of the class's fields."""
+        return np.array(list(self.traits().values()))
+
+
+# cropped, short, swept, fringe, bob, long, curly, tied, bald
+_STYLE_P_MALE = (0.2, 0.26, 0.2, 0.08, 0.0, 0.04, 0.1, 0.0, 0.12)
+_STYLE_P_FEMALE = (0.03, 0.04, 0.05, 0.1, 0.26, 0.3, 0.08, 0.14, 0.0)
+
+
+def _walk(anchors: NDArray[np.float64], where: float) -> NDArray[np.float64]:
+    """Return the colour at fraction ``where`` of a palette of (n, 3) anchors."""
+    at = float(np.clip(where, 0, 1)) * (len(anchors) - 1)
+    return np.array([np.interp(at, np.arange(len(anchors)), anchors[:, c]) for c in range(3)])
+
+
+def _colour(rgb: NDArray[np.float64]) -> tuple[float, float, float]:
+    r, g, b = np.clip(rgb, 0.02, 0.98)
+    return (float(r), float(g), float(b))

@@ -1,0 +1,387 @@
+"""The skin of a phantom: brows, eyes, lips, beard and blemishes painted over the face's grid.
+
+Colours are reflectances in gamma-2 space (the square is linear), 0 to 1. Every line is drawn
+through the points of the feature sheet, in millimetres, with an edge as soft as a texel.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+
+from hqvox.phantom.identity import FaceIdentity
+
+TEXELS = 4
+"""Texture pixels per grid cell."""
+_EDGE_MM = 0.45
+
+F32 = NDArray[np.float32]
+
+
+class Canvas:
+    """A texture with the sheet coordinates of its texels, and brushes that stay in a rectangle.
+
+    ``rgb``: float32 (h, w, 3); ``x``, ``y``: float32 (h, w), mm; ``shine``: float32 (h, w), how
+    wet or oily the surface is.
+    """
+
+    def __init__(self, x: F32, y: F32, front: NDArray[np.bool_], rgb: F32) -> None:
+        self.x, self.y, self.front, self.rgb = x, y, front, rgb
+        self.shine = np.full(x.shape, 0.35, np.float32)
+
+    def window(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
+        """Return the slices of the texels whose sheet position may lie in a box, mm."""
+        coarse = np.s_[::4, ::4]
+        x, y = self.x[coarse], self.y[coarse]
+        inside = self.front[coarse] & (x > x0 - 3) & (x < x1 + 3) & (y > y0 - 3) & (y < y1 + 3)
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        if len(rows) == 0:
+            return np.s_[0:0], np.s_[0:0]
+        return (
+            slice(4 * rows[0], 4 * rows[-1] + 4),
+            slice(4 * columns[0], 4 * columns[-1] + 4),
+        )
+
+    def blend(
+        self, where: tuple[slice, slice], mask: F32, colour: F32 | tuple[float, float, float]
+    ) -> None:
+        """Mix ``colour`` in by ``mask`` (0 to 1) over a window."""
+        m = np.clip(mask, 0, 1)[..., None].astype(np.float32)
+        part = self.rgb[where]
+        part += m * (np.asarray(colour, np.float32) - part)
+
+
+def soft(distance: F32, edge: float = _EDGE_MM) -> F32:
+    """Return 1 inside (negative distance, mm), 0 outside, with a soft edge."""
+    return np.clip(0.5 - distance / (2 * edge), 0, 1).astype(np.float32)
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> F32:
+    """Return smooth noise of unit variance, float32 ``shape``, with cells of (rows, columns)."""
+    small = (max(2, int(shape[0] / cell[0]) + 2), max(2, int(shape[1] / cell[1]) + 2))
+    grid = rng.standard_normal(small, dtype=np.float32)
+    out = cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(out, dtype=np.float32)
+
+
+def paint_face(
+    identity: FaceIdentity,
+    points: NDArray[np.float64],
+    canvas: Canvas,
+    teeth: float,
+    smile: float,
+) -> None:
+    """Paint a whole face on ``canvas`` for the sheet ``points`` (68, 2).
+
+    ``teeth`` 0 to 1: how much of an open mouth shows teeth; ``smile`` 0 to 1.
+    """
+    rng = np.random.default_rng(identity.texture_seed)
+    _complexion(identity, points, canvas, rng)
+    _wrinkles(identity, points, canvas, smile)
+    _beard(identity, points, canvas, rng)
+    _nostrils(points, canvas)
+    _mouth(identity, points, canvas, teeth, rng)
+    for side in (-1, 1):
+        _brow(identity, points, canvas, side, rng)
+        _eye(identity, points, canvas, side, rng)
+
+
+def _complexion(
+    identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, rng: np.random.Generator
+) -> None:
+    shape = (c.x.shape[0], c.x.shape[1])
+    blotch = 0.020 * noise(rng, shape, (60, 60)) + 0.012 * noise(rng, shape, (14, 14))
+    pores = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.7)
+    tone = 1 + blotch + 0.022 * pores
+    c.rgb *= tone[..., None]
+    ax, y = np.abs(c.x), c.y
+    half = identity.ipd_mm / 2
+    red = 0.6 * np.exp(-0.5 * ((ax - 42) / 15) ** 2 - 0.5 * ((y - 36) / 14) ** 2)
+    red += 0.55 * np.exp(-0.5 * (ax / 11) ** 2 - 0.5 * ((y - 38) / 9) ** 2)
+    red += 0.25 * np.exp(-0.5 * (ax / 14) ** 2 - 0.5 * ((y - 103) / 9) ** 2)
+    red *= identity.blush * c.front * (1 + 0.25 * noise(rng, shape, (30, 30)))
+    c.rgb *= 1 + red[..., None] * np.array((0.02, -0.075, -0.06), np.float32)
+    # darker, browner round the eyes
+    ring = np.exp(-0.5 * ((ax - half) / 15) ** 2 - 0.5 * ((y - 3.5) / 9) ** 2) * c.front
+    ring *= 0.55 + 0.45 * identity.wrinkles
+    c.rgb *= 1 + ring[..., None] * np.array((-0.10, -0.13, -0.11), np.float32)
+    if identity.freckles > 0.05:
+        spots = noise(rng, shape, (5, 5)) + 0.6 * noise(rng, shape, (3, 3))
+        zone = np.exp(-0.5 * ((ax - 22) / 22) ** 2 - 0.5 * ((y - 28) / 16) ** 2) * c.front
+        mask = np.clip((spots - 1.1) * 1.2, 0, 1) * zone * min(1.0, identity.freckles)
+        c.rgb *= 1 - mask[..., None] * np.array((0.22, 0.34, 0.40), np.float32)
+    for _ in range(int(rng.integers(0, 4))):
+        x0, y0 = rng.uniform(-55, 55), rng.uniform(-50, 100)
+        radius = rng.uniform(0.7, 1.5)
+        where = c.window(x0 - 2, x0 + 2, y0 - 2, y0 + 2)
+        d = np.hypot(c.x[where] - x0, c.y[where] - y0) - radius
+        c.blend(where, 0.75 * soft(d, 0.6), np.array(identity.skin_rgb, np.float32) * 0.45)
+
+
+def _curve(xs: NDArray[np.float64], ys: NDArray[np.float64]) -> PchipInterpolator:
+    order = np.argsort(xs)
+    return PchipInterpolator(xs[order], ys[order], extrapolate=True)
+
+
+def _wrinkles(identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, smile: float) -> None:
+    w = identity.wrinkles
+    skin_dark = np.array(identity.skin_rgb, np.float32) * np.array((0.70, 0.60, 0.56), np.float32)
+    ax = np.abs(c.x)
+    # from the nostril's wing to beside the mouth
+    where = c.window(-48, 48, 36, 92)
+    x, y = ax[where], c.y[where]
+    wing, corner = p[35], p[54]
+    t = np.clip((y - wing[1] + 4) / (corner[1] - wing[1] + 8), 0, 1)
+    line = wing[0] + 3.5 + (corner[0] + 6 - wing[0] - 3.5) * t**1.3
+    fade = np.clip(t * 5, 0, 1) * np.clip((1 - t) * 3, 0, 1)
+    depth = 0.10 + 0.45 * w + 0.45 * smile
+    c.blend(where, 0.6 * depth * fade * np.exp(-0.5 * ((x - line) / 1.3) ** 2), skin_dark)
+    if w > 0.15:
+        where = c.window(-46, 46, -66, -28)
+        x, y = c.x[where], c.y[where]
+        for row, y0 in enumerate((-58, -48, -38)):
+            bend = y0 + 2.2 * np.cos(x / 14 + row) - 0.0016 * x**2
+            mask = np.exp(-0.5 * ((y - bend) / 0.8) ** 2) * np.clip(1.3 - np.abs(x) / 34, 0, 1)
+            c.blend(where, 0.40 * (w - 0.15) * mask, skin_dark)
+        where = c.window(-14, 14, -32, -8)
+        x, y = ax[where], c.y[where]
+        frown = np.exp(-0.5 * ((x - 5.5) / 0.9) ** 2 - 0.5 * ((y + 19) / 5) ** 2)
+        c.blend(where, 0.45 * (w - 0.15) * frown, skin_dark)
+    crow = 0.6 * w + 0.6 * smile
+    if crow > 0.2:
+        outer = p[45]
+        where = c.window(-66, 66, -16, 18)
+        x, y = ax[where] - outer[0], c.y[where] - outer[1]
+        for slope in (-0.55, 0.02, 0.5):
+            mask = np.exp(-0.5 * ((y - slope * x) / 0.75) ** 2)
+            mask *= np.clip((x - 3) / 3, 0, 1) * np.clip((13 - x) / 6, 0, 1)
+            c.blend(where, 0.33 * crow * mask, skin_dark)
+    # bags under the eyes
+    where = c.window(-50, 50, 2, 20)
+    x, y = ax[where], c.y[where]
+    bag = p[46, 1] + 5.5 + 2.0 * (1 - ((x - identity.ipd_mm / 2) / 14) ** 2)
+    mask = np.exp(-0.5 * ((y - bag) / 1.3) ** 2)
+    mask *= np.clip(1.4 - np.abs(x - identity.ipd_mm / 2 + 2) / 11, 0, 1)
+    c.blend(where, (0.10 + 0.35 * w + 0.2 * smile) * mask, skin_dark)
+
+
+def _beard(
+    identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, rng: np.random.Generator
+) -> None:
+    shape = (c.x.shape[0], c.x.shape[1])
+    ax, y = np.abs(c.x), c.y
+    corner, lip, low = p[54], p[51, 1], p[57, 1]
+    jaw = np.interp(ax, p[8:17, 0], p[8:17, 1])
+    cheek = np.interp(ax, [0, 22, 40, 62, 74], [lip - 11, lip - 8, lip + 8, lip - 28, 5])
+    full = soft(cheek - y, 3.0) * (np.hypot(ax / 9, (y - low - 4) / 3) > 1)
+    moustache = soft(
+        np.maximum(np.abs(y - (lip - 5.5 + 0.010 * ax**2)) - 5.0, ax - corner[0] - 2), 1.6
+    )
+    chin = soft(np.hypot(ax / 1.0, (y - p[8, 1] + 3) / 1.15) - 19, 3.0)
+    ring = chin + soft(
+        np.maximum(np.abs(ax - corner[0] - 3) - 4, np.abs(y - corner[1] - 9) - 16), 2
+    )
+    kind = identity.beard
+    area = {
+        "none": np.clip(full + moustache, 0, 1) * 0.30 * max(0.0, identity.masculinity - 0.45),
+        "stubble": np.clip(full + moustache, 0, 1) * 0.38,
+        "moustache": moustache * 0.95 + np.clip(full, 0, 1) * 0.10,
+        "goatee": np.clip(moustache + ring, 0, 1) * 0.9,
+        "full": np.clip(full + moustache, 0, 1) * 0.95,
+    }[kind]
+    lips = soft(np.hypot(ax / (corner[0] + 1), (y - 0.5 * (lip + low)) / (0.5 * (low - lip) + 1)) - 1,
+                0.15)  # fmt: skip
+    area = area * (1 - lips) * c.front * (y < jaw + 25)
+    strand = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.6, sigmaY=1.9)
+    strand = strand / (strand.std() + 1e-6)
+    hairy = np.clip(area * (1.0 + 0.35 * strand), 0, 1)
+    hair = np.array(identity.hair_rgb, np.float32) * 0.9 + 0.01
+    c.blend(np.s_[:, :], hairy, hair * (1 + 0.18 * strand[..., None]))
+    c.shine *= 1 - 0.8 * hairy
+
+
+def _nostrils(p: NDArray[np.float64], c: Canvas) -> None:
+    where = c.window(-24, 24, 34, 58)
+    ax, y = np.abs(c.x[where]), c.y[where]
+    cx, cy = 0.5 * (p[34, 0] + p[35, 0]) - 1.6, p[34, 1] - 1.2
+    lean = (ax - cx) * 0.25
+    d = np.hypot((ax - cx) / 4.2, (y - cy + lean) / 1.9) - 1
+    c.blend(where, 0.85 * soft(d, 0.35), (0.10, 0.045, 0.035))
+    # the shade where wing meets cheek and lip
+    wing = np.abs(np.hypot((ax - p[35, 0] + 4.5) / 6.2, (y - p[35, 1] + 3.0) / 6.6) - 1)
+    mask = np.exp(-0.5 * (wing / 0.12) ** 2) * (ax > p[35, 0] - 4)
+    c.blend(where, 0.30 * mask, (0.30, 0.16, 0.12))
+
+
+def _mouth(
+    identity: FaceIdentity,
+    p: NDArray[np.float64],
+    c: Canvas,
+    teeth: float,
+    rng: np.random.Generator,
+) -> None:
+    x0, x1 = float(p[48, 0]), float(p[54, 0])
+    where = c.window(x0 - 4, x1 + 4, float(p[48:68, 1].min()) - 6, float(p[48:68, 1].max()) + 8)
+    x, y = c.x[where], c.y[where]
+    xs = np.clip(x, x0, x1)
+
+    def through(index: list[int]) -> F32:
+        return _curve(p[index, 0], p[index, 1])(xs).astype(np.float32)
+
+    top, bottom = through([48, 49, 50, 51, 52, 53, 54]), through([48, 59, 58, 57, 56, 55, 54])
+    inner_top = through([48, 60, 61, 62, 63, 64, 54])
+    inner_bottom = through([48, 60, 67, 66, 65, 64, 54])
+    beyond = np.maximum(x0 - x, x - x1)
+    outside = np.maximum(np.maximum(top - y, y - bottom), beyond)
+    skin = np.array(identity.skin_rgb, np.float32)
+    red = np.array((0.74, 0.30, 0.29), np.float32) * (0.45 + 0.55 * skin[0])
+    mix = 0.35 + 0.5 * identity.lip_redness
+    lip = skin * (1 - mix) * 0.88 + red * mix
+    crease = cv2.GaussianBlur(rng.standard_normal(x.shape, dtype=np.float32), (0, 0), 0.7,
+                              sigmaY=5)  # fmt: skip
+    crease /= crease.std() + 1e-6
+    upper = (y < 0.5 * (inner_top + inner_bottom))[..., None]
+    shade = np.where(upper, 0.86, 1.02) * (1 + 0.035 * crease[..., None])
+    c.blend(where, 0.92 * soft(outside, 0.8), lip * shade)
+    c.shine[where] += 0.9 * soft(outside, 0.6)
+    # a light rim above the upper lip and shade below the lower one
+    c.blend(where, 0.25 * np.exp(-0.5 * ((y - top + 1.3) / 0.8) ** 2) * (beyond < 0), skin * 1.08)
+    under = np.exp(-0.5 * ((y - bottom - 2.0) / 1.8) ** 2) * np.clip(
+        1 - np.abs(x) / (0.7 * x1), 0, 1
+    )
+    c.blend(where, 0.38 * under, skin * np.array((0.66, 0.58, 0.55), np.float32))
+    # the line between the lips, or what lies behind them
+    line = 0.5 * (inner_top + inner_bottom)
+    gap = np.maximum(inner_bottom - inner_top, 0)
+    thin = np.exp(-0.5 * ((y - line) / 0.75) ** 2) * np.clip(1.2 - gap / 2.5, 0, 1)
+    ends = np.clip((x1 + 0.5 - np.abs(x)) / 3.0, 0, 1)
+    c.blend(where, 0.85 * thin * ends, lip * 0.30)
+    hole = np.maximum(np.maximum(inner_top - y, y - inner_bottom), beyond)
+    mask = soft(hole, 0.5) * np.clip(gap / 1.5 - 0.3, 0, 1)
+    c.blend(where, mask, (0.16, 0.05, 0.05))
+    c.shine[where] *= 1 - mask
+    if teeth > 0:
+        reach = inner_top + np.minimum(0.78 * gap, 9.0 - 0.004 * x**2)
+        row = np.maximum(np.maximum(inner_top - 0.5 - y, y - reach), np.abs(x) - 0.84 * x1)
+        width = 8.2 * np.cos(np.clip(np.abs(x) / 46, 0, 1.2))
+        phase = np.abs((np.abs(x) / width) % 1.0 - 0.5)
+        gapline = np.exp(-0.5 * ((0.5 - phase) * width / 0.35) ** 2)
+        scallop = 0.9 * (2 * (0.5 - phase)) ** 4
+        ivory = np.array((0.90, 0.87, 0.79), np.float32)
+        light = np.clip(1.05 - (np.abs(x) / 34) ** 2, 0.35, 1)[..., None]
+        c.blend(where, teeth * mask * soft(row + scallop, 0.4), ivory * light)
+        c.blend(where, 0.35 * teeth * mask * soft(row, 0.4) * gapline, (0.45, 0.36, 0.30))
+        tongue = np.hypot(x / 15, (y - inner_bottom - 1) / 5.5) - 1
+        c.blend(where, 0.7 * mask * soft(tongue, 0.25) * (y > reach), (0.55, 0.25, 0.24))
+
+
+def _brow(
+    identity: FaceIdentity,
+    p: NDArray[np.float64],
+    c: Canvas,
+    side: int,
+    rng: np.random.Generator,
+) -> None:
+    points = p[22:27] if side > 0 else p[17:22][::-1]
+    xs, ys = np.abs(points[:, 0]), points[:, 1]
+    x0, x1 = float(xs[0]), float(xs[-1])
+    box = sorted((side * (x0 - 4), side * (x1 + 4)))
+    where = c.window(box[0], box[1], float(ys.min()) - 7, float(ys.max()) + 9)
+    x, y = c.x[where] * side, c.y[where]
+    along = np.clip((x - x0) / (x1 - x0), 0, 1)
+    centre = PchipInterpolator(xs, ys)(np.clip(x, x0, x1)) + 0.9
+    half = (
+        0.5 * identity.brow_thickness_mm * np.interp(along, [0, 0.2, 0.6, 1], [0.85, 1.2, 1, 0.3])
+    )
+    d = np.maximum(np.abs(y - centre) - half, np.maximum(x0 - 1 - x, x - x1 - 0.5))
+    raw = rng.standard_normal(x.shape, dtype=np.float32)
+    # hairs lean outwards: shear the noise by sampling it along the brow
+    hairs = cv2.GaussianBlur(raw, (0, 0), 1.6, sigmaY=0.7)
+    hairs /= hairs.std() + 1e-6
+    mask = soft(d + 0.55 * hairs, 1.0) * identity.brow_density * (0.88 + 0.12 * hairs)
+    hair = np.array(identity.hair_rgb, np.float32)
+    brow = np.minimum(hair, hair * 0.55 + 0.10) * 0.9
+    c.blend(where, mask, brow)
+    c.shine[where] *= 1 - 0.8 * np.clip(mask, 0, 1)
+
+
+def _eye(
+    identity: FaceIdentity,
+    p: NDArray[np.float64],
+    c: Canvas,
+    side: int,
+    rng: np.random.Generator,
+) -> None:
+    index = [42, 43, 44, 45, 46, 47] if side > 0 else [39, 38, 37, 36, 41, 40]
+    e = p[index] * (side, 1)
+    inner, outer = e[0], e[3]
+    box = sorted((side * (inner[0] - 8), side * (outer[0] + 10)))
+    where = c.window(box[0], box[1], float(e[:, 1].min()) - 10, float(e[:, 1].max()) + 9)
+    x, y = c.x[where] * side, c.y[where]
+    q = np.clip((x - inner[0]) / (outer[0] - inner[0]), 0, 1)
+    base = inner[1] + (outer[1] - inner[1]) * q
+    upper = _lid(e, (1, 2), q, base, inner, outer)
+    lower = _lid(e, (5, 4), q, base, inner, outer)
+    skin = np.array(identity.skin_rgb, np.float32)
+    lash = np.minimum(np.array(identity.hair_rgb, np.float32) * 0.35 + 0.02, 0.13)
+    beyond = np.maximum(inner[0] - x, x - outer[0])
+    opening = np.maximum(np.maximum(upper - y, y - lower), beyond)
+    # lid crease and the shaded lid below it
+    crease = upper - identity.lid_crease_mm - 0.8 * np.sin(np.pi * q)
+    span = np.clip((x - inner[0] + 2) / 5, 0, 1) * np.clip((outer[0] + 4 - x) / 5, 0, 1)
+    c.blend(where, 0.45 * span * np.exp(-0.5 * ((y - crease) / 0.7) ** 2),
+            skin * np.array((0.52, 0.42, 0.38), np.float32))  # fmt: skip
+    lid = soft(np.maximum(crease - y, y - upper), 0.8) * span
+    c.blend(where, 0.28 * lid, skin * np.array((0.80, 0.70, 0.67), np.float32))
+    # the eyeball
+    inside = soft(opening, 0.4)
+    cx, cy = identity.ipd_mm / 2, float(e[:, 1].mean()) - 0.7
+    r = np.hypot(x - cx, y - cy)
+    white = np.array((0.86, 0.84, 0.82), np.float32) * (0.72 + 0.28 * skin[0])
+    ball = np.clip(1.0 - 0.30 * ((x - cx) / 13) ** 2, 0.5, 1)
+    ball = ball * np.clip(0.60 + 0.14 * (y - upper), 0.55, 1)
+    ball_rgb = white * ball[..., None]
+    corner = np.clip(1 - (x - inner[0]) / 3.2, 0, 1)[..., None]
+    ball_rgb = ball_rgb * (1 - 0.65 * corner) + 0.65 * corner * np.array((0.74, 0.42, 0.38))
+    iris_r = 5.9
+    angle = np.arctan2(y - cy, x - cx)
+    fibres = np.interp(angle, np.linspace(-np.pi, np.pi, 64), rng.normal(0, 1, 64))
+    iris = (
+        np.array(identity.iris_rgb, np.float32)
+        * (1 + 0.10 * fibres + 0.25 * np.clip(1 - r / iris_r, 0, 1) + 0.02 * (y - cy))[..., None]
+    )
+    rim = np.clip((r - iris_r + 1.3) / 1.3, 0, 1)[..., None]
+    iris = iris * (1 - 0.62 * rim)
+    disc = soft(r - iris_r, 0.5)[..., None]
+    ball_rgb = ball_rgb * (1 - disc) + iris * np.clip(ball, 0.7, 1)[..., None] * disc
+    pupil = soft(r - 2.1, 0.45)[..., None]
+    ball_rgb = ball_rgb * (1 - pupil) + 0.02 * pupil
+    glint = soft(np.hypot(x - cx + 1.7 * side, y - cy + 2.0) - 0.95, 0.4)[..., None]
+    ball_rgb = ball_rgb * (1 - glint) + 0.95 * glint
+    c.blend(where, inside, ball_rgb.astype(np.float32))
+    c.shine[where] = np.where(inside > 0.5, 0.25, c.shine[where])
+    # lash lines
+    reach = np.clip((x - inner[0] + 0.5) / 4, 0.25, 1) * np.clip((outer[0] + 2.2 - x) / 1.8, 0, 1)
+    width = (0.85 + 0.35 * (1 - identity.masculinity)) * (0.6 + 0.6 * q)
+    top = np.exp(-0.5 * ((y - upper + 0.25) / width) ** 2) * reach * (x > inner[0] - 1)
+    c.blend(where, 0.92 * top, lash)
+    low = np.exp(-0.5 * ((y - lower - 0.3) / 0.6) ** 2) * np.clip(q * 2, 0, 1) * (beyond < 0)
+    c.blend(where, 0.38 * low, lash + 0.06)
+
+
+def _lid(
+    e: NDArray[np.float64],
+    lids: tuple[int, int],
+    q: F32,
+    base: F32,
+    inner: NDArray[np.float64],
+    outer: NDArray[np.float64],
+) -> F32:
+    """Return a lid's edge: a smooth arc from corner to corner through its two points."""
+    qs = (e[list(lids), 0] - inner[0]) / (outer[0] - inner[0])
+    rise = e[list(lids), 1] - (inner[1] + (outer[1] - inner[1]) * qs)
+    # arc(q) = q (1 − q) (a + b q): two unknowns for two points
+    a_b = np.linalg.solve(np.stack([qs * (1 - qs), qs * (1 - qs) * qs], axis=1), rise)
+    return np.asarray(base + q * (1 - q) * (a_b[0] + a_b[1] * q), dtype=np.float32)

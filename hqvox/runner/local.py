@@ -1,0 +1,180 @@
+"""Worker processes on this machine: each loads its networks once and takes shards one by one.
+
+A worker that dies (killed, out of memory, a crash in native code) gives its shard back; after
+``max_deaths`` deaths the shard is marked failed, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.runner.plan import ShardTask
+from hqvox.runner.worker import Progress, ShardWorker
+from models.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Started:
+    """A shard was handed to a worker."""
+
+    task: ShardTask
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A shard is committed."""
+
+    task: ShardTask
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A shard could not be finished; ``trace`` says what happened, for the log."""
+
+    task: ShardTask
+    error: str
+    trace: str
+
+
+Event = Started | Finished | Failed | Progress
+
+
+def run_here(
+    root: str, config: BuildConfig, tasks: Sequence[ShardTask], on_event: Callable[[Event], None]
+) -> None:
+    """Run tasks in this process, one after the other. Raises HqvoxError where the disk refuses."""
+    worker = ShardWorker(root, config)
+    for task in tasks:
+        on_event(Started(task))
+        try:
+            worker.run(task, on_event)
+        except (HqvoxError, ModelError):
+            raise
+        except Exception as error:  # a defect: the shard is marked, the rest goes on
+            on_event(Failed(task, _one_line(error), traceback.format_exc()))
+        else:
+            on_event(Finished(task))
+
+
+def run_pool(
+    root: str,
+    config: BuildConfig,
+    tasks: Sequence[ShardTask],
+    on_event: Callable[[Event], None],
+    workers: int,
+) -> None:
+    """Run tasks on ``workers`` processes. Raises HqvoxError where one reports that it must stop."""
+    context = multiprocessing.get_context("spawn")
+    queue = deque(tasks)
+    deaths: dict[str, int] = {}
+    pool = [_Worker(context, root, config) for _ in range(min(workers, len(tasks)))]
+    try:
+        for member in pool:
+            member.give(queue, on_event)
+        while any(member.task for member in pool):
+            ready = wait([m.pipe for m in pool if m.task])
+            for number, member in enumerate(pool):
+                if member.pipe not in ready:
+                    continue
+                try:
+                    kind, value = member.pipe.recv()
+                except (EOFError, OSError):
+                    task = member.task
+                    assert task is not None
+                    code = member.stop()
+                    deaths[task.shard] = deaths.get(task.shard, 0) + 1
+                    if deaths[task.shard] >= config.runner.max_deaths:
+                        line = f"{deaths[task.shard]} workers died on it, the last with {code}"
+                        on_event(Failed(task, line, line))
+                    else:
+                        queue.appendleft(task)
+                    pool[number] = _Worker(context, root, config)
+                    pool[number].give(queue, on_event)
+                    continue
+                if kind == "progress":
+                    on_event(value)
+                elif kind == "stop":
+                    raise HqvoxError(value)
+                else:
+                    assert member.task is not None
+                    if kind == "done":
+                        on_event(Finished(member.task))
+                    else:
+                        on_event(Failed(member.task, *value))
+                    member.give(queue, on_event)
+    finally:
+        for member in pool:
+            member.stop()
+
+
+class _Worker:
+    """A worker process as its parent sees it."""
+
+    def __init__(self, context: Any, root: str, config: BuildConfig) -> None:
+        self.pipe, child = context.Pipe()
+        self.task: ShardTask | None = None
+        self.process = context.Process(target=_serve, args=(child, root, config), daemon=True)
+        self.process.start()
+        child.close()
+
+    def give(self, queue: deque[ShardTask], on_event: Callable[[Event], None]) -> None:
+        """Hand the next task over, if there is one."""
+        self.task = queue.popleft() if queue else None
+        if self.task is not None:
+            on_event(Started(self.task))
+            try:
+                self.pipe.send(self.task)
+            except OSError:
+                return  # it died before it took the task: reading from it says so
+
+    def stop(self) -> str:
+        """End the process; return how it ended."""
+        self.pipe.close()
+        self.process.join(timeout=0.2)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join()
+        code = self.process.exitcode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _serve(pipe: Connection, root: str, config: BuildConfig) -> None:
+    """A worker's life: take tasks until the parent closes the pipe."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        worker: ShardWorker | None = None
+        while True:
+            task = pipe.recv()
+            try:
+                worker = worker or ShardWorker(root, config)
+                worker.run(task, lambda progress: pipe.send(("progress", progress)))
+            except (HqvoxError, ModelError) as error:
+                pipe.send(("stop", str(error)))
+            except Exception as error:  # a defect: the shard is marked, the rest goes on
+                pipe.send(("failed", (_one_line(error), traceback.format_exc())))
+            else:
+                pipe.send(("done", None))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return  # the parent is done, or gone
+
+
+def _die_with_parent() -> None:
+    """End this process when the parent is gone: the workspace's lock went with the parent."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,167 @@
+"""What is missing or stale, and why.
+
+Every committed table carries a fingerprint record: the parts that decided its content (stage
+configuration, code version, weights, pixels, input) and the hash over them and the upstream hash.
+A shard's stage is done where its hash is the one that the present configuration gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+from models.store import ModelStore
+from pipelines.chain import STAGE_NAMES
+from pipelines.discover.folder import DiscoverStage
+from pipelines.download import DownloadStage
+from pipelines.stage import Needs, Stage
+
+CHAIN_VERSION = 1
+"""Raised by hand when decoding, batching or storing changes what stages see or leave."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Consecutive stages to run on one shard: the unit of work."""
+
+    shard: str
+    first: int
+    last: int
+    why: str
+    """Of the first stage; the later ones follow from it."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages to run."""
+        return STAGE_NAMES[self.first : self.last + 1]
+
+
+def stage_index(name: str) -> int:
+    """Position of a stage. Raises HqvoxError naming the stages there are."""
+    if name not in STAGE_NAMES:
+        raise HqvoxError(f"unknown stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
+    return STAGE_NAMES.index(name)
+
+
+class Fingerprints:
+    """The fingerprint records that the present configuration gives."""
+
+    def __init__(self, stages: Sequence[Stage], config: BuildConfig, store: ModelStore) -> None:
+        self._stages = stages
+        self._common = [self._stage_parts(stage, config, store) for stage in stages]
+
+    def of(self, identities: Sequence[Row]) -> list[dict[str, Any]]:
+        """Records of all stages, in order, for a shard's identity rows."""
+        records = []
+        upstream = ""
+        for stage, parts in zip(self._stages, self._common, strict=True):
+            own = dict(parts)
+            if isinstance(stage, DiscoverStage):
+                own["input"] = _digest(
+                    [[row["identity_id"], row["folder"], stage.listing(row)] for row in identities]
+                )
+            upstream = _digest([upstream, own])
+            records.append({"hash": upstream, "parts": own})
+        return records
+
+    @staticmethod
+    def _stage_parts(stage: Stage, config: BuildConfig, store: ModelStore) -> dict[str, Any]:
+        section = stage.config.model_dump(mode="json")
+        # Where the folder of photos stands does not matter, what is in it does: see "input".
+        section.pop("photos", None)
+        if stage.needs is Needs.PHOTO:
+            section["decode"] = config.decode.model_dump(mode="json")
+        return {
+            "config": section,
+            "version": [stage.version, CHAIN_VERSION],
+            "weights": {name: store.sha256(name) for name in stage.networks},
+        }
+
+
+def make_plan(
+    workspace: Workspace,
+    fingerprints: Fingerprints,
+    *,
+    target: str | None = None,
+    start: str | None = None,
+    only: str | None = None,
+    retry_failed: bool = False,
+) -> list[ShardTask]:
+    """Tasks that bring ``target`` (default: the last stage) up to date, in shard order.
+
+    ``start``: run this stage and what follows even where it is up to date. ``only``: run this one
+    stage; raises HqvoxError where what is before it is missing or stale. ``retry_failed``: run
+    again from the stage where a photo failed for a passing reason.
+    """
+    last = stage_index(only or target or STAGE_NAMES[-1])
+    forced = stage_index(start) if start else None
+    if forced is not None and forced > last:
+        raise HqvoxError(f"--from {start} comes after --to {target}; swap them")
+    tasks = []
+    for shard, identities in workspace.shards().items():
+        expected = fingerprints.of(identities)
+        first, why = _first_stale(workspace, shard, expected, last)
+        if retry_failed and first > DOWNLOAD and _has_passing(workspace, shard):
+            first, why = DOWNLOAD, "photos failed for a passing reason"
+        if forced is not None and forced < first:
+            first, why = forced, "--from"
+        if only and first < last:
+            raise HqvoxError(
+                f"--only {only}: stage {STAGE_NAMES[first]} before it must run first "
+                f"(shard {shard}: {why}); leave out --only to have it done"
+            )
+        if first <= last:
+            tasks.append(ShardTask(shard, first, last, why))
+    return tasks
+
+
+DOWNLOAD = STAGE_NAMES.index(DownloadStage.name)
+
+
+def _has_passing(workspace: Workspace, shard: str) -> bool:
+    table = workspace.read_stage(DownloadStage.name, shard, ["reason"])
+    found = set() if table is None else set(table["reason"].to_pylist())
+    return bool(found & set(DownloadStage.passing))
+
+
+def _first_stale(
+    workspace: Workspace, shard: str, expected: Sequence[Mapping[str, Any]], last: int
+) -> tuple[int, str]:
+    for index in range(last + 1):
+        committed = workspace.committed(STAGE_NAMES[index], shard)
+        if committed is None:
+            return index, "not built yet"
+        if committed["hash"] != expected[index]["hash"]:
+            return index, _difference(committed["parts"], expected[index]["parts"])
+    return last + 1, ""
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What changed between two fingerprint records, in words."""
+    changes = []
+    old, new = before.get("config", {}), now["config"]
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            changes.append(f"{key} {_short(old.get(key))} → {_short(new.get(key))}")
+    words: dict[str, Callable[[], str]] = {
+        "version": lambda: "newer code",
+        "weights": lambda: "other weights",
+        "input": lambda: "photos changed",
+    }
+    changes += [say() for part, say in words.items() if before.get(part) != now.get(part)]
+    return ", ".join(changes) or "what it is built from changed"
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

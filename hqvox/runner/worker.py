@@ -1,0 +1,100 @@
+"""Running one task: a shard through consecutive stages, committed stage by stage.
+
+The same code runs in this process, in a pool on one machine, or in a cluster's actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from hqvox.config import BuildConfig
+from hqvox.runner.plan import Fingerprints, ShardTask
+from hqvox.shards import ShardReader, ShardWriter
+from hqvox.storage import disk_error
+from hqvox.tables import Row
+from hqvox.workspace import TAR_OF, Workspace
+from models.store import ModelStore
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
+from pipelines.pixels import ChainPixels
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An identity of a shard is through."""
+
+    shard: str
+    identity_id: str
+    tallies: Tallies
+
+
+class ShardWorker:
+    """Runs tasks of one build; networks are loaded once, at the first task that needs them."""
+
+    def __init__(self, root: str, config: BuildConfig) -> None:
+        # Sums over several threads are not always taken in the same order: with one thread per
+        # worker, a build gives the same bytes on any number of workers.
+        torch.set_num_threads(1)
+        self.workspace = Workspace(root)
+        self.config = config
+        store = ModelStore()
+        self.stages = make_stages(config, store)
+        self.fingerprints = Fingerprints(self.stages, config, store)
+        self.chains: dict[tuple[int, int], Chain] = {}
+        self.identities = self.workspace.shards()
+
+    def run(self, task: ShardTask, report: Callable[[Progress], None]) -> None:
+        """Run a task and commit it. Raises HqvoxError where the disk refuses."""
+        chain = self.chains.setdefault(
+            (task.first, task.last), Chain(self.stages[task.first : task.last + 1])
+        )
+        identities = self.identities[task.shard]
+        # Taken before the photos are read: what changes meanwhile makes the next plan stale.
+        records = self.fingerprints.of(identities)
+        writers = self._writers(task)
+        pixels = ChainPixels(
+            lambda kind: ShardReader(
+                self.workspace.storage, self.workspace.tar_name(TAR_OF[kind], task.shard)
+            ),
+            writers,
+            self.config.decode.working_side_px,
+            self.config.runner.cache_mb,
+        )
+        try:
+            tables = chain.run(
+                [(row["identity_id"], rows) for row, rows in self._input(task, identities)],
+                pixels,
+                lambda identity_id, tallies: report(Progress(task.shard, identity_id, tallies)),
+            )
+            for index in range(task.first, task.last + 1):
+                stage = STAGE_NAMES[index]
+                for kind, writer in writers.items():
+                    if TAR_OF[kind] == stage:
+                        writer.commit()
+                self.workspace.write_stage(stage, task.shard, tables[stage], records[index])
+        except OSError as error:
+            raise disk_error(error, str(error.filename or self.workspace.url)) from error
+        finally:
+            pixels.close()
+            for writer in writers.values():
+                writer.discard()
+
+    def _writers(self, task: ShardTask) -> Mapping[str, ShardWriter]:
+        return {
+            kind: ShardWriter(self.workspace.storage, self.workspace.tar_name(stage, task.shard))
+            for kind, stage in TAR_OF.items()
+            if stage in task.stages
+        }
+
+    def _input(self, task: ShardTask, identities: list[Row]) -> list[tuple[Row, list[Row]]]:
+        """Each identity with the rows its first stage starts from."""
+        if task.first == 0:
+            return [(row, [dict(row)]) for row in identities]
+        columns = {name: COLUMNS_OF[name] for name in STAGE_NAMES}
+        rows = self.workspace.kept_rows(task.shard, STAGE_NAMES[: task.first], columns)
+        found: dict[str, list[Row]] = {row["identity_id"]: [] for row in identities}
+        for row in rows:
+            found[row["identity_id"]].append(row)
+        return [(row, found[row["identity_id"]]) for row in identities]

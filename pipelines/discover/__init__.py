@@ -1,0 +1,1 @@
+"""Where candidate photographs are: one file per source."""

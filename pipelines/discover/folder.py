@@ -1,0 +1,96 @@
+"""The folder source: one folder of photographs per identity, as a crawl leaves them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from hqvox.tables import Row
+from pipelines.stage import Needs, Pixels, Scope, Stage
+
+
+class DiscoverStage(Stage):
+    """Lists the candidate photographs of an identity.
+
+    Its input is one row per identity (``identity_id``, ``folder``); its output one row per
+    candidate. The photographs of sub-folders count too; hidden files do not.
+    """
+
+    name = "discover"
+    reads = ()
+    writes = ("url", "page_url", "source", "rank", "licence", "author")
+    reasons = ()
+    needs = Needs.NONE
+    scope = Scope.IDENTITY
+    version = 1
+
+    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """One row per candidate of each identity row."""
+        found: list[Row] = []
+        for identity in rows:
+            for rank, url in enumerate(self.candidates(identity)):
+                found.append(
+                    {
+                        "identity_id": identity["identity_id"],
+                        "candidate": rank,
+                        "face": None,
+                        "url": url,
+                        "page_url": None,
+                        "source": "folder",
+                        "rank": rank,
+                        "licence": None,
+                        "author": None,
+                        "reason": None,
+                    }
+                )
+        return found
+
+    def judge(self, rows: Sequence[Row]) -> None:
+        """Every candidate goes on."""
+
+    def candidates(self, identity: Row) -> list[str]:
+        """Percent-encoded paths below the photos folder, in natural order, up to the limit."""
+        if identity["folder"] is None or not self.config.photos:
+            return []
+        root = local_path(self.config.photos, identity["folder"])
+        names = sorted(_files(root, b""), key=_natural)
+        return [f"{identity['folder']}/{quote(name)}" for name in names[: self.config.limit]]
+
+    def listing(self, identity: Row) -> list[list[Any]]:
+        """What decides whether discovery is stale: each candidate's path, size and mtime (ns)."""
+        entries: list[list[Any]] = []
+        for url in self.candidates(identity):
+            try:
+                status = os.stat(local_path(self.config.photos, url))
+                entries.append([url, status.st_size, status.st_mtime_ns])
+            except OSError as error:  # a broken link: the download stage gives its reason
+                entries.append([url, -1, error.errno])
+        return entries
+
+
+def local_path(photos: str, url: str) -> Path:
+    """Path of a percent-encoded relative url below the photos folder; any byte can be in a name."""
+    return Path(os.fsdecode(os.path.join(os.fsencode(photos), unquote_to_bytes(url))))
+
+
+def _files(folder: Path, prefix: bytes) -> Iterator[bytes]:
+    try:
+        entries = list(os.scandir(os.fsencode(folder)))
+    except OSError:
+        return  # no such folder, or not readable: an identity without photographs
+    for entry in entries:
+        if entry.name.startswith(b"."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(os.fsdecode(entry.path)), prefix + entry.name + b"/")
+        else:
+            yield prefix + entry.name
+
+
+def _natural(name: bytes) -> tuple[list[tuple[int, int, bytes]], bytes]:
+    parts = [p for p in re.split(rb"(\d+)", name.lower()) if p]
+    return [(0, int(p), b"") if p.isdigit() else (1, 0, p) for p in parts], name
