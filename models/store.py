@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ class ModelStore:
         reasons = []
         for url in urls:
             try:
-                fetch(url, target, lambda file, url=url: self._check(entry, file, url), self.progress)  # type: ignore[misc]
+                fetch(url, target, partial(self._check, entry, source=url), self.progress)
                 self._check(entry, target, "cache")
             except ModelError as error:
                 reasons.append(str(error))
@@ -181,7 +182,8 @@ class ModelStore:
         try:
             actual = self._hashes.of(path, anew)
         except OSError as error:
-            raise ModelError(f"weights '{entry.name}': cannot read {path}: {error.strerror}") from error
+            reason = error.strerror or error
+            raise ModelError(f"weights '{entry.name}': cannot read {path}: {reason}") from error
         remedy = {
             "bundled": "reinstall hqvox",
             "package": f"reinstall {(entry.package or '').partition('/')[0]}",
