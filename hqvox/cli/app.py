@@ -1,0 +1,73 @@
+"""`hqvox`: the commands put together, and errors turned into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Each worker computes on one thread; libraries that read this at import must see it first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import typer
+
+import hqvox
+from hqvox.cli import build, config, demo, doctor, explain, init, models, release, report, status
+from hqvox.cli.common import CONTEXT, errors
+from hqvox.errors import HqvoxError
+from models.errors import ModelError
+
+app = typer.Typer(
+    name="hqvox",
+    help="From folders of photographs to a curated, aligned, background-free face dataset.",
+    no_args_is_help=True,
+    context_settings=CONTEXT,
+    pretty_exceptions_enable=False,
+)
+app.command()(init.init)
+app.command()(build.build)
+app.command()(status.status)
+app.command()(explain.explain)
+app.command()(release.release)
+app.command()(release.stats)
+app.command()(report.report)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(hqvox.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Curated voice-face datasets in HQ-VoxCeleb's form."""
+
+
+def main() -> None:
+    """Entry point of the console script: bad input ends in one line, never a traceback."""
+    try:
+        app()
+    except (HqvoxError, ModelError) as error:
+        errors.print(f"[red]hqvox:[/red] {escape_line(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("hqvox: stopped; run the same command again to go on", soft_wrap=True)
+        sys.exit(130)
+
+
+def escape_line(text: str) -> str:
+    """One line, with nothing in it that the terminal or rich would act on."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line).replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""`hqvox build`: bring a workspace up to date."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
+from hqvox.cli.status import print_funnel
+from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.runner.build import plan_build, run_build
+from hqvox.runner.plan import ShardTask
+from hqvox.runner.progress import Display
+from hqvox.workspace import Workspace
+from models.store import ModelStore
+from pipelines.chain import STAGE_NAMES, make_stages
+
+
+def build(
+    workspace: WorkspaceArgument,
+    stage: Annotated[
+        str | None, typer.Option(help="Bring this stage up to date, with what it needs.")
+    ] = None,
+    only: Annotated[
+        bool, typer.Option("--only", help="With --stage: refuse to touch any other stage.")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Run this stage and what follows, even if current.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Stop after this stage.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
+    ] = None,
+    recipe: RecipeOption = None,
+    settings: SetOption = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try photos again that failed for a passing reason."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and why; run nothing.")
+    ] = False,
+) -> None:
+    """Run every stage that is missing or stale, like make. Stop it at any time and run it again.
+
+    --set and --recipe hold for this run; write them into hqvox.yaml to keep them.
+
+    Example: hqvox build work --stage align
+    """
+    if stage and to:
+        raise HqvoxError("give --stage or --to, not both: they mean the same")
+    if only and not (stage or to):
+        raise HqvoxError("--only needs --stage: which stage to run alone")
+    opened = Workspace.open(workspace)
+    config = opened.config(settings or [], recipe)
+    store = ModelStore()
+
+    def plan() -> list[ShardTask]:
+        target = stage or to
+        return plan_build(
+            opened,
+            config,
+            store,
+            target=target,
+            start=start,
+            only=target if only else None,
+            retry_failed=retry_failed,
+        )
+
+    if dry_run:
+        print_plan(plan(), config, store)
+        return
+    with opened.lock():
+        tasks = plan()
+        if not tasks:
+            console.print(f"{workspace}: up to date", markup=False, highlight=False)
+            return
+        store.ensure(needed_weights(tasks, config, store))
+        shards = opened.shards()
+        stages = STAGE_NAMES[min(t.first for t in tasks) : max(t.last for t in tasks) + 1]
+        total = sum(len(shards[task.shard]) for task in tasks)
+        count = workers if workers is not None else len(os.sched_getaffinity(0))
+        with Display(console, stages, total) as display:
+            result = run_build(opened, config, tasks, workers=count, on_event=display)
+    print_funnel(opened)
+    rate = result.photos / result.wall_seconds
+    console.print(
+        f"{result.photos} photos in {result.wall_seconds:.1f} s ({rate:.1f} photos/s)",
+        highlight=False,
+    )
+    if result.failed:
+        first = result.failed[0]
+        raise HqvoxError(
+            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.task.shard}: "
+            f"{first.error}; traces are in {opened.storage.path('failed')}; run the same command "
+            "again to retry them"
+        )
+
+
+def needed_weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
+    """Registry names of the weights that the tasks' stages load."""
+    run = {name for task in tasks for name in task.stages}
+    stages = [stage for stage in make_stages(config, store) if stage.name in run]
+    return list(dict.fromkeys(name for stage in stages for name in stage.networks))
+
+
+def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> None:
+    """What would run and why, grouped."""
+    if not tasks:
+        console.print("up to date: nothing to run")
+        return
+    table = Table(title="what would run", title_justify="left")
+    for title in ("shards", "stages", "because"):
+        table.add_column(title)
+    groups = Counter((task.first, task.last, task.why) for task in tasks)
+    for (first, last, why), count in groups.items():
+        names = STAGE_NAMES[first : last + 1]
+        run = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        table.add_row(str(count), run, f"{names[0]}: {why}")
+    console.print(table)
+    missing = [n for n in needed_weights(tasks, config, store) if not store.present(n)]
+    if missing:
+        console.print(
+            f"weights missing: {', '.join(missing)}; get them with "
+            f"`hqvox models pull {' '.join(missing)}`",
+            highlight=False,
+        )

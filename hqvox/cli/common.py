@@ -1,0 +1,26 @@
+"""What the commands share: consoles and common arguments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+console = Console()
+errors = Console(stderr=True)
+
+WorkspaceArgument = Annotated[
+    str, typer.Argument(metavar="WORKSPACE", help="Folder (or s3:// prefix) of the build.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set pose.max_yaw_deg=8"
+    ),
+]
+RecipeOption = Annotated[
+    str | None, typer.Option(help="Named defaults: bundled (nothing to download) or paper.")
+]

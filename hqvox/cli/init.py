@@ -1,0 +1,83 @@
+"""`hqvox init`: make a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from hqvox import identities as source
+from hqvox.cli.common import RecipeOption, SetOption, console
+from hqvox.config_file import load_config, merge, parse_settings
+from hqvox.errors import HqvoxError
+from hqvox.workspace import Workspace
+
+HEADER = """\
+# A build of hqvox. `hqvox config show` prints every setting with its unit, default and source;
+# write here what should differ, for example:
+#   pose: {max_yaw_deg: 8}
+"""
+
+
+def init(
+    workspace: Annotated[str, typer.Argument(metavar="WORKSPACE", help="Folder to make.")],
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Photographs: one folder per identity, by its name."
+        ),
+    ] = None,
+    voxceleb: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="VOX1.csv [VOX2.csv]",
+            help="Identities from VoxCeleb's metadata; a second file may follow.",
+        ),
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    identities: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Identities from a CSV: id,name and, if known, subset,gender,nationality,folder.",
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Make a workspace from folders of photographs, VoxCeleb's metadata, or a CSV.
+
+    Example: hqvox init work --photos photographs/
+    """
+    if voxceleb is not None and identities is not None:
+        raise HqvoxError("give --voxceleb or --identities, not both")
+    if more and voxceleb is None:
+        raise HqvoxError(f"unexpected argument {more[0]}; see hqvox init --help")
+    if voxceleb is not None:
+        rows = source.read_voxceleb([voxceleb, *(more or [])])
+    elif identities is not None:
+        rows = source.read_csv(identities)
+    elif photos is not None:
+        rows = source.read_folders(photos)
+    else:
+        raise HqvoxError(
+            "nothing to start from: give --photos FOLDER (one folder per identity), "
+            "--voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
+        )
+    with_folder = source.match_folders(rows, photos) if photos is not None else 0
+    values = {"format": 1, "recipe": recipe or "bundled"}
+    if photos is not None:
+        values = merge(values, {"discover": {"photos": str(photos.resolve())}})
+    values = merge(values, parse_settings(settings or []))
+    load_config(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "--set")
+    text = HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    Workspace.create(workspace, text, source.to_table(rows))
+    console.print(f"{workspace}: {len(rows)} identities", highlight=False, markup=False)
+    if photos is not None and with_folder < len(rows):
+        console.print(f"{len(rows) - with_folder} of them have no folder in {photos}", markup=False)
+    console.print(f"next: hqvox build {workspace}", highlight=False, markup=False)

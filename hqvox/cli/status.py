@@ -1,0 +1,73 @@
+"""`hqvox status`: the funnel, and what needs attention."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.report.funnel import funnel
+from hqvox.runner.build import plan_build
+from hqvox.workspace import Workspace
+from models.store import ModelStore
+
+SHOWN = 8
+"""Names listed before the rest is counted."""
+
+
+def status(workspace: WorkspaceArgument) -> None:
+    """Photos and faces in, kept, refused by reason, per stage; and what is not up to date.
+
+    Example: hqvox status work
+    """
+    opened = Workspace.open(workspace)
+    print_funnel(opened)
+    tasks = plan_build(opened, opened.config(), ModelStore())
+    if tasks:
+        total = len(opened.shards())
+        console.print(
+            f"{len(tasks)} of {total} shards are not up to date ({escape(tasks[0].why)}); "
+            f"run: hqvox build {escape(workspace)}",
+            highlight=False,
+        )
+    for shard, record in opened.failures().items():
+        console.print(
+            f"[red]shard {shard} failed:[/red] {escape(record['error'])}", highlight=False
+        )
+
+
+def print_funnel(workspace: Workspace) -> None:
+    """The funnel as a table, then identities without photos or without a majority."""
+    table = Table(title=f"{workspace.url}", title_justify="left")
+    table.add_column("stage")
+    for title in ("in", "kept", "kept %"):
+        table.add_column(title, justify="right")
+    table.add_column("refused by reason")
+    for step in funnel(workspace):
+        reasons = ", ".join(f"{name} {count}" for name, count in step.refused.most_common())
+        share = f"{100 * step.kept / step.entered:.0f}" if step.entered else ""
+        table.add_row(step.stage, str(step.entered), str(step.kept), share, reasons)
+    console.print(table)
+    for reason, names in workspace_notes(workspace).items():
+        listed = ", ".join(names[:SHOWN])
+        rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        console.print(f"{reason}: {escape(listed)}{rest}", highlight=False)
+
+
+def workspace_notes(workspace: Workspace) -> dict[str, list[str]]:
+    """Identities to look at: those without photos, and those whose faces agree on nobody."""
+    without: list[str] = []
+    undecided: list[str] = []
+    for shard, identities in workspace.shards().items():
+        names = {row["identity_id"]: row["name"] for row in identities}
+        found = workspace.read_stage("discover", shard, [])
+        if found is not None:
+            seen = set(found["identity_id"].to_pylist())
+            without += [name for key, name in names.items() if key not in seen]
+        faces = workspace.read_stage("identity", shard, ["reason"])
+        if faces is not None:
+            rows = faces.select(["identity_id", "reason"]).to_pylist()
+            split = {r["identity_id"] for r in rows if r["reason"] == "no_majority"}
+            undecided += [name for key, name in names.items() if key in split]
+    notes = {"identities without photos": without, "no majority of faces": undecided}
+    return {reason: names for reason, names in notes.items() if names}
