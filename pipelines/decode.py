@@ -17,8 +17,13 @@ from PIL import Image, ImageOps
 from models.protocols import Photo
 from pipelines.stage import UndecodableError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-"""Pillow's names of the formats that are opened."""
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+    if name in Image.OPEN
+)
+"""Pillow's names of the formats that are opened, as far as this Pillow was built with them."""
 
 # Pixel limits are the download stage's, checked on the header against the configuration.
 Image.MAX_IMAGE_PIXELS = None
