@@ -108,7 +108,7 @@ def read_folders(photos: Path) -> list[Row]:
 
 
 def match_folders(rows: list[Row], photos: Path) -> int:
-    """Give each identity without a folder the one named after it or its id; return how many have one.
+    """Give each identity without a folder the one of its name or id; return how many have one.
 
     ``photos`` holds one folder per identity, named by the identity's name or id.
     """

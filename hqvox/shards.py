@@ -17,7 +17,9 @@ class ShardWriter:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self._pending: PendingFile = storage.begin(name)
-        self._tar = tarfile.open(fileobj=self._pending.file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by commit
+            fileobj=self._pending.file, mode="w", format=tarfile.USTAR_FORMAT
+        )
         self._members: dict[str, tuple[int, int]] = {}
 
     def add(self, name: str, data: bytes) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a build shows while it runs: a bar and a line per stage on a terminal, plain lines elsewhere."""
+"""What a build shows while it runs: on a terminal a bar and a line per stage, else plain lines."""
 
 from __future__ import annotations
 
