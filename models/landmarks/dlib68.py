@@ -38,6 +38,10 @@ SECOND_SCAN = (1.25, 1300)
 THIRD_SCAN = (2.0, 1600)
 """Enlargement of the photo, and limit in pixels on its long side, of the finer scans. The second
 finds pupils 28 px apart; the third runs only where nothing was found."""
+LAST_BORDER = 0.25
+LAST_THRESHOLD = -0.1
+"""Where all scans find nothing: a border around the photo, as a share of its long side, for faces
+that fill it, and the score from which the best find is taken."""
 SAME_FACE_IOU = 0.3
 
 BOX_PER_RADIUS = 2.60
@@ -58,7 +62,7 @@ class _Face(NamedTuple):
 class Dlib68:
     """Finds faces with dlib's HOG detector and 68 landmarks with its shape predictor.
 
-    Scores are the detector's, from 0 (doubtful) to about 3. Every photo is treated by itself.
+    Scores are the detector's, from -0.1 (doubtful) to about 3. Every photo is treated by itself.
     """
 
     name = "dlib68"
@@ -100,15 +104,23 @@ class Dlib68:
                 face for face in faces if all(_iou(face, other) < SAME_FACE_IOU for other in finer)
             ]
             if faces:
-                break
-        return faces
+                return faces
+        return self._last_look(grey)
 
-    def _scan(self, grey: Grey, scale: float) -> list[_Face]:
+    def _last_look(self, grey: Grey) -> list[_Face]:
+        border = round(LAST_BORDER * max(grey.shape))
+        wide = cv2.copyMakeBorder(grey, *(4 * (border,)), borderType=cv2.BORDER_REPLICATE)
+        scale = min(FIRST_SCAN_PX / max(wide.shape), SECOND_SCAN[0])
+        faces = self._scan(np.asarray(wide, np.uint8), scale, LAST_THRESHOLD)
+        best = sorted(faces, key=lambda face: -face.score)[:1]
+        return [_Face(face.score, face.box_xyxy - border) for face in best]
+
+    def _scan(self, grey: Grey, scale: float, threshold: float = 0.0) -> list[_Face]:
         """Run the detector on the photo resized by ``scale``; boxes in the photo's pixels."""
         height, width = (max(1, round(side * scale)) for side in grey.shape)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         scaled = cv2.resize(grey, (width, height), interpolation=how)
-        rects, scores, _ = self._detector.run(scaled, 0, 0.0)
+        rects, scores, _ = self._detector.run(scaled, 0, threshold)
         per_px = np.tile([grey.shape[1] / width, grey.shape[0] / height], 2)
         return [
             _Face(
