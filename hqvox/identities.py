@@ -27,8 +27,8 @@ USER_SUBSET = "custom"
 def read_voxceleb(files: Sequence[Path]) -> list[Row]:
     """Identities of VoxCeleb1's and VoxCeleb2's metadata files, in the files' order.
 
-    Both formats are known by their columns (``vox1_meta.csv``: tab separated; ``full_vox2_meta.csv``
-    and ``vox2_meta.csv``: comma separated). Raises HqvoxError for any other, or doubled ids.
+    Both formats are known by their columns (``vox1_meta.csv``: tab separated;
+    ``full_vox2_meta.csv``: comma separated). Raises HqvoxError for any other, or doubled ids.
     """
     rows: list[Row] = []
     for file in files:
@@ -58,7 +58,8 @@ def read_csv(file: Path) -> list[Row]:
     missing = [c for c in ("id", "name") if c not in columns]
     if missing:
         raise HqvoxError(
-            f"{file}: column {' and '.join(missing)} missing; found {', '.join(columns) or 'none'}; "
+            f"{file}: column {' and '.join(missing)} missing; "
+            f"found {', '.join(columns) or 'none'}; "
             "needed: id,name (and, if known, subset,gender,nationality,folder)"
         )
     rows = []

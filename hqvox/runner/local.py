@@ -72,12 +72,17 @@ def run_pool(
     tasks: Sequence[ShardTask],
     on_event: Callable[[Event], None],
     workers: int,
+    serve: Callable[[Connection, str, BuildConfig], None] | None = None,
 ) -> None:
-    """Run tasks on ``workers`` processes. Raises HqvoxError where one reports that it must stop."""
+    """Run tasks on ``workers`` processes. Raises HqvoxError where one reports that it must stop.
+
+    ``serve``: what a worker process runs, :func:`serve_shards` by default.
+    """
+    life = serve or serve_shards
     context = multiprocessing.get_context("spawn")
     queue = deque(tasks)
     deaths: dict[str, int] = {}
-    pool = [_Worker(context, root, config) for _ in range(min(workers, len(tasks)))]
+    pool = [_Worker(context, life, root, config) for _ in range(min(workers, len(tasks)))]
     try:
         for member in pool:
             member.give(queue, on_event)
@@ -98,7 +103,7 @@ def run_pool(
                         on_event(Failed(task, line, line))
                     else:
                         queue.appendleft(task)
-                    pool[number] = _Worker(context, root, config)
+                    pool[number] = _Worker(context, life, root, config)
                     pool[number].give(queue, on_event)
                     continue
                 if kind == "progress":
@@ -120,10 +125,10 @@ def run_pool(
 class _Worker:
     """A worker process as its parent sees it."""
 
-    def __init__(self, context: Any, root: str, config: BuildConfig) -> None:
+    def __init__(self, context: Any, serve: Any, root: str, config: BuildConfig) -> None:
         self.pipe, child = context.Pipe()
         self.task: ShardTask | None = None
-        self.process = context.Process(target=_serve, args=(child, root, config), daemon=True)
+        self.process = context.Process(target=serve, args=(child, root, config), daemon=True)
         self.process.start()
         child.close()
 
@@ -148,7 +153,7 @@ class _Worker:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _serve(pipe: Connection, root: str, config: BuildConfig) -> None:
+def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
     """A worker's life: take tasks until the parent closes the pipe."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
