@@ -38,8 +38,8 @@ class BuildResult:
     wall_seconds: float = 0.0
     stage_seconds: Counter[str] = field(default_factory=Counter)
     pixel_seconds: Counter[str] = field(default_factory=Counter)
-    identity_seconds: float = 0.0
-    """Sum over identities of the time their worker spent on them."""
+    task_seconds: float = 0.0
+    """Sum over shards of the time their worker spent on them, networks' loading apart."""
 
 
 def plan_build(
@@ -85,9 +85,9 @@ def run_build(
             workspace.mark_failed(event.task.shard, {"error": event.error, "trace": event.trace})
         elif isinstance(event, Finished):
             workspace.clear_failed(event.task.shard)
+            result.task_seconds += event.seconds
         elif isinstance(event, Progress):
             result.photos += event.tallies.photos
-            result.identity_seconds += event.tallies.wall_seconds
             result.pixel_seconds += event.tallies.pixels
             for name, tally in event.tallies.stages.items():
                 result.stage_seconds[name] += tally.seconds
@@ -131,8 +131,8 @@ class RunLog:
         match event:
             case Started(task):
                 record |= {"event": "started", "shard": task.shard, "stages": task.stages}
-            case Finished(task):
-                record |= {"event": "finished", "shard": task.shard}
+            case Finished(task, seconds):
+                record |= {"event": "finished", "shard": task.shard, "seconds": round(seconds, 3)}
             case Failed(task, error, trace):
                 record |= {"event": "failed", "shard": task.shard, "error": error, "trace": trace}
             case Progress(shard, identity_id, tallies):
@@ -154,6 +154,7 @@ class RunLog:
         timings = {
             "wall_seconds": result.wall_seconds,
             "photos": result.photos,
+            "tasks_seconds": result.task_seconds,
             "stages": dict(result.stage_seconds),
             "pixels": dict(result.pixel_seconds),
             "pid": os.getpid(),

@@ -32,9 +32,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard is committed."""
+    """A shard is committed; ``seconds`` of work, networks' loading apart."""
 
     task: ShardTask
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def run_here(
     for task in tasks:
         on_event(Started(task))
         try:
-            worker.run(task, on_event)
+            seconds = worker.run(task, on_event)
         except (HqvoxError, ModelError):
             raise
         except Exception as error:  # a defect: the shard is marked, the rest goes on
             on_event(Failed(task, _one_line(error), traceback.format_exc()))
         else:
-            on_event(Finished(task))
+            on_event(Finished(task, seconds))
 
 
 def run_pool(
@@ -113,7 +114,7 @@ def run_pool(
                 else:
                     assert member.task is not None
                     if kind == "done":
-                        on_event(Finished(member.task))
+                        on_event(Finished(member.task, value))
                     else:
                         on_event(Failed(member.task, *value))
                     member.give(queue, on_event)
@@ -162,13 +163,13 @@ def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
             task = pipe.recv()
             try:
                 worker = worker or ShardWorker(root, config)
-                worker.run(task, lambda progress: pipe.send(("progress", progress)))
+                seconds = worker.run(task, lambda progress: pipe.send(("progress", progress)))
             except (HqvoxError, ModelError) as error:
                 pipe.send(("stop", str(error)))
             except Exception as error:  # a defect: the shard is marked, the rest goes on
                 pipe.send(("failed", (_one_line(error), traceback.format_exc())))
             else:
-                pipe.send(("done", None))
+                pipe.send(("done", seconds))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the parent is done, or gone
 

@@ -5,6 +5,7 @@ The same code runs in this process, in a pool on one machine, or in a cluster's 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -45,11 +46,16 @@ class ShardWorker:
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()
 
-    def run(self, task: ShardTask, report: Callable[[Progress], None]) -> None:
-        """Run a task and commit it. Raises HqvoxError where the disk refuses."""
+    def run(self, task: ShardTask, report: Callable[[Progress], None]) -> float:
+        """Run a task and commit it; return the seconds it took, once networks were loaded.
+
+        Raises HqvoxError where the disk refuses.
+        """
         chain = self.chains.setdefault(
             (task.first, task.last), Chain(self.stages[task.first : task.last + 1])
         )
+        chain.load()
+        started = time.perf_counter()
         identities = self.identities[task.shard]
         # Taken before the photos are read: what changes meanwhile makes the next plan stale.
         records = self.fingerprints.of(identities)
@@ -80,6 +86,7 @@ class ShardWorker:
             pixels.close()
             for writer in writers.values():
                 writer.discard()
+        return time.perf_counter() - started
 
     def _writers(self, task: ShardTask) -> Mapping[str, ShardWriter]:
         return {
