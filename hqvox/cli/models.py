@@ -1,0 +1,110 @@
+"""`hqvox models`: which weights there are, getting them, checking them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hqvox.cli.common import CONTEXT, console
+from models.errors import ModelError
+from models.registry import of_recipe
+from models.store import ModelStore
+
+app = typer.Typer(
+    help="The networks' weights: list, fetch, verify.",
+    no_args_is_help=True,
+    context_settings=CONTEXT,
+)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of `list`.")]
+Recipe = Annotated[str | None, typer.Option(help="All that a build recipe needs: paper, bundled.")]
+All = Annotated[bool, typer.Option("--all", help="Every one of the registry.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every weight file: task, licence, size, where it lies, which recipes use it."""
+    store = ModelStore()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("name", "task", "licence", "MB", "here", "recipes"):
+        table.add_column(title, justify="right" if title == "MB" else "left")
+    for name, entry in store.entries.items():
+        found = store.find(name)
+        size = "" if entry.size_mb is None else f"{entry.size_mb:.1f}"
+        here = f"[green]{found.source}[/green]" if found else "[dim]no[/dim]"
+        table.add_row(name, entry.task, entry.licence, size, here, ", ".join(entry.recipes))
+    console.print(table)
+    console.print(
+        f"cache: {store.cache_dir}   mirror: {store.mirror or 'none'}   "
+        f"offline: {'yes' if store.offline else 'no'}",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command(epilog="Example: hqvox models pull --recipe paper")
+def pull(names: Names = None, recipe: Recipe = None, everything: All = False) -> None:
+    """Fetch weights into the cache and verify them; what is there and right is left alone."""
+    store = ModelStore()
+    failed = []
+    for name in _chosen(store, names, recipe, everything):
+        try:
+            console.print(
+                f"{name}: {escape(str(store.pull(name)))}", soft_wrap=True, highlight=False
+            )
+        except ModelError as error:
+            console.print(
+                f"{name}: [red]{escape(str(error))}[/red]", soft_wrap=True, highlight=False
+            )
+            failed.append(name)
+    if failed:
+        raise ModelError(f"not fetched: {', '.join(failed)}")
+
+
+@app.command(epilog="Example: hqvox models verify dlib_68")
+def verify(names: Names = None, recipe: Recipe = None) -> None:
+    """Hash the files that are here anew and compare; all of them where no name is given."""
+    store = ModelStore()
+    wrong = []
+    for name in _chosen(store, names, recipe, everything=not (names or recipe)):
+        try:
+            found = store.verify(name)
+        except ModelError as error:
+            console.print(
+                f"{name}: [red]{escape(str(error))}[/red]", soft_wrap=True, highlight=False
+            )
+            wrong.append(name)
+            continue
+        state = "not here" if found is None else f"right ({found.source})"
+        console.print(f"{name}: {state}", soft_wrap=True, highlight=False)
+    if wrong:
+        raise ModelError(f"not the published files: {', '.join(wrong)}")
+
+
+@app.command(epilog="Example: hqvox models where dlib_68")
+def where(name: Annotated[str, typer.Argument(help="A name of `list`.")]) -> None:
+    """Print the path of a weight file on this machine; nothing is fetched."""
+    found = ModelStore().find(name)
+    if found is None:
+        raise ModelError(
+            f"weights '{name}' are not on this machine; run `hqvox models pull {name}`"
+        )
+    typer.echo(found.path)
+
+
+def _chosen(
+    store: ModelStore, names: list[str] | None, recipe: str | None, everything: bool
+) -> list[str]:
+    if sum((bool(names), recipe is not None, everything)) != 1:
+        raise typer.BadParameter("give names, or --recipe NAME, or --all")
+    if recipe is not None:
+        return of_recipe(recipe)
+    chosen = list(names or store.entries)
+    for name in chosen:
+        store.entry(name)
+    return chosen
