@@ -65,24 +65,10 @@ def face_grid(identity: FaceIdentity, points: NDArray[np.float64], strength: flo
 def skull_grid(identity: FaceIdentity, points: NDArray[np.float64]) -> F32:
     """Return the head without features, float32 (rows, columns, 3), mm."""
     u = column_angles()
-    e = 2 / 2.3
-    sx = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** e
-    cz = np.sign(np.cos(u)) * np.abs(np.cos(u)) ** e
+    sx, cz = _ellipse(u)
     a = 73.0 * identity.face_width
     top, mid, under = ROWS
-
-    # crown to eye level
-    t = np.linspace(1, 0, top, endpoint=False)[:, None]
-    phi = t * np.pi / 2
-    height = 118.0 * identity.cranium_height
-    bulge = np.cos(phi) ** 0.62
-    x = a * (1 + 0.03 * np.sin(phi * 2)) * bulge * sx
-    y = -height * np.sin(phi) * np.ones_like(sx)
-    axis = _EAR_Z * (1 - t) + (-6) * t
-    z_front = axis + (88 - axis) * np.cos(phi) ** 0.5
-    z_back = axis - (axis + 98) * np.cos(phi) ** 0.5
-    z = np.where(cz > 0, axis + (z_front - axis) * cz, axis + (z_back - axis) * -cz)
-    upper = np.stack([x, y, z], axis=2)
+    upper = cranium(identity, np.linspace(1, 0, top, endpoint=False)[:, None], u)
 
     # the jaw line, and the rows between eye level and it
     jaw = _jaw_curve(points, u)
@@ -96,6 +82,32 @@ def skull_grid(identity: FaceIdentity, points: NDArray[np.float64]) -> F32:
     t = np.linspace(0, 1, under)[:, None, None]
     below = jaw * (1 - t) + throat * t
     return np.concatenate([upper, middle, below]).astype(np.float32)
+
+
+def _ellipse(u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sine and cosine of a slightly squared ellipse at the angles ``u``."""
+    e = 2 / 2.3
+    sx = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** e
+    cz = np.sign(np.cos(u)) * np.abs(np.cos(u)) ** e
+    return sx, cz
+
+
+def cranium(
+    identity: FaceIdentity, t: NDArray[np.float64], u: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the skull's upper half, (rows, columns, 3), mm.
+
+    ``t``: (rows, 1), 1 at the crown to 0 at eye level; ``u``: (columns,), angle, 0 in front.
+    """
+    sx, cz = _ellipse(u)
+    phi = t * np.pi / 2
+    x = 73.0 * identity.face_width * (1 + 0.03 * np.sin(phi * 2)) * np.cos(phi) ** 0.62 * sx
+    y = -118.0 * identity.cranium_height * np.sin(phi) * np.ones_like(sx)
+    axis = _EAR_Z * (1 - t) + (-6) * t
+    front = (87 - axis) * np.cos(phi) ** 0.5
+    back = (axis + 98) * np.cos(phi) ** 0.5
+    z = axis + np.where(cz > 0, front, back) * cz
+    return np.stack([x, y, z], axis=2)
 
 
 def _jaw_curve(points: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""Phantoms: synthetic people whose every answer is known."""

@@ -1,0 +1,193 @@
+"""A person made ready for the camera: grids with normals, textures and landmarks in 3-D.
+
+What does not depend on the photo is made once per person and expression and kept for the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqvox.phantom.features import sheet
+from hqvox.phantom.hair import Hair, make_hair
+from hqvox.phantom.head import (
+    ROWS,
+    Grid,
+    column_angles,
+    ear_grid,
+    face_grid,
+    neck_grid,
+    skull_grid,
+    torso_grid,
+)
+from hqvox.phantom.identity import FaceIdentity
+from hqvox.phantom.texture import TEXELS, Canvas, noise, paint_face
+
+F32 = NDArray[np.float32]
+JAW_ROW = ROWS[0] + ROWS[1]
+"""Row of the face's grid that follows the jaw line."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One surface: ``points`` (r, c, 3) mm; ``geometry`` (r, c, 4) normals and openness;
+    ``surface`` (h, w, 4) reflectance in gamma-2 space and shine, ``texels`` per grid cell."""
+
+    points: F32
+    geometry: F32
+    surface: F32
+    texels: int
+
+
+@dataclass(frozen=True)
+class Body:
+    """A person with one expression, in head coordinates.
+
+    ``landmarks``: float64 (68, 3), mm; ``pupils``: float64 (2, 3), left in the picture first.
+    """
+
+    face: Part
+    ears: tuple[Part, Part]
+    neck: Part
+    torso: Grid
+    hair: Hair
+    landmarks: NDArray[np.float64]
+    pupils: NDArray[np.float64]
+
+
+@lru_cache(maxsize=48)
+def make_body(identity: FaceIdentity, expression: str, strength: float) -> Body:
+    """Return a person with an expression at ``strength`` 0 to 1."""
+    points = sheet(identity, expression, strength)
+    smile = {"happiness": 1.0, "slight_smile": 0.35}.get(expression, 0.0) * strength
+    grid = face_grid(identity, points, smile)
+    skull = skull_grid(identity, points)
+    gap = float(points[66, 1] - points[62, 1])
+    teeth = {"happiness": 1.0, "surprise": 0.35}.get(expression, 0.0) * (gap > 2.0)
+    hair = _hair(identity)
+    face = _face_part(identity, points, grid, skull, hair, float(teeth), smile)
+    ears = (_ear(identity, -1), _ear(identity, 1))
+    landmarks = _landmarks(points, grid, skull)
+    half = identity.ipd_mm / 2
+    sheet_pupils = np.array(
+        [(-half, points[36:42, 1].mean() - 0.7), (half, points[42:48, 1].mean() - 0.7)]
+    )
+    pupils = _lift(sheet_pupils, grid, skull)
+    neck_source = neck_grid(identity)
+    rows = np.linspace(40, 190, neck_source.points.shape[0])
+    shade = np.interp(rows, [70, 100, 125, 150, 190], [0.30, 0.42, 0.75, 0.95, 1.0])
+    neck = _skin_part(identity, neck_source, shade[:, None])
+    return Body(face, ears, neck, torso_grid(identity), hair, landmarks, pupils)
+
+
+@lru_cache(maxsize=48)
+def _hair(identity: FaceIdentity) -> Hair:
+    return make_hair(identity)
+
+
+def _face_part(
+    identity: FaceIdentity,
+    points: NDArray[np.float64],
+    grid: Grid,
+    skull: F32,
+    hair: Hair,
+    teeth: float,
+    smile: float,
+) -> Part:
+    h, w = grid.points.shape[:2]
+    size = (w * TEXELS, h * TEXELS)
+    x, y, z = cv2.split(cv2.resize(skull, size, interpolation=cv2.INTER_LINEAR))
+    rgb = np.empty((size[1], size[0], 3), np.float32)
+    rgb[:] = identity.skin_rgb
+    canvas = Canvas(x, y, z > 28, rgb)
+    paint_face(identity, points, canvas, teeth, smile)
+    surface = np.dstack([np.clip(canvas.rgb, 0.01, 1), canvas.shine])
+    geometry = np.dstack([grid.normals(), _openness(identity, grid, hair)])
+    return Part(grid.points, geometry.astype(np.float32), surface, TEXELS)
+
+
+def _openness(identity: FaceIdentity, grid: Grid, hair: Hair) -> F32:
+    """Return how much of the sky each point of the face sees, float32 (rows, columns), 0 to 1."""
+    depth = grid.points[..., 2]
+    low = cv2.GaussianBlur(depth, (0, 0), 7)
+    tight = cv2.GaussianBlur(depth, (0, 0), 2.5)
+    front = np.clip((depth - 35) / 25, 0, 1)
+    hollow = front * (np.clip(low - depth, -2, 12) * 0.060 + np.clip(tight - depth, -1, 6) * 0.06)
+    out = 1 - np.clip(hollow, -0.06, 0.6)
+    out[JAW_ROW + 2 :] *= np.linspace(0.85, 0.3, len(out) - JAW_ROW - 2)[:, None]
+    # the hair's shade on brow and temples
+    u = column_angles()
+    shell_y = hair.grid.points[..., 1]
+    cover = cv2.resize(hair.rgba[..., 3], (shell_y.shape[1], shell_y.shape[0]),
+                       interpolation=cv2.INTER_AREA)  # fmt: skip
+    column = np.clip((u + np.pi) / (2 * np.pi) * (cover.shape[1] - 1), 0, cover.shape[1] - 1)
+    blurred = cv2.GaussianBlur(cover, (0, 0), 2.2)
+    y = grid.points[..., 1]
+    row = np.empty_like(y)
+    centre = shell_y.shape[1] // 2
+    profile = hair.grid.points[:, centre, 1]
+    row[:] = np.interp(y, profile, np.arange(len(profile)))
+    column_map = np.repeat(column[None, :].astype(np.float32), len(y), axis=0)
+    shade = cv2.remap(blurred, column_map, row.astype(np.float32), cv2.INTER_LINEAR)
+    return np.asarray(out * (1 - 0.45 * shade), dtype=np.float32)
+
+
+def _skin_part(identity: FaceIdentity, grid: Grid, openness: NDArray[np.float64]) -> Part:
+    h, w = grid.points.shape[:2]
+    rng = np.random.default_rng(identity.texture_seed + 2)
+    tone = 1 + 0.02 * noise(rng, (h, w), (9, 9))
+    rgb = np.asarray(identity.skin_rgb, np.float32) * tone[..., None] * np.float32(0.97)
+    shine = np.full((h, w, 1), 0.2, np.float32)
+    geometry = np.dstack([grid.normals(), np.broadcast_to(openness, (h, w))])
+    return Part(
+        grid.points,
+        geometry.astype(np.float32),
+        np.concatenate([rgb, shine], axis=2).astype(np.float32),
+        1,
+    )
+
+
+def _ear(identity: FaceIdentity, side: int) -> Part:
+    grid = ear_grid(identity, side)
+    n = grid.points.shape[0]
+    radius = np.linspace(0, 1, n)
+    openness = np.interp(radius, [0, 0.3, 0.6, 0.85, 1], [0.45, 0.5, 0.7, 1.0, 0.9])
+    part = _skin_part(identity, grid, openness[:, None])
+    part.surface[..., :3] *= np.array((1.02, 0.90, 0.88), np.float32)
+    return part
+
+
+def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float64]:
+    """Return the points (n, 3) of the face that lie over sheet positions (n, 2)."""
+    front = skull[: JAW_ROW + 1, 40:-40].astype(np.float64)
+    surface = grid.points[: JAW_ROW + 1, 40:-40].astype(np.float64)
+    out = np.empty((len(flat), 3))
+    for i, target in enumerate(flat):
+        distance = ((front[..., :2] - target) ** 2).sum(axis=2) + 1e4 * (front[..., 2] < 20)
+        r, c = np.unravel_index(int(distance.argmin()), distance.shape)
+        r = int(np.clip(r, 1, front.shape[0] - 2))
+        c = int(np.clip(c, 1, front.shape[1] - 2))
+        across = (front[r, c + 1, :2] - front[r, c - 1, :2]) / 2
+        down = (front[r + 1, c, :2] - front[r - 1, c, :2]) / 2
+        step = np.linalg.solve(np.stack([across, down], axis=1), target - front[r, c, :2])
+        step = np.clip(step, -1, 1)
+        out[i] = surface[r, c]
+        out[i] += step[0] * (surface[r, c + 1] - surface[r, c - 1]) / 2
+        out[i] += step[1] * (surface[r + 1, c] - surface[r - 1, c]) / 2
+    return out
+
+
+def _landmarks(points: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float64]:
+    out = np.empty((68, 3))
+    out[17:] = _lift(points[17:], grid, skull)
+    # the contour runs along the jaw row, one point every 11.25 degrees
+    angles = np.radians(np.linspace(-90, 90, 17))
+    column = np.interp(angles, column_angles(), np.arange(skull.shape[1]))
+    for axis in range(3):
+        row = grid.points[JAW_ROW, :, axis]
+        out[:17, axis] = np.interp(column, np.arange(len(row)), row)
+    return out

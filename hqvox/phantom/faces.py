@@ -1,0 +1,354 @@
+"""Photographs of phantoms, with the truth about them.
+
+``render_face(identity, scene, rng)`` draws one photograph, of one person or several, and returns
+what a perfect pipeline would measure on each. Nothing but NumPy and OpenCV is needed, and the same
+arguments give the same bytes.
+
+Angles: ``yaw_deg`` > 0 turns the person towards the picture's right side, ``pitch_deg`` > 0 looks
+up, ``roll_deg`` > 0 tips the head clockwise in the picture. The head is pitched first, then turned
+about the camera's vertical axis, then rolled in the picture plane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqvox.phantom.body import JAW_ROW, Body, Part, make_body
+from hqvox.phantom.clothes import dress
+from hqvox.phantom.features import EXPRESSIONS
+from hqvox.phantom.head import EYE_PLANE_Z
+from hqvox.phantom.identity import FaceIdentity
+from hqvox.phantom.raster import Camera, rasterise, sample_texture
+from hqvox.phantom.scenery import BACKDROPS, backdrop
+from hqvox.phantom.shading import CLOTH_WRAP, SKIN_WRAP, Light, shade, shade_strands
+from hqvox.phantom.texture import TEXELS
+
+__all__ = ["FaceIdentity", "FaceTruth", "Light", "PhantomPhoto", "Pose", "Scene", "render_face"]
+
+F32 = NDArray[np.float32]
+_PIVOT = np.array([0.0, 80.0, -15.0])
+_CAMERA_MM = 1300.0
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How one person stands in the picture.
+
+    ``eyes_xy``: the point midway between the eyes, as fractions of width and height;
+    ``ipd_px``: distance of the pupils if the head faced the camera; ``expression``: one of
+    ``features.EXPRESSIONS``, ``strength`` 0 to 1.
+    """
+
+    yaw_deg: float = 0.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+    eyes_xy: tuple[float, float] = (0.5, 0.42)
+    ipd_px: float = 70.0
+    expression: str = "neutral"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.expression not in EXPRESSIONS:
+            raise ValueError(f"expression {self.expression!r} is none of {', '.join(EXPRESSIONS)}")
+        if not self.ipd_px > 0:
+            raise ValueError(f"ipd_px must be positive, not {self.ipd_px}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photograph to take.
+
+    ``width`` and ``height`` in pixels; ``others``: further people in the picture; ``backdrop``: one
+    of ``scenery.BACKDROPS``; ``exposure``: gain on linear light, 1 exposes well; ``blur_px`` and
+    ``noise_sd`` (of 255): the camera's; ``jpeg_quality``: 1 to 100, None for no compression.
+    """
+
+    pose: Pose = field(default_factory=Pose)
+    width: int = 400
+    height: int = 400
+    light: Light = field(default_factory=Light)
+    others: tuple[tuple[FaceIdentity, Pose], ...] = ()
+    backdrop: str = "studio"
+    exposure: float = 1.0
+    blur_px: float = 0.55
+    noise_sd: float = 1.5
+    grey: bool = False
+    jpeg_quality: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backdrop not in BACKDROPS:
+            raise ValueError(f"backdrop {self.backdrop!r} is none of {', '.join(BACKDROPS)}")
+
+
+@dataclass(frozen=True)
+class FaceTruth:
+    """What is true of one face in the photograph.
+
+    ``landmarks_xy``: float64 (68, 2), the iBUG points in pixels, (0, 0) the centre of the top-left
+    pixel, the far side's contour where it is seen; ``pupils_xy``: float64 (2, 2), left in the
+    picture first; ``ipd_px``: their distance; ``box_xyxy``: float64 (4,), around the landmarks;
+    ``mask``: bool (height, width), this person's pixels, hair and clothes included; angles in
+    degrees, signs as the module says.
+    """
+
+    landmarks_xy: NDArray[np.float64]
+    pupils_xy: NDArray[np.float64]
+    ipd_px: float
+    yaw_deg: float
+    pitch_deg: float
+    roll_deg: float
+    expression: str
+    strength: float
+    box_xyxy: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PhantomPhoto:
+    """``image``: uint8 RGB (height, width, 3); ``faces``: the main person first; ``mask``: bool
+    (height, width), pixels of any person."""
+
+    image: NDArray[np.uint8]
+    faces: tuple[FaceTruth, ...]
+    mask: NDArray[np.bool_]
+
+    @property
+    def truth(self) -> FaceTruth:
+        """The main person's truth."""
+        return self.faces[0]
+
+
+def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.float64]:
+    """Return the 3 × 3 matrix from head to camera coordinates (x right, y down, z to the camera)."""
+    yaw, pitch, roll = np.radians([yaw_deg, pitch_deg, roll_deg])
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll),
+    )  # fmt: skip
+    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    tip = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return np.asarray(tip @ turn @ nod)
+
+
+def render_face(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) -> PhantomPhoto:
+    """Take the photograph: ``identity`` as ``scene.pose``, and ``scene.others`` beside them.
+
+    ``rng`` draws clothes, backdrop and noise. People nearer the camera (larger ``ipd_px``) stand
+    in front.
+    """
+    shape = (scene.height, scene.width)
+    linear = backdrop(scene.backdrop, shape, rng)
+    people = [(identity, scene.pose), *scene.others]
+    order = sorted(range(len(people)), key=lambda i: people[i][1].ipd_px)
+    covers: dict[int, F32] = {}
+    points: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for i in order:
+        person, pose = people[i]
+        colour, cover, marks, pupils = _draw(person, pose, scene, rng)
+        linear = linear + cover[..., None] * (colour - linear)
+        for other in covers:
+            covers[other] = covers[other] * (1 - cover)
+        covers[i] = cover
+        points[i] = (marks, pupils)
+    image = _develop(linear * scene.exposure, scene, rng)
+    faces = tuple(_truth(people[i][1], *points[i], covers[i] > 0.5) for i in range(len(people)))
+    return PhantomPhoto(image, faces, np.logical_or.reduce([f.mask for f in faces]))
+
+
+def _truth(
+    pose: Pose,
+    marks: NDArray[np.float64],
+    pupils: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+) -> FaceTruth:
+    return FaceTruth(
+        landmarks_xy=marks,
+        pupils_xy=pupils,
+        ipd_px=float(np.hypot(*(pupils[1] - pupils[0]))),
+        yaw_deg=pose.yaw_deg,
+        pitch_deg=pose.pitch_deg,
+        roll_deg=pose.roll_deg,
+        expression=pose.expression,
+        strength=pose.strength,
+        box_xyxy=np.concatenate([marks.min(axis=0), marks.max(axis=0)]),
+        mask=mask,
+    )
+
+
+def _draw(
+    identity: FaceIdentity, pose: Pose, scene: Scene, rng: np.random.Generator
+) -> tuple[F32, F32, NDArray[np.float64], NDArray[np.float64]]:
+    """Return linear colour (h, w, 3), coverage (h, w), landmarks (68, 2) and pupils (2, 2)."""
+    body = make_body(identity, pose.expression, pose.strength)
+    head = rotation(pose.yaw_deg, pose.pitch_deg, pose.roll_deg)
+    trunk = rotation(0.35 * pose.yaw_deg, 0.0, 0.2 * pose.roll_deg)
+    camera = _aim(identity, pose, scene, head)
+    cloth, cloth_texels = dress(identity, body.torso, rng)
+    torso_geometry = np.dstack([body.torso.normals(), _torso_openness(body)])
+    torso = Part(body.torso.points, torso_geometry.astype(np.float32), cloth, cloth_texels)
+    parts = [body.face, *body.ears, body.neck, torso]
+    bends = [_place(p.points, head, trunk, b) for p, b in zip(parts, (0, 0, 0, 1, 2), strict=True)]
+    frames = [head, head, head, 0.5 * (head + trunk), trunk]
+    shape = (scene.height, scene.width)
+    layer = rasterise([camera.project(b).astype(np.float32) for b in bends], shape,
+                      [None] * len(parts))  # fmt: skip
+    colour = np.zeros((*shape, 3), np.float32)
+    for i, part in enumerate(parts):
+        seen = layer.part == i
+        column, row = layer.column[seen], layer.row[seen]
+        geometry = sample_texture(part.geometry, column, row, 1)
+        surface = sample_texture(part.surface, column, row, part.texels)
+        wrap = CLOTH_WRAP if part is torso else SKIN_WRAP
+        colour[seen] = shade(
+            surface[:, :3] ** 2,
+            geometry[:, :3] @ frames[i].T.astype(np.float32),
+            geometry[:, 3],
+            surface[:, 3],
+            scene.light,
+            wrap,
+        )
+    cover = (layer.part >= 0).astype(np.float32)
+    colour, cover = _add_hair(body, camera, head, scene.light, layer.depth, colour, cover)
+    colour, cover = _soften(colour, cover)
+    marks = _project_landmarks(body, bends[0], head, camera, pose)
+    pupils = camera.project(_place(body.pupils[None], head, trunk, 0)[0])[:, :2]
+    return colour, cover, marks, np.asarray(pupils, dtype=np.float64)
+
+
+def _aim(identity: FaceIdentity, pose: Pose, scene: Scene, head: NDArray[np.float64]) -> Camera:
+    scale = pose.ipd_px / identity.ipd_mm * (1 - EYE_PLANE_Z / _CAMERA_MM)
+    between = head @ (np.array([0, 0, EYE_PLANE_Z]) - _PIVOT) + _PIVOT
+    at = Camera(scale, (0.0, 0.0), _CAMERA_MM).project(between)
+    x = pose.eyes_xy[0] * scene.width - 0.5 - float(at[0])
+    y = pose.eyes_xy[1] * scene.height - 0.5 - float(at[1])
+    return Camera(scale, (x, y), _CAMERA_MM)
+
+
+def _place(
+    points: NDArray[np.floating],
+    head: NDArray[np.float64],
+    trunk: NDArray[np.float64],
+    bend: int,
+) -> NDArray[np.floating]:
+    """Turn points with the head (bend 0), the trunk (2), or from one to the other (1)."""
+    centred = points - _PIVOT.astype(np.float32)
+    if bend == 2:
+        return centred @ trunk.T.astype(np.float32) + _PIVOT.astype(np.float32)
+    turned = centred @ head.T.astype(np.float32)
+    if bend == 1:
+        weight = np.clip((points[..., 1:2] - 75) / 85, 0, 1)
+        turned = turned * (1 - weight) + (centred @ trunk.T.astype(np.float32)) * weight
+    return turned + _PIVOT.astype(np.float32)
+
+
+def _torso_openness(body: Body) -> F32:
+    x, y = body.torso.points[..., 0], body.torso.points[..., 1]
+    shade_ = 1 - 0.45 * np.exp(-0.5 * (x / 62) ** 2 - 0.5 * ((y - 140) / 38) ** 2)
+    return np.asarray(shade_, dtype=np.float32)
+
+
+def _add_hair(
+    body: Body,
+    camera: Camera,
+    head: NDArray[np.float64],
+    light: Light,
+    depth: F32,
+    colour: F32,
+    cover: F32,
+) -> tuple[F32, F32]:
+    """Lay the hair over what is drawn so far, strand by strand where it thins."""
+    grid, rgba = body.hair.grid, body.hair.rgba
+    size = (grid.points.shape[1], grid.points.shape[0])
+    coverage = cv2.resize(rgba[..., 3], size, interpolation=cv2.INTER_AREA)
+    near = cv2.dilate((coverage > 0.02).astype(np.float32), np.ones((3, 3), np.uint8))
+    placed = _place(grid.points, head, head, 0)
+    layer = rasterise([camera.project(placed).astype(np.float32)], depth.shape, [near])
+    seen = (layer.part == 0) & (layer.depth > depth - 1.5)
+    column, row = layer.column[seen], layer.row[seen]
+    along = np.gradient(grid.points, axis=0)
+    geometry = sample_texture(np.dstack([grid.normals(), along]).astype(np.float32), column, row, 1)
+    paint = sample_texture(rgba, column, row, TEXELS)
+    turn = head.T.astype(np.float32)
+    low = np.interp(camera_height(grid, row), [0, 60, 140], [1.0, 0.8, 0.55])
+    lit = shade_strands(paint[:, :3] ** 2, geometry[:, :3] @ turn, geometry[:, 3:6] @ turn, light,
+                        low.astype(np.float32))  # fmt: skip
+    alpha = paint[:, 3:4]
+    before = cover[seen][:, None]
+    total = alpha + before * (1 - alpha)
+    mixed = (lit * alpha + colour[seen] * before * (1 - alpha)) / np.maximum(total, 1e-4)
+    colour[seen] = mixed
+    cover[seen] = total[:, 0]
+    return colour, cover
+
+
+def camera_height(grid: object, row: F32) -> NDArray[np.float64]:
+    points = grid.points  # type: ignore[attr-defined]
+    middle = points[:, points.shape[1] // 4, 1]
+    return np.interp(row, np.arange(len(middle)), middle)
+
+
+def _soften(colour: F32, cover: F32) -> tuple[F32, F32]:
+    """Smooth the outline by a pixel: colours spread outwards, coverage fades."""
+    kernel = (3, 3)
+    spread = cv2.GaussianBlur(colour * cover[..., None], kernel, 0.8)
+    weight = cv2.GaussianBlur(cover, kernel, 0.8)
+    outside = cover < 0.999
+    filled = spread / np.maximum(weight, 1e-3)[..., None]
+    colour = np.where(outside[..., None] & (cover[..., None] <= 0), filled, colour)
+    return colour, weight
+
+
+def _project_landmarks(
+    body: Body,
+    placed_face: NDArray[np.floating],
+    head: NDArray[np.float64],
+    camera: Camera,
+    pose: Pose,
+) -> NDArray[np.float64]:
+    """Project the 68 points; contour points hidden behind a cheek move to the cheek's outline."""
+    marks = camera.project(_place(body.landmarks[None], head, head, 0)[0])[:, :2]
+    marks = np.asarray(marks, dtype=np.float64)
+    upright = rotation(0, 0, -pose.roll_deg)[:2, :2]
+    flat = camera.project(placed_face[: JAW_ROW + 1, 36:-36].reshape(-1, 3))[:, :2] @ upright.T
+    level = marks @ upright.T
+    bins = 2.0 * camera.px_per_mm
+    row = np.floor((flat[:, 1] - flat[:, 1].min()) / bins).astype(np.int64)
+    for side, contour in ((-1, range(0, 8)), (1, range(9, 17))):
+        reach = np.full(row.max() + 2, -np.inf)
+        np.maximum.at(reach, row, side * flat[:, 0])
+        heights = flat[:, 1].min() + (np.arange(len(reach)) + 0.5) * bins
+        usable = np.isfinite(reach)
+        for k in contour:
+            edge = float(np.interp(level[k, 1], heights[usable], reach[usable]))
+            level[k, 0] = side * max(side * level[k, 0], edge)
+    marks[:17] = level[:17] @ upright
+    return marks
+
+
+def _develop(linear: F32, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn linear light into an 8-bit picture as a camera would."""
+    image = np.sqrt(np.clip(linear, 0, 1))
+    if scene.blur_px > 0:
+        image = cv2.GaussianBlur(image, (0, 0), scene.blur_px)
+    image = image * 255
+    if scene.noise_sd > 0:
+        grain = rng.standard_normal(image.shape[:2], dtype=np.float32)
+        image = image + (scene.noise_sd * cv2.GaussianBlur(grain, (3, 3), 0.6) * 1.6)[..., None]
+    out = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if scene.grey:
+        out = cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if scene.jpeg_quality is not None:
+        _, data = cv2.imencode(
+            ".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality]
+        )
+        out = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.ascontiguousarray(out)
+
+
+def with_pose(scene: Scene, **changes: float | str | tuple[float, float]) -> Scene:
+    """Return ``scene`` with fields of its main pose changed."""
+    return replace(scene, pose=replace(scene.pose, **changes))  # type: ignore[arg-type]
