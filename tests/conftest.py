@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hqvox.phantom.world import make_world
+
 DATA = Path(os.environ.get("HQVOX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -16,6 +18,14 @@ def real_data_dir() -> Path:
     if not (DATA / "README.md").is_file():
         pytest.skip(f"development data not found at {DATA} (set HQVOX_TEST_DATA)")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of a small phantom world: one folder per identity. Not to be written to."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder, seed=3, identities=4, photos_per_identity=8)
+    return folder / "photos"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
