@@ -26,7 +26,7 @@ def warp_crop(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int
     not alias. Black outside the photo.
     """
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    factor = int(1.0 / scale) if 0 < scale < 1 else 1
+    factor = int(1.0 / scale + 1e-6) if 0 < scale < 1 else 1
     if factor > 1:
         # Only the part that the crop sees, cut where whole blocks of factor × factor begin.
         width, height = size_px

@@ -113,6 +113,15 @@ class _Encode(_StandIn):
         return text.encode("latin1")
 
 
+class _EmptyBytes(_StandIn):
+    """Stands in for ``bytes``, which Python 3 calls for empty bytes in protocols 0 to 2."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
+
+
 class _DtypeNote:
     """A plain number type as the file describes it."""
 
@@ -169,6 +178,7 @@ _NAMES: dict[tuple[str, str], _StandIn] = {
     ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
     ("numpy._core.numeric", "_frombuffer"): _FromBuffer(),
     ("_codecs", "encode"): _Encode(),
+    ("__builtin__", "bytes"): _EmptyBytes(),
 }
 
 
