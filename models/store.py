@@ -165,7 +165,9 @@ class ModelStore:
         reasons = []
         for url in urls:
             try:
-                fetch(url, target, partial(self._check, entry, source=url), self.progress)
+                fetch(
+                    url, target, partial(self._check, entry, source=url, keep=False), self.progress
+                )
                 self._check(entry, target, "cache")
             except ModelError as error:
                 reasons.append(str(error))
@@ -177,10 +179,15 @@ class ModelStore:
             "folder that has them"
         )
 
-    def _check(self, entry: Weights, path: Path, source: str, anew: bool = False) -> None:
-        """Raise ModelError unless the file is the registered, or the recorded, one."""
+    def _check(
+        self, entry: Weights, path: Path, source: str, anew: bool = False, keep: bool = True
+    ) -> None:
+        """Raise ModelError unless the file is the registered, or the recorded, one.
+
+        ``anew``: hash it whatever is remembered; ``keep``: remember the hash of this path.
+        """
         try:
-            actual = self._hashes.of(path, anew)
+            actual = self._hashes.of(path, anew) if keep else _sha256(path)
         except OSError as error:
             reason = error.strerror or error
             raise ModelError(f"weights '{entry.name}': cannot read {path}: {reason}") from error
@@ -225,8 +232,7 @@ class HashBook:
         known = self._read()["seen"].get(key)
         if known is not None and known["mark"] == mark and not anew:
             return str(known["sha256"])
-        with path.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        sha256 = _sha256(path)
         self._write("seen", key, {"mark": mark, "sha256": sha256})
         return sha256
 
@@ -246,8 +252,10 @@ class HashBook:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             return {part: {**stored[part], **self._memory[part]} for part in self._memory}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._memory
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self.path} is damaged ({error}); delete it") from error
 
@@ -265,6 +273,11 @@ class HashBook:
             log.debug("%s cannot be written (%s): hashes last for this process", self.path, error)
             self._memory[part][key] = value
         return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _mismatch(entry: Weights, path: Path, actual: str, expected: str, remedy: str) -> str:
@@ -288,7 +301,7 @@ def pin(name: str) -> str:
     path = entry.bundled_path()
     if path is None or not path.is_file():
         raise ModelError(f"weights '{name}' are not a file in {REGISTRY.parent / 'bundled'}")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = _sha256(path)
     text = pinned(REGISTRY.read_text(encoding="utf-8"), name, sha256, path.stat().st_size)
     REGISTRY.write_text(text, encoding="utf-8")
     return sha256

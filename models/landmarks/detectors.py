@@ -74,9 +74,12 @@ class BlazeFaceBatch:
         """Return the boxes of each photo, in the detector's own order."""
         if not photos:
             return []
-        squares, corners = zip(
-            *(resize_and_crop_image(photo, self._side) for photo in photos), strict=True
-        )
+        squares, corners = [], []
+        for photo in photos:
+            square, corner = resize_and_crop_image(photo, self._side)
+            # The package cuts its sizes, and some photos come out one pixel short.
+            squares.append(cv2.resize(square, (self._side, self._side)))
+            corners.append(corner)
         found = self._network.predict_on_batch(np.stack(squares))
         boxes = []
         for photo, corner, faces in zip(photos, corners, found, strict=True):
