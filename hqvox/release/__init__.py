@@ -1,0 +1,1 @@
+"""Finished datasets: selecting, splitting, writing and describing a release."""

@@ -1,0 +1,65 @@
+"""The tables of a release: one row per face, one row per identity."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from hqvox.tables import COLUMNS, Row
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES
+
+_OF_THE_BUILD = {
+    # Where pixels lie in the workspace, and when a file was last touched, is not the dataset's.
+    "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
+    "retrieved_at", "rank", "duplicate_of",
+}  # fmt: skip
+
+MEASURED = tuple(
+    name for stage in STAGE_NAMES for name in COLUMNS_OF[stage] if name not in _OF_THE_BUILD
+)
+"""Columns of the stages that the manifest carries, ``photo_id`` being the photo's SHA-256."""
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+MANIFEST = pa.schema(
+    [
+        pa.field("identity_id", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("subset", pa.string()),
+        pa.field("split", pa.string()),  # train, val, test
+        pa.field("masked_file", pa.string()),  # below the release, white background
+        pa.field("origin_file", pa.string()),  # the same crop with its background
+        pa.field("masked_sha256", pa.string()),
+        pa.field("origin_sha256", pa.string()),
+        pa.field("selection", pa.string()),  # auto: best by quality
+        pa.field("reviewed", pa.bool_()),  # whether a person decided
+        pa.field("candidate", pa.int32()),
+        pa.field("face", pa.int16()),
+        *(pa.field(name, _plain(COLUMNS[name].type)) for name in MEASURED),
+    ]
+)
+"""``manifest.parquet``: one row per face, in the order of identities and their ranking."""
+
+IDENTITIES = pa.schema(
+    [
+        pa.field("identity_id", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("subset", pa.string()),
+        pa.field("subset_folder", pa.string()),
+        pa.field("folder", pa.string()),  # of the identity, below masked_faces and origin_faces
+        pa.field("split", pa.string()),
+        pa.field("gender", pa.string()),
+        pa.field("nationality", pa.string()),
+        pa.field("row", pa.int32()),  # position in its metadata file
+        pa.field("images", pa.int32()),  # released
+        pa.field("faces_kept", pa.int32()),  # that the build kept, of which the best are released
+    ]
+)
+"""``identities.parquet``: the released identities, in the workspace's order."""
+
+
+def image_file(identity: Row, kind: str, number: int) -> str:
+    """Path of a picture below the release; ``kind``: ``masked_faces`` or ``origin_faces``."""
+    return f"{identity['subset_folder']}/{kind}/{identity['folder']}/{number}.jpg"
