@@ -1,0 +1,55 @@
+"""Precision and recall of one class, as pure array code."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def curve(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return thresholds, falling, with the precision and recall of ``score >= threshold``.
+
+    ``scores`` and ``positive`` are (n,). Equal scores share one entry.
+    """
+    values, hits, total = _counts(scores, positive)
+    return values, hits / total, hits / max(int(positive.sum()), 1)
+
+
+def _counts(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    order = np.argsort(-scores, kind="stable")
+    ranked = np.asarray(scores, np.float64)[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    return ranked[last], np.cumsum(positive[order])[last], np.flatnonzero(last) + 1
+
+
+def recall_at(scores: NDArray[np.floating], positive: NDArray[np.bool_], precision: float) -> float:
+    """Return the highest recall that any threshold reaches at no less than ``precision``."""
+    _, precisions, recalls = curve(scores, positive)
+    return float(recalls[precisions >= precision].max(initial=0.0))
+
+
+def lowest_threshold(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], precision: float
+) -> float:
+    """Return the lowest threshold that still has ``precision``, halfway to the next score.
+
+    Where none has it, the threshold of highest precision.
+    """
+    thresholds, precisions, _ = curve(scores, positive)
+    good = np.flatnonzero(precisions >= precision)
+    at = int(good[-1]) if len(good) else int(np.argmax(precisions))
+    below = thresholds[at + 1] if at + 1 < len(thresholds) else thresholds[at]
+    return float((thresholds[at] + below) / 2)
+
+
+def precision_recall(
+    accepted: NDArray[np.bool_], positive: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Return precision (nan where nothing is accepted) and recall of a decision."""
+    hits = int((accepted & positive).sum())
+    precision = hits / int(accepted.sum()) if accepted.any() else float("nan")
+    return precision, hits / max(int(positive.sum()), 1)
