@@ -51,7 +51,7 @@ class Body:
     """
 
     face: Part
-    ears: tuple[Part, Part]
+    ears: tuple[Part, ...]
     neck: Part
     torso: Grid
     hair: Hair
@@ -70,7 +70,7 @@ def make_body(identity: FaceIdentity, expression: str, strength: float) -> Body:
     teeth = {"happiness": 1.0, "surprise": 0.35}.get(expression, 0.0) * (gap > 2.0)
     hair = _hair(identity)
     face = _face_part(identity, points, grid, skull, hair, float(teeth), smile)
-    ears = (_ear(identity, -1), _ear(identity, 1))
+    ears = () if hair.hangs else (_ear(identity, -1), _ear(identity, 1))
     landmarks = _landmarks(points, grid, skull)
     half = identity.ipd_mm / 2
     sheet_pupils = np.array(
@@ -78,8 +78,8 @@ def make_body(identity: FaceIdentity, expression: str, strength: float) -> Body:
     )
     pupils = _lift(sheet_pupils, grid, skull)
     neck_source = neck_grid(identity)
-    rows = np.linspace(40, 190, neck_source.points.shape[0])
-    shade = np.interp(rows, [70, 100, 125, 150, 190], [0.30, 0.42, 0.75, 0.95, 1.0])
+    rows = np.linspace(40, 168, neck_source.points.shape[0])
+    shade = np.interp(rows, [70, 100, 125, 150, 168], [0.28, 0.38, 0.62, 0.72, 0.74])
     neck = _skin_part(identity, neck_source, shade[:, None])
     return Body(face, ears, neck, torso_grid(identity), hair, landmarks, pupils)
 
@@ -116,7 +116,7 @@ def _openness(identity: FaceIdentity, grid: Grid, hair: Hair) -> F32:
     low = cv2.GaussianBlur(depth, (0, 0), 7)
     tight = cv2.GaussianBlur(depth, (0, 0), 2.5)
     front = np.clip((depth - 35) / 25, 0, 1)
-    hollow = front * (np.clip(low - depth, -2, 12) * 0.060 + np.clip(tight - depth, -1, 6) * 0.06)
+    hollow = front * (np.clip(low - depth, -2, 12) * 0.085 + np.clip(tight - depth, -1, 6) * 0.08)
     out = 1 - np.clip(hollow, -0.06, 0.6)
     out[JAW_ROW + 2 :] *= np.linspace(0.85, 0.3, len(out) - JAW_ROW - 2)[:, None]
     # the hair's shade on brow and temples
@@ -155,9 +155,9 @@ def _ear(identity: FaceIdentity, side: int) -> Part:
     grid = ear_grid(identity, side)
     n = grid.points.shape[0]
     radius = np.linspace(0, 1, n)
-    openness = np.interp(radius, [0, 0.3, 0.6, 0.85, 1], [0.45, 0.5, 0.7, 1.0, 0.9])
+    openness = np.interp(radius, [0, 0.3, 0.6, 0.85, 1], [0.35, 0.42, 0.6, 0.9, 0.7])
     part = _skin_part(identity, grid, openness[:, None])
-    part.surface[..., :3] *= np.array((1.02, 0.90, 0.88), np.float32)
+    part.surface[..., :3] *= np.array((0.95, 0.86, 0.84), np.float32)
     return part
 
 
@@ -184,10 +184,16 @@ def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float
 def _landmarks(points: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float64]:
     out = np.empty((68, 3))
     out[17:] = _lift(points[17:], grid, skull)
-    # the contour runs along the jaw row, one point every 11.25 degrees
-    angles = np.radians(np.linspace(-90, 90, 17))
-    column = np.interp(angles, column_angles(), np.arange(skull.shape[1]))
-    for axis in range(3):
-        row = grid.points[JAW_ROW, :, axis]
-        out[:17, axis] = np.interp(column, np.arange(len(row)), row)
+    # the contour is the outline of the face seen from the front, met by the ray from its middle
+    # through each point of the sheet
+    face = grid.points[: JAW_ROW + 8, 30:-30].reshape(-1, 3).astype(np.float64)
+    face = face[face[:, 1] > -25]
+    middle = np.array([0.0, 40.0])
+    angle = np.arctan2(face[:, 0], face[:, 1] - middle[1])
+    radius = np.hypot(face[:, 0], face[:, 1] - middle[1])
+    for k in range(17):
+        wanted = np.arctan2(points[k, 0], points[k, 1] - middle[1])
+        near = np.flatnonzero(np.abs(angle - wanted) < 0.03)
+        out[k] = face[near[radius[near].argmax()]]
+        out[k, :2] = middle + radius[near].max() * np.array([np.sin(wanted), np.cos(wanted)])
     return out

@@ -190,9 +190,10 @@ def _draw(
     cloth, cloth_texels = dress(identity, body.torso, rng)
     torso_geometry = np.dstack([body.torso.normals(), _torso_openness(body)])
     torso = Part(body.torso.points, torso_geometry.astype(np.float32), cloth, cloth_texels)
-    parts = [body.face, *body.ears, body.neck, torso]
-    bends = [_place(p.points, head, trunk, b) for p, b in zip(parts, (0, 0, 0, 1, 2), strict=True)]
-    frames = [head, head, head, 0.5 * (head + trunk), trunk]
+    parts = [body.face, body.neck, torso, *body.ears]
+    turns = [0, 1, 2, 0, 0][: len(parts)]
+    bends = [_place(p.points, head, trunk, turn) for p, turn in zip(parts, turns, strict=True)]
+    frames = [(head, 0.5 * (head + trunk), trunk)[turn] for turn in turns]
     shape = (scene.height, scene.width)
     layer = rasterise([camera.project(b).astype(np.float32) for b in bends], shape,
                       [None] * len(parts))  # fmt: skip
@@ -212,7 +213,7 @@ def _draw(
             wrap,
         )
     cover = (layer.part >= 0).astype(np.float32)
-    colour, cover = _add_hair(body, camera, head, scene.light, layer.depth, colour, cover)
+    _add_hair(body, camera, head, scene.light, layer.depth, colour, cover)
     colour, cover = _soften(colour, cover)
     marks = _project_landmarks(body, bends[0], head, camera, pose)
     pupils = camera.project(_place(body.pupils[None], head, trunk, 0)[0])[:, :2]
@@ -247,7 +248,7 @@ def _place(
 
 def _torso_openness(body: Body) -> F32:
     x, y = body.torso.points[..., 0], body.torso.points[..., 1]
-    shade_ = 1 - 0.45 * np.exp(-0.5 * (x / 62) ** 2 - 0.5 * ((y - 140) / 38) ** 2)
+    shade_ = 1 - 0.30 * np.exp(-0.5 * (x / 62) ** 2 - 0.5 * ((y - 150) / 30) ** 2)
     return np.asarray(shade_, dtype=np.float32)
 
 
@@ -259,36 +260,31 @@ def _add_hair(
     depth: F32,
     colour: F32,
     cover: F32,
-) -> tuple[F32, F32]:
-    """Lay the hair over what is drawn so far, strand by strand where it thins."""
-    grid, rgba = body.hair.grid, body.hair.rgba
-    size = (grid.points.shape[1], grid.points.shape[0])
-    coverage = cv2.resize(rgba[..., 3], size, interpolation=cv2.INTER_AREA)
-    near = cv2.dilate((coverage > 0.02).astype(np.float32), np.ones((3, 3), np.uint8))
-    placed = _place(grid.points, head, head, 0)
-    layer = rasterise([camera.project(placed).astype(np.float32)], depth.shape, [near])
-    seen = (layer.part == 0) & (layer.depth > depth - 1.5)
-    column, row = layer.column[seen], layer.row[seen]
-    along = np.gradient(grid.points, axis=0)
-    geometry = sample_texture(np.dstack([grid.normals(), along]).astype(np.float32), column, row, 1)
-    paint = sample_texture(rgba, column, row, TEXELS)
+) -> None:
+    """Lay the hair over what is drawn so far, in place, strand by strand where it thins."""
+    hair = body.hair
+    grid, rgba = hair.grid, hair.rgba
+    placed = camera.project(_place(grid.points, head, head, 0)).astype(np.float32)
     turn = head.T.astype(np.float32)
-    low = np.interp(camera_height(grid, row), [0, 60, 140], [1.0, 0.8, 0.55])
-    lit = shade_strands(paint[:, :3] ** 2, geometry[:, :3] @ turn, geometry[:, 3:6] @ turn, light,
-                        low.astype(np.float32))  # fmt: skip
-    alpha = paint[:, 3:4]
-    before = cover[seen][:, None]
-    total = alpha + before * (1 - alpha)
-    mixed = (lit * alpha + colour[seen] * before * (1 - alpha)) / np.maximum(total, 1e-4)
-    colour[seen] = mixed
-    cover[seen] = total[:, 0]
-    return colour, cover
-
-
-def camera_height(grid: object, row: F32) -> NDArray[np.float64]:
-    points = grid.points  # type: ignore[attr-defined]
-    middle = points[:, points.shape[1] // 4, 1]
-    return np.interp(row, np.arange(len(middle)), middle)
+    for backs in (True, False) if hair.hangs else (False,):
+        layer = rasterise([placed], depth.shape, [hair.body if backs else hair.near], backs)
+        seen = (layer.part == 0) & (layer.depth > depth - 1.5)
+        column, row = layer.column[seen], layer.row[seen]
+        geometry = sample_texture(hair.geometry, column, row, 1)
+        paint = sample_texture(rgba, column, row, TEXELS)
+        # what is seen from inside hangs behind the neck, in the shade
+        normal = geometry[:, :3] @ turn * (-1 if backs else 1)
+        level = np.interp(geometry[:, 6], [0, 60, 150], [1, 0.85, 0.6])
+        sky = level * (0.3 if backs else 1.0)
+        albedo = paint[:, :3] ** 2 * np.float32(0.35 if backs else 1.0)
+        lit = shade_strands(albedo, normal, geometry[:, 3:6] @ turn, light,
+                            sky.astype(np.float32))  # fmt: skip
+        alpha = np.ones_like(paint[:, 3:4]) if backs else paint[:, 3:4]
+        before = cover[seen][:, None]
+        total = alpha + before * (1 - alpha)
+        mixed = (lit * alpha + colour[seen] * before * (1 - alpha)) / np.maximum(total, 1e-4)
+        colour[seen] = mixed
+        cover[seen] = total[:, 0]
 
 
 def _soften(colour: F32, cover: F32) -> tuple[F32, F32]:

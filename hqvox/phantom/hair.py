@@ -23,11 +23,20 @@ _LONG = ("bob", "long")
 
 @dataclass(frozen=True)
 class Hair:
-    """``grid``: the shell; ``rgba``: float32 (h, w, 4), reflectance in gamma-2 space and coverage,
-    at ``TEXELS`` per grid cell."""
+    """A person's hair.
+
+    ``grid``: the shell; ``rgba``: float32 (h, w, 4), reflectance in gamma-2 space and coverage,
+    at ``TEXELS`` per grid cell; ``geometry``: float32 (rows, columns, 7), normal, direction of the
+    strands and height y; ``near``, ``body``: float32 (rows, columns), 1 where there may be a
+    strand, and where hair is dense; ``hangs``: whether it falls below the ears.
+    """
 
     grid: Grid
     rgba: F32
+    geometry: F32
+    near: F32
+    body: F32
+    hangs: bool
 
 
 def make_hair(identity: FaceIdentity) -> Hair:
@@ -59,7 +68,16 @@ def make_hair(identity: FaceIdentity) -> Hair:
     normal = shell.normals()
     normal[0] = (0, -1, 0)
     points = points + thick[..., None] * normal
-    return Hair(Grid(points.astype(np.float32)), _paint(identity, inside, u, y, rng))
+    grid = Grid(points.astype(np.float32))
+    rgba = _paint(identity, inside, rng)
+    size = (_COLUMNS, len(points))
+    coverage = cv2.resize(rgba[..., 3], size, interpolation=cv2.INTER_AREA)
+    near = cv2.dilate((coverage > 0.02).astype(np.float32), np.ones((3, 3), np.uint8))
+    strands = np.gradient(grid.points, axis=0)
+    geometry = np.dstack([grid.normals(), strands, grid.points[..., 1]]).astype(np.float32)
+    return Hair(
+        grid, rgba, geometry, near, (coverage > 0.5).astype(np.float32), style in _LONG
+    )
 
 
 def _hairline(identity: FaceIdentity, at: NDArray[np.float64], drop: float) -> NDArray[np.float64]:
@@ -75,7 +93,8 @@ def _hairline(identity: FaceIdentity, at: NDArray[np.float64], drop: float) -> N
         line[0:5] = [-33, -32, -30, -26, -18]
     if style in _LONG:
         low = drop
-        line[4:] = [-30, 8, low, low, low, low, low, low, low]
+        line[3:] = [-34, 6, low, low, low, low, low, low, low, low]
+        line[2] = min(line[2], -44)
         if style == "bob":
             line[0:4] = [-38, -36, -33, -28]
             if identity.hair_part > 0:
@@ -107,7 +126,7 @@ def _thickness(
     edge = np.clip(inside / ramp, 0, 1)
     if style in _LONG:
         # the curtain keeps its body at its inner and lower edges
-        edge = np.where(at[None, :] > 60, np.clip(0.45 + inside / 40, 0, 1), edge)
+        edge = np.where(at[None, :] > 54, np.clip(0.45 + inside / 40, 0, 1), edge)
         thick = thick + 8 * np.clip(y / 110, 0, 1)
     thick = thick * (0.25 + 0.75 * edge**0.6)
     if style in ("swept", "short"):
@@ -123,8 +142,6 @@ def _thickness(
 def _paint(
     identity: FaceIdentity,
     inside: NDArray[np.float64],
-    u: NDArray[np.float64],
-    y: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> F32:
     size = (inside.shape[1] * TEXELS, inside.shape[0] * TEXELS)

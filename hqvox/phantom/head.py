@@ -81,7 +81,10 @@ def skull_grid(identity: FaceIdentity, points: NDArray[np.float64]) -> F32:
     throat = np.stack([46 * sx, jaw[:, 1] * 0.25 + 76, -14 + 48 * np.cos(u)], axis=1)
     t = np.linspace(0, 1, under)[:, None, None]
     below = jaw * (1 - t) + throat * t
-    return np.concatenate([upper, middle, below]).astype(np.float32)
+    joined = np.concatenate([upper, middle, below]).astype(np.float32)
+    smooth = cv2.GaussianBlur(joined, (0, 0), 0.6, sigmaY=3.5)
+    smooth[:6] = joined[:6]
+    return np.asarray(smooth, dtype=np.float32)
 
 
 def _ellipse(u: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -157,7 +160,7 @@ def _relief(
     relief += 13.5 * bump(0, 62 * identity.face_height, 24, 17, 2.4)
     relief += 4.5 * bump(0, up_y + 0.5, 0.66 * mouth_w, 4.2)
     relief += 5.0 * bump(0, low_y - 0.5, 0.58 * mouth_w, 4.6)
-    relief -= 3.0 * bump(0, mouth_y, 0.95 * mouth_w, 1.6)
+    relief -= 3.0 * bump(0, mouth_y, 0.8 * mouth_w, 1.6) * (ax < 1.3 * mouth_w)
     relief -= 1.6 * bump(mouth_w + 2, mouth_y, 4, 4)
     relief -= 1.0 * bump(0, 57 * identity.face_height, 2.4, 5)
     relief -= 2.6 * bump(0, low_y + 12, 15, 4.5)
@@ -175,7 +178,7 @@ def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDA
     root, tip, base = float(p[27, 1]), float(p[30, 1]), float(p[33, 1])
     span = tip - root
     ys = [root - 16, root, root + 0.33 * span, root + 0.67 * span, tip, tip + 0.5 * (base - tip),
-          base - 1.0, base + 6]  # fmt: skip
+          base - 2.0, base + 5]  # fmt: skip
     k = identity.nose_projection
     hs = [0, 6, 15 + identity.nose_hump_mm, 24 * k + 0.5 * identity.nose_hump_mm, 33 * k,
           28 * k, 10, 0]  # fmt: skip
@@ -185,7 +188,7 @@ def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDA
                        10.5 * identity.nose_width, 9, 9])  # fmt: skip
     width = PchipInterpolator(ys, widths)(np.clip(y, ys[0], ys[-1]))
     ridge = height * np.exp(-0.5 * np.abs(x / width) ** 2.3 * 1.25)
-    wing_x, wing_y = float(p[35, 0]) - 1.2, float(p[35, 1]) - 2.2
+    wing_x, wing_y = float(p[35, 0]) - 1.2, float(p[35, 1]) - 4.0
     wings = 10.5 * np.exp(
         -0.5 * ((np.abs(x) - wing_x) / 4.4) ** 2 - 0.5 * np.abs((y - wing_y) / 4.8) ** 2.4
     )
@@ -197,14 +200,14 @@ def ear_grid(identity: FaceIdentity, side: int, n: int = 28) -> Grid:
     r = np.linspace(0, 1, n)[:, None]
     theta = np.linspace(0, 2 * np.pi, 2 * n)[None, :]
     shape = 1 - 0.16 * np.sin(theta) * (np.sin(theta) > 0)
-    across = r * np.cos(theta) * 16 * shape
-    down = r * np.sin(theta) * 31 + 0 * across
+    across = r * np.cos(theta) * 14 * shape
+    down = r * np.sin(theta) * 29 + 0 * across
     rim = 5 * np.exp(-0.5 * ((r - 0.86) / 0.12) ** 2) - 3.5 * np.exp(-0.5 * (r / 0.45) ** 2)
     rim = rim * (1 - 0.6 * np.exp(-0.5 * ((theta - np.pi) / 0.5) ** 2))
-    flare = np.radians(32)
+    flare = np.radians(25)
     out = np.cos(flare) * rim + np.sin(flare) * (across + 12)
     back = -np.cos(flare) * (across + 12) + np.sin(flare) * rim
-    x = side * (70.5 * identity.face_width + out)
+    x = side * (69.5 * identity.face_width + out)
     y = 15 * identity.face_height + down - 0.12 * back
     points = np.stack([x, y, 24 + back + 0 * r], axis=2)
     if side > 0:
@@ -212,14 +215,14 @@ def ear_grid(identity: FaceIdentity, side: int, n: int = 28) -> Grid:
     return Grid(points.astype(np.float32))
 
 
-def neck_grid(identity: FaceIdentity, rows: int = 60, columns: int = 96) -> Grid:
+def neck_grid(identity: FaceIdentity, rows: int = 50, columns: int = 64) -> Grid:
     """Return the neck, from inside the jaw to inside the collar."""
-    u = np.linspace(-np.pi, np.pi, columns)[None, :]
-    y = np.linspace(40, 190, rows)[:, None]
-    t = (y - 40) / 150
-    girth = (50 + 9 * identity.masculinity) * (1 - 0.08 * np.sin(np.pi * t) + 0.22 * t**4)
+    u = np.radians(np.linspace(-118, 118, columns))[None, :]
+    y = np.linspace(40, 168, rows)[:, None]
+    t = (y - 40) / 128
+    girth = (47 + 11 * identity.masculinity) * (1 - 0.08 * np.sin(np.pi * t) + 0.22 * t**4)
     x = girth * np.sin(u)
-    z = -18 + girth * (0.98 * np.cos(u)) + 6 * t
+    z = -18 + girth * (0.98 * np.cos(u)) + 6 * t - 16 * np.clip((t - 0.7) / 0.3, 0, 1) ** 2
     # the two tendons that run to the notch, and the Adam's apple
     angle = np.radians(38 - 26 * t)
     z += 2.2 * np.exp(-0.5 * ((np.abs(u) - angle) / 0.12) ** 2) * np.clip(t * 2 - 0.4, 0, 1)
@@ -227,9 +230,9 @@ def neck_grid(identity: FaceIdentity, rows: int = 60, columns: int = 96) -> Grid
     return Grid(np.stack([x, y + 0 * x, z], axis=2).astype(np.float32))
 
 
-def torso_grid(identity: FaceIdentity, rows: int = 90, columns: int = 128) -> Grid:
+def torso_grid(identity: FaceIdentity, rows: int = 72, columns: int = 88) -> Grid:
     """Return shoulders and chest, from the neck's base to the picture's lower edge."""
-    u = np.linspace(-np.pi, np.pi, columns)[None, :]
+    u = np.radians(np.linspace(-118, 118, columns))[None, :]
     t = np.linspace(0, 1, rows)[:, None]
     wide = (185 + 30 * identity.masculinity) * (0.6 + 0.4 * identity.face_width)
     knots = [0, 0.16, 0.32, 0.46, 0.62, 1.0]

@@ -1,6 +1,6 @@
 """From grids of points to pixels: a z-buffer filled by splatting, exact to a fraction of a cell.
 
-Each grid is refined until neighbouring samples lie about one pixel and a half apart, every sample
+Each grid is refined until neighbouring samples lie less than two pixels apart, every sample
 that faces the camera marks the four pixels around it, the nearest wins, and the grid coordinate at
 each pixel's centre follows from the sample's by the local derivative of the projection.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
-_SPACING_PX = 1.5
+_SPACING_PX = 1.8
 _DEPTH_STEPS_PER_MM = 256
 _INDEX_BITS = 26
 
@@ -58,73 +58,100 @@ class Layer:
     depth: F32
 
 
-def rasterise(projected: list[F32], shape: tuple[int, int], keep: list[F32 | None]) -> Layer:
+def rasterise(
+    projected: list[F32],
+    shape: tuple[int, int],
+    keep: list[F32 | None],
+    backs: bool = False,
+) -> Layer:
     """Return the nearest surface at each pixel.
 
     ``projected``: per grid, float32 (rows, columns, 3) of pixel x, y and depth; ``keep``: per
-    grid None or float32 (rows, columns), where below 0.5 the grid has a hole.
+    grid None or float32 (rows, columns), where below 0.5 the grid has a hole; ``backs``:
+    draw what faces away from the camera instead of what faces it.
     """
     height, width = shape
     buffer = np.zeros(height * width, dtype=np.int64)
-    samples: list[tuple[F32, ...]] = []
+    samples: list[_Samples] = []
     offset = 1
     for grid, hole in zip(projected, keep, strict=True):
-        sample = _samples(grid, hole, height, width)
-        x, y, depth = sample[0], sample[1], sample[2]
-        code = np.clip((depth + 2000) * _DEPTH_STEPS_PER_MM, 0, 2**30).astype(np.int64)
-        code = (code << _INDEX_BITS) | np.arange(offset, offset + len(x), dtype=np.int64)
-        left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+        sample = _sample(grid, hole, height, width, backs)
+        count = len(sample.depth)
+        code = np.clip((sample.depth + 2000) * _DEPTH_STEPS_PER_MM, 0, 2**30).astype(np.int64)
+        code = (code << _INDEX_BITS) | np.arange(offset, offset + count, dtype=np.int64)
+        left = np.floor(sample.x).astype(np.int64)
+        top = np.floor(sample.y).astype(np.int64)
         for dy in (0, 1):
             for dx in (0, 1):
                 column, row = left + dx, top + dy
                 inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
                 np.maximum.at(buffer, (row * width + column)[inside], code[inside])
         samples.append(sample)
-        offset += len(x)
+        offset += count
     return _resolve(buffer, samples, height, width)
 
 
-def _samples(grid: F32, hole: F32 | None, height: int, width: int) -> tuple[F32, ...]:
-    """Return the samples that face the camera inside the picture.
+@dataclass(frozen=True)
+class _Samples:
+    """Points of one grid that the camera may see, each (n,), and how the grid projects.
 
-    x, y, depth, column, row and the four derivatives of (x, y) by (column, row), each (n,).
+    ``slopes``: float32 (rows, columns, 4), d(x, y)/d column and d(x, y)/d row; ``fine``: samples
+    per cell along columns and rows.
     """
-    rows, columns = grid.shape[:2]
-    step_x = np.abs(np.diff(grid[..., :2], axis=1)).max(axis=2)
-    step_y = np.abs(np.diff(grid[..., :2], axis=0)).max(axis=2)
-    fx = int(np.clip(np.ceil(np.quantile(step_x[::3, ::3], 0.97) / _SPACING_PX), 1, 24))
-    fy = int(np.clip(np.ceil(np.quantile(step_y[::3, ::3], 0.97) / _SPACING_PX), 1, 24))
-    size = (columns * fx, rows * fy)
-    fine = grid if fx == fy == 1 else cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR)
-    by_column = cv2.Sobel(fine[..., :2], cv2.CV_32F, 1, 0, ksize=1, scale=0.5 * fx)
-    by_row = cv2.Sobel(fine[..., :2], cv2.CV_32F, 0, 1, ksize=1, scale=0.5 * fy)
-    facing = by_column[..., 0] * by_row[..., 1] - by_column[..., 1] * by_row[..., 0]
-    x, y = fine[..., 0], fine[..., 1]
-    seen = (facing > 0) & (x > -2) & (x < width + 1) & (y > -2) & (y < height + 1)
+
+    x: F32
+    y: F32
+    depth: F32
+    column: F32
+    row: F32
+    slopes: F32
+    fine: tuple[int, int]
+
+
+def _sample(grid: F32, hole: F32 | None, height: int, width: int, backs: bool) -> _Samples:
+    flat = grid[..., :2]
+    by_column = cv2.Sobel(flat, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
+    by_row = cv2.Sobel(flat, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
+    slopes = np.concatenate([by_column, by_row], axis=2)
+    facing = slopes[..., 0] * slopes[..., 3] - slopes[..., 1] * slopes[..., 2]
+    visible = np.clip(facing * (-4 if backs else 4), -1, 1)
     if hole is not None:
-        seen &= cv2.resize(hole, size, interpolation=cv2.INTER_LINEAR) > 0.5
+        visible = np.minimum(visible, 2 * hole - 1)
+    x, y = grid[..., 0], grid[..., 1]
+    margin = 12
+    near = (x > -margin) & (x < width + margin) & (y > -margin) & (y < height + margin)
+    near = cv2.dilate((near & (visible > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    if len(rows) == 0:
+        none = np.zeros(0, np.float32)
+        return _Samples(none, none, none, none, none, slopes, (1, 1))
+    r0, r1, c0, c1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    steps = np.abs(slopes[r0:r1, c0:c1][near[r0:r1, c0:c1]])
+    wide = np.quantile(steps, 0.98, axis=0)
+    fx = int(np.clip(np.ceil(max(wide[0], wide[1]) / _SPACING_PX), 1, 24))
+    fy = int(np.clip(np.ceil(max(wide[2], wide[3]) / _SPACING_PX), 1, 24))
+    part = np.concatenate([grid, visible[..., None]], axis=2)[r0:r1, c0:c1]
+    size = ((c1 - c0) * fx, (r1 - r0) * fy)
+    if fx > 1 or fy > 1:
+        part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+    px, py = part[..., 0], part[..., 1]
+    seen = (part[..., 3] > 0) & (px > -2) & (px < width + 1) & (py > -2) & (py < height + 1)
     index = np.flatnonzero(seen)
     row, column = np.divmod(index, size[0])
-    picked = fine.reshape(-1, 3)[index]
-    d_column = by_column.reshape(-1, 2)[index]
-    d_row = by_row.reshape(-1, 2)[index]
-    return (
+    picked = part.reshape(-1, 4)[index]
+    return _Samples(
         picked[:, 0],
         picked[:, 1],
         picked[:, 2],
-        ((column + 0.5) / fx - 0.5).astype(np.float32),
-        ((row + 0.5) / fy - 0.5).astype(np.float32),
-        d_column[:, 0],
-        d_column[:, 1],
-        d_row[:, 0],
-        d_row[:, 1],
-        np.full(len(index), 0.75 / fx, np.float32),
-        np.full(len(index), 0.75 / fy, np.float32),
+        ((column + 0.5) / fx - 0.5 + c0).astype(np.float32),
+        ((row + 0.5) / fy - 0.5 + r0).astype(np.float32),
+        slopes,
+        (fx, fy),
     )
 
 
 def _resolve(
-    buffer: NDArray[np.int64], samples: list[tuple[F32, ...]], height: int, width: int
+    buffer: NDArray[np.int64], samples: list[_Samples], height: int, width: int
 ) -> Layer:
     part = np.full(height * width, -1, dtype=np.int32)
     column = np.zeros(height * width, dtype=np.float32)
@@ -134,20 +161,25 @@ def _resolve(
     which = (buffer[pixel] & ((1 << _INDEX_BITS) - 1)) - 1
     first = 0
     for number, sample in enumerate(samples):
-        count = len(sample[0])
+        count = len(sample.depth)
         mine = (which >= first) & (which < first + count)
         at, i = pixel[mine], which[mine] - first
-        x, y, z, c, r, xc, yc, xr, yr, max_c, max_r = (value[i] for value in sample)
-        dx, dy = at % width - x, at // width - y
-        det = np.maximum(xc * yr - xr * yc, 1e-3)
+        c, r = sample.column[i], sample.row[i]
+        dx = (at % width - sample.x[i]).astype(np.float32)
+        dy = (at // width - sample.y[i]).astype(np.float32)
+        xc, yc, xr, yr = sample_texture(sample.slopes, c, r, 1).T
+        det = xc * yr - xr * yc
+        det = np.where(np.abs(det) < 1e-3, 1e-3, det)
+        most_c, most_r = 0.75 / sample.fine[0], 0.75 / sample.fine[1]
         part[at] = number
-        column[at] = c + np.clip((dx * yr - dy * xr) / det, -max_c, max_c)
-        row[at] = r + np.clip((dy * xc - dx * yc) / det, -max_r, max_r)
-        depth[at] = z
+        column[at] = c + np.clip((dx * yr - dy * xr) / det, -most_c, most_c)
+        row[at] = r + np.clip((dy * xc - dx * yc) / det, -most_r, most_r)
+        depth[at] = sample.depth[i]
         first += count
     shape = (height, width)
-    return Layer(part.reshape(shape), column.reshape(shape), row.reshape(shape),
-                 depth.reshape(shape))  # fmt: skip
+    return Layer(
+        part.reshape(shape), column.reshape(shape), row.reshape(shape), depth.reshape(shape)
+    )
 
 
 def sample_texture(texture: F32, column: F32, row: F32, texels: float) -> F32:

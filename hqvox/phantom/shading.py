@@ -23,10 +23,10 @@ class Light:
     rest, where key + ambient ≈ 1 exposes skin well; ``warmth``: −1 blue to 1 yellow.
     """
 
-    azimuth_deg: float = 12.0
-    elevation_deg: float = 28.0
-    key: float = 0.62
-    ambient: float = 0.50
+    azimuth_deg: float = 18.0
+    elevation_deg: float = 32.0
+    key: float = 0.82
+    ambient: float = 0.36
     warmth: float = 0.0
 
     def direction(self) -> NDArray[np.float64]:

@@ -179,10 +179,9 @@ def _beard(
     moustache = soft(
         np.maximum(np.abs(y - (lip - 5.5 + 0.010 * ax**2)) - 5.0, ax - corner[0] - 2), 1.6
     )
-    chin = soft(np.hypot(ax / 1.0, (y - p[8, 1] + 3) / 1.15) - 19, 3.0)
-    ring = chin + soft(
-        np.maximum(np.abs(ax - corner[0] - 3) - 4, np.abs(y - corner[1] - 9) - 16), 2
-    )
+    # round the mouth and over the chin
+    oval = np.hypot(ax / (corner[0] + 8), (y - low - 4) / (p[8, 1] - low - 1)) - 1
+    ring = soft(oval, 0.12) * (y > lip - 2) + 0 * ax
     kind = identity.beard
     area = {
         "none": np.clip(full + moustache, 0, 1) * 0.30 * max(0.0, identity.masculinity - 0.45),
@@ -205,12 +204,12 @@ def _beard(
 def _nostrils(p: NDArray[np.float64], c: Canvas) -> None:
     where = c.window(-24, 24, 34, 58)
     ax, y = np.abs(c.x[where]), c.y[where]
-    cx, cy = 0.5 * (p[34, 0] + p[35, 0]) - 1.6, p[34, 1] - 1.2
+    cx, cy = 0.5 * (p[34, 0] + p[35, 0]) - 1.6, p[34, 1] - 2.4
     lean = (ax - cx) * 0.25
     d = np.hypot((ax - cx) / 4.2, (y - cy + lean) / 1.9) - 1
     c.blend(where, 0.85 * soft(d, 0.35), (0.10, 0.045, 0.035))
     # the shade where wing meets cheek and lip
-    wing = np.abs(np.hypot((ax - p[35, 0] + 4.5) / 6.2, (y - p[35, 1] + 3.0) / 6.6) - 1)
+    wing = np.abs(np.hypot((ax - p[35, 0] + 4.5) / 6.2, (y - p[35, 1] + 4.5) / 6.6) - 1)
     mask = np.exp(-0.5 * (wing / 0.12) ** 2) * (ax > p[35, 0] - 4)
     c.blend(where, 0.30 * mask, (0.30, 0.16, 0.12))
 
@@ -291,16 +290,16 @@ def _brow(
     where = c.window(box[0], box[1], float(ys.min()) - 7, float(ys.max()) + 9)
     x, y = c.x[where] * side, c.y[where]
     along = np.clip((x - x0) / (x1 - x0), 0, 1)
-    centre = PchipInterpolator(xs, ys)(np.clip(x, x0, x1)) + 0.9
+    centre = PchipInterpolator(xs, ys)(np.clip(x, x0, x1)) + 0.32 * identity.brow_thickness_mm
     half = (
         0.5 * identity.brow_thickness_mm * np.interp(along, [0, 0.2, 0.6, 1], [0.85, 1.2, 1, 0.3])
     )
     d = np.maximum(np.abs(y - centre) - half, np.maximum(x0 - 1 - x, x - x1 - 0.5))
     raw = rng.standard_normal(x.shape, dtype=np.float32)
     # hairs lean outwards: shear the noise by sampling it along the brow
-    hairs = cv2.GaussianBlur(raw, (0, 0), 1.6, sigmaY=0.7)
+    hairs = cv2.GaussianBlur(raw, (0, 0), 1.5, sigmaY=0.6)
     hairs /= hairs.std() + 1e-6
-    mask = soft(d + 0.55 * hairs, 1.0) * identity.brow_density * (0.88 + 0.12 * hairs)
+    mask = soft(d + 0.45 * hairs, 1.3) * identity.brow_density * (0.88 + 0.12 * hairs)
     hair = np.array(identity.hair_rgb, np.float32)
     brow = np.minimum(hair, hair * 0.55 + 0.10) * 0.9
     c.blend(where, mask, brow)
@@ -316,6 +315,9 @@ def _eye(
 ) -> None:
     index = [42, 43, 44, 45, 46, 47] if side > 0 else [39, 38, 37, 36, 41, 40]
     e = p[index] * (side, 1)
+    # the lashes carry the eye a little past the corner that an annotator marks
+    e[[1, 2, 4, 5], 0] += 0.5
+    e[3, 0] += 1.8
     inner, outer = e[0], e[3]
     box = sorted((side * (inner[0] - 8), side * (outer[0] + 10)))
     where = c.window(box[0], box[1], float(e[:, 1].min()) - 10, float(e[:, 1].max()) + 9)
