@@ -75,9 +75,7 @@ def make_hair(identity: FaceIdentity) -> Hair:
     near = cv2.dilate((coverage > 0.02).astype(np.float32), np.ones((3, 3), np.uint8))
     strands = np.gradient(grid.points, axis=0)
     geometry = np.dstack([grid.normals(), strands, grid.points[..., 1]]).astype(np.float32)
-    return Hair(
-        grid, rgba, geometry, near, (coverage > 0.5).astype(np.float32), style in _LONG
-    )
+    return Hair(grid, rgba, geometry, near, (coverage > 0.5).astype(np.float32), style in _LONG)
 
 
 def _hairline(identity: FaceIdentity, at: NDArray[np.float64], drop: float) -> NDArray[np.float64]:

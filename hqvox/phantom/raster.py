@@ -150,9 +150,7 @@ def _sample(grid: F32, hole: F32 | None, height: int, width: int, backs: bool) -
     )
 
 
-def _resolve(
-    buffer: NDArray[np.int64], samples: list[_Samples], height: int, width: int
-) -> Layer:
+def _resolve(buffer: NDArray[np.int64], samples: list[_Samples], height: int, width: int) -> Layer:
     part = np.full(height * width, -1, dtype=np.int32)
     column = np.zeros(height * width, dtype=np.float32)
     row = np.zeros(height * width, dtype=np.float32)

@@ -1,0 +1,325 @@
+"""A small world of phantoms: folders of photographs as a crawl leaves them, and the truth.
+
+Each identity's folder mixes good photographs with every defect that a build has to find: turned,
+far, laughing, badly lit, cropped, tilted and doubled ones, other people, files that are no
+pictures. The same seed writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hqvox.phantom.faces import FaceTruth, Light, PhantomPhoto, Pose, Scene, render_face
+from hqvox.phantom.identity import FaceIdentity
+
+NAMES = (
+    "Zoë_Brånström", "Tomás_Oyelaran", "Ngọc_Hà_Sørbø", "Çelik_Arslanoğlu", "Maeve_O'Torrin",
+    "Jean-Luc_Okpara", "Ásta_Þorvaldar", "Iwan_Księżyc", "Lâm_Béringer", "Ruža_Novotná",
+    "J._R._Quillfeather", "Amélie_Sandoval", "Øystein_Mbeki", "Priya_Vantongeren",
+    "Bogumił_Achterberg", "Inês_Kowalczuk", "Dashiell_Ummarov", "Šárka_Delacroix-Yun",
+    "Gözde_Halvorsen", "Eun-ji_Fairweather", "Ludvík_Pastrana", "Nia_Ap-Rhydderch",
+    "Félix_Tanizawa", "Søren_Adebayo",
+)  # fmt: skip
+"""Invented people; more are numbered."""
+
+# Kinds of photograph in the order a folder fills, so that short folders hold good ones, too.
+_DECK = (
+    "good", "good", "good", "turned", "good", "laughing", "good", "far", "uneven", "good",
+    "two_people", "nodding", "exposed", "copy", "recompressed", "good", "cropped",
+    "wrong_person", "broken", "tilted",
+)  # fmt: skip
+# An identity that cannot be released has bad photographs where others have good ones.
+_SPOILT = ("turned", "far", "laughing", "exposed", "uneven", "nodding")
+_BROKEN = ("truncated", "empty", "html", "text")
+_FORMATS = ("plain", "grey", "exif", "png")
+
+COLUMNS = (
+    "file", "identity", "kind", "face", "person", "reason", "duplicate_of", "width", "height",
+    "left_pupil_x", "left_pupil_y", "right_pupil_x", "right_pupil_y", "ipd_px", "yaw_deg",
+    "pitch_deg", "roll_deg", "expression", "strength",
+)  # fmt: skip
+"""Columns of ``truth.csv``, one row per face, or per file without one: ``file`` relative to the
+world's folder; ``kind`` of photograph; ``face`` counted from 0; ``person``: whose face it is;
+``reason``: the defect a build should name, empty for a good face; pixels and degrees of the picture
+as it is meant to be seen, turned by its EXIF orientation."""
+
+Photo = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One photograph to take: its kind, what is wrong with it, and how it is stored."""
+
+    kind: str
+    reason: str
+    scene: Scene
+    form: str = "plain"
+
+
+def make_world(
+    out_dir: Path,
+    seed: int,
+    identities: int = 12,
+    photos_per_identity: int = 20,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write ``out_dir/photos/<Name>/<NNN>.jpg`` and ``out_dir/truth.csv``; return the latter.
+
+    Of every six identities one has too few good photographs to be released. ``on_progress`` is
+    called with photographs made and to make. Existing files of the same names are replaced.
+    """
+    people = cast(seed, identities)
+    rows: list[dict[str, str]] = []
+    total = identities * photos_per_identity
+    for number, name in enumerate(_names(identities)):
+        folder = Path(out_dir) / "photos" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        spoilt = number % 6 == 5
+        done: dict[int, bytes] = {}
+        for shot in range(photos_per_identity):
+            rng = np.random.default_rng([seed, number, shot])
+            plan = _plan(shot, number, spoilt, people, rng)
+            person = (number + 1) % identities if plan.kind == "wrong_person" else number
+            data, suffix, faces, source = _take(plan, people[person], shot, done, rng)
+            done[shot] = data
+            file = folder / f"{shot:03d}{suffix}"
+            file.write_bytes(data)
+            relative = file.relative_to(out_dir).as_posix()
+            twin = ""
+            if source is not None:
+                twin = next(r["file"] for r in rows if r["file"].startswith(
+                    (folder.relative_to(out_dir) / f"{source:03d}.").as_posix()))  # fmt: skip
+                faces = ()
+            names = [_names(identities)[person], _names(identities)[(number + 2) % identities]]
+            rows += _rows(relative, name, plan, faces, names, twin)
+            if on_progress is not None:
+                on_progress(number * photos_per_identity + shot + 1, total)
+    truth = Path(out_dir) / "truth.csv"
+    with truth.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return truth
+
+
+def cast(seed: int, n: int) -> list[FaceIdentity]:
+    """Return ``n`` people who look unlike each other: out of a larger draw, the most distant."""
+    rng = np.random.default_rng([seed, 10_000])
+    pool = [FaceIdentity.sample(rng) for _ in range(max(4 * n, 8))]
+    vectors = np.array([_appearance(p) for p in pool])
+    vectors /= vectors.std(axis=0) + 1e-9
+    chosen = [0]
+    distance = np.linalg.norm(vectors - vectors[0], axis=1)
+    while len(chosen) < n:
+        farthest = int(distance.argmax())
+        chosen.append(farthest)
+        distance = np.minimum(distance, np.linalg.norm(vectors - vectors[farthest], axis=1))
+    return [pool[i] for i in chosen]
+
+
+def _appearance(person: FaceIdentity) -> NDArray[np.float64]:
+    return np.concatenate([person.trait_vector(), 3 * np.array(person.skin_rgb)])
+
+
+def _names(n: int) -> list[str]:
+    return [NAMES[i] if i < len(NAMES) else f"{NAMES[i % len(NAMES)]}_{i}" for i in range(n)]
+
+
+def _plan(
+    shot: int, number: int, spoilt: bool, people: list[FaceIdentity], rng: np.random.Generator
+) -> _Plan:
+    """Decide what photograph ``shot`` of identity ``number`` is."""
+    kind = _DECK[shot % len(_DECK)]
+    if spoilt and kind == "good" and shot >= 2:
+        kind = _SPOILT[shot % len(_SPOILT)]
+    width, height = int(rng.integers(512, 721)), int(rng.integers(512, 761))
+    most = 0.243 * min(width, height)
+    pose = Pose(
+        yaw_deg=float(rng.uniform(-2.5, 2.5)),
+        pitch_deg=float(rng.uniform(-2.0, 2.0)),
+        roll_deg=float(rng.uniform(-4, 4)),
+        eyes_xy=(0.5 + float(rng.uniform(-0.02, 0.02)), 0.485 + float(rng.uniform(-0.01, 0.01))),
+        ipd_px=float(rng.uniform(0.74, 0.90)) * most,
+        expression="slight_smile" if rng.random() < 0.25 else "neutral",
+        strength=round(float(rng.uniform(0.4, 0.8)), 2),
+    )
+    scene = Scene(
+        pose=pose,
+        width=width,
+        height=height,
+        light=Light(
+            azimuth_deg=float(rng.uniform(-14, 14)),
+            elevation_deg=float(rng.uniform(22, 38)),
+            key=float(rng.uniform(0.62, 0.78)),
+            ambient=float(rng.uniform(0.44, 0.52)),
+            warmth=float(rng.uniform(-0.6, 0.8)),
+        ),
+        backdrop=str(rng.choice(("studio", "studio", "wall", "garden", "window", "lights",
+                                 "shelves", "stage"))),
+        blur_px=float(rng.uniform(0.4, 0.7)),
+        noise_sd=float(rng.uniform(0.8, 2.2)),
+    )  # fmt: skip
+    form = _FORMATS[(number + shot) % len(_FORMATS)] if kind == "good" and shot > 3 else "plain"
+    if form == "grey":
+        scene = replace(scene, grey=True)
+    reason, scene = _spoil(kind, scene, number, people, rng)
+    return _Plan(kind, reason, scene, form)
+
+
+def _spoil(
+    kind: str, scene: Scene, number: int, people: list[FaceIdentity], rng: np.random.Generator
+) -> tuple[str, Scene]:
+    """Return the reason a build should give, and the scene with that defect."""
+    side = float(rng.choice((-1.0, 1.0)))
+    pose, light = scene.pose, scene.light
+    if kind == "turned":
+        turned = replace(pose, yaw_deg=side * float(rng.uniform(14, 32)))
+        return "turned_away", replace(scene, pose=turned)
+    if kind == "nodding":
+        nodding = replace(pose, pitch_deg=side * float(rng.uniform(12, 20)))
+        return "turned_away", replace(scene, pose=nodding)
+    if kind == "laughing":
+        laugh = replace(pose, expression="happiness", strength=float(rng.uniform(0.85, 1.0)))
+        if rng.random() < 0.25:
+            laugh = replace(laugh, expression="surprise")
+        return "not_neutral", replace(scene, pose=laugh)
+    if kind == "far":
+        far = replace(pose, ipd_px=float(rng.uniform(20, 27)),
+                      eyes_xy=(float(rng.uniform(0.3, 0.7)), 0.4))  # fmt: skip
+        return "pupils_too_close", replace(scene, pose=far)
+    if kind == "uneven":
+        hard = replace(light, azimuth_deg=side * float(rng.uniform(70, 84)), elevation_deg=12,
+                       key=1.15, ambient=0.10)  # fmt: skip
+        return "uneven_light", replace(scene, light=hard)
+    if kind == "exposed":
+        over = rng.random() < 0.5
+        gain = float(rng.uniform(3.0, 4.0)) if over else float(rng.uniform(0.025, 0.05))
+        return ("over_exposed" if over else "under_exposed"), replace(scene, exposure=gain)
+    if kind == "cropped":
+        y = float(rng.choice((0.13, 0.9)))
+        return "out_of_frame", replace(scene, pose=replace(pose, eyes_xy=(0.5 + 0.05 * side, y)))
+    if kind == "tilted":
+        return "", replace(scene, pose=replace(pose, roll_deg=side * float(rng.uniform(9, 16))))
+    if kind == "two_people":
+        wide = replace(scene, width=900, height=int(rng.integers(600, 700)))
+        ipd = float(rng.uniform(85, 105))
+        left = 0.29 if side > 0 else 0.71
+        mine = replace(pose, eyes_xy=(left, 0.47), ipd_px=ipd)
+        theirs = Pose(
+            yaw_deg=float(rng.uniform(-6, 6)),
+            roll_deg=float(rng.uniform(-4, 4)),
+            eyes_xy=(1 - left, 0.45),
+            ipd_px=ipd * float(rng.uniform(0.9, 1.05)),
+        )
+        other = people[(number + 2) % len(people)]
+        return "", replace(wide, pose=mine, others=((other, theirs),))
+    reasons = {"wrong_person": "someone_else", "broken": "not_an_image", "copy": "duplicate",
+               "recompressed": "duplicate"}  # fmt: skip
+    return reasons.get(kind, ""), scene
+
+
+def _take(
+    plan: _Plan,
+    person: FaceIdentity,
+    shot: int,
+    done: dict[int, bytes],
+    rng: np.random.Generator,
+) -> tuple[bytes, str, tuple[FaceTruth, ...], int | None]:
+    """Return the file's bytes, its suffix, its faces, and the photograph it doubles."""
+    if plan.kind == "copy":
+        return done[0], ".jpg", (), 0
+    if plan.kind == "recompressed":
+        original = cv2.imdecode(np.frombuffer(done[1], np.uint8), cv2.IMREAD_COLOR)
+        assert original is not None
+        smaller = cv2.resize(original, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+        return _jpeg(smaller[..., ::-1], 70), ".jpg", (), 1
+    if plan.kind == "broken":
+        how = _BROKEN[int(rng.integers(len(_BROKEN)))]
+        return _broken(how, done[0]), ".jpg", (), None
+    photo = render_face(person, plan.scene, rng)
+    data, suffix = _store(photo, plan.form, int(rng.integers(84, 96)))
+    return data, suffix, photo.faces, None
+
+
+def _store(photo: PhantomPhoto, form: str, quality: int) -> tuple[bytes, str]:
+    """Return a photograph as a file: JPEG, grey JPEG, JPEG turned by EXIF, or PNG with alpha."""
+    if form == "png":
+        alpha = np.where(photo.mask, 255, 254).astype(np.uint8)
+        rgba = np.dstack([photo.image[..., ::-1], alpha])
+        _, data = cv2.imencode(".png", rgba, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        return data.tobytes(), ".png"
+    if form == "exif":
+        out = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned 90° clockwise by whoever shows it
+        stored = Image.fromarray(np.rot90(photo.image, 1).copy())
+        stored.save(out, "JPEG", quality=quality, exif=exif)
+        return out.getvalue(), ".jpg"
+    if form == "grey":
+        out = io.BytesIO()
+        Image.fromarray(photo.image[..., 0].copy()).save(out, "JPEG", quality=quality)
+        return out.getvalue(), ".jpg"
+    return _jpeg(photo.image, quality), ".jpg"
+
+
+def _jpeg(rgb: NDArray[np.generic], quality: int) -> bytes:
+    _, data = cv2.imencode(
+        ".jpg", np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    return data.tobytes()
+
+
+def _broken(how: str, whole: bytes) -> bytes:
+    if how == "truncated":
+        return whole[: len(whole) // 3]
+    if how == "html":
+        return b"<!DOCTYPE html>\n<html><body><h1>403 Forbidden</h1></body></html>\n"
+    if how == "text":
+        return b"The image you are looking for has moved.\n" * 40
+    return b""
+
+
+def _rows(
+    file: str,
+    identity: str,
+    plan: _Plan,
+    faces: tuple[FaceTruth, ...],
+    people: list[str],
+    twin: str,
+) -> list[dict[str, str]]:
+    row = dict.fromkeys(COLUMNS, "") | {
+        "file": file, "identity": identity, "kind": plan.kind, "reason": plan.reason,
+        "duplicate_of": twin,
+    }  # fmt: skip
+    if not faces:
+        return [row]
+    out = []
+    for index, face in enumerate(faces):
+        (lx, ly), (rx, ry) = face.pupils_xy
+        height, width = face.mask.shape
+        measured = {
+            "width": width, "height": height, "left_pupil_x": lx, "left_pupil_y": ly,
+            "right_pupil_x": rx, "right_pupil_y": ry, "ipd_px": face.ipd_px,
+            "yaw_deg": face.yaw_deg, "pitch_deg": face.pitch_deg, "roll_deg": face.roll_deg,
+            "strength": 0.0 if face.expression == "neutral" else face.strength,
+        }  # fmt: skip
+        out.append(
+            row
+            | {k: f"{v:.6g}" for k, v in measured.items()}
+            | {
+                "face": str(index),
+                "person": people[index],
+                "expression": face.expression,
+                "reason": plan.reason if index == 0 else "someone_else",
+            }
+        )
+    return out
