@@ -83,7 +83,7 @@ def read_folders(photos: Path) -> list[Row]:
         raise HqvoxError(
             f"{photos}: {error.strerror}; name a folder that holds one folder per identity"
         ) from None
-    rows = []
+    rows: list[Row] = []
     for name in entries:
         if name.startswith((b".", b"_")):
             continue

@@ -108,7 +108,7 @@ class Tallies:
     """Of all stages run, and the time in reading, decoding and encoding pixels, seconds."""
 
     stages: dict[str, Tally] = field(default_factory=dict)
-    pixels: Counter[str] = field(default_factory=Counter)
+    pixel_seconds: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
     photos: int = 0
 
@@ -146,7 +146,7 @@ class Chain:
             pixels.begin_identity()
             for group in self.groups:
                 rows = self._run_group(group, rows, pixels, done, tallies)
-            tallies.pixels = pixels.take_seconds()
+            tallies.pixel_seconds = pixels.take_seconds()
             tallies.photos = max((t.entered for t in tallies.stages.values()), default=0)
             tallies.wall_seconds = time.perf_counter() - started
             on_identity(identity_id, tallies)
@@ -193,10 +193,10 @@ class Chain:
     ) -> list[Row]:
         for row in rows:
             row["reason"] = None
-        before = pixels.seconds.total()
+        before = pixels.total_seconds
         started = time.perf_counter()
         measured = stage.process(rows, pixels)
-        tally.seconds += time.perf_counter() - started - (pixels.seconds.total() - before)
+        tally.seconds += time.perf_counter() - started - (pixels.total_seconds - before)
         if stage.scope is Scope.IDENTITY:
             _canonical(stage, measured)
             return measured

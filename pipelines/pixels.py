@@ -8,7 +8,7 @@ pixels whether they come from memory or from disk.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -45,7 +45,8 @@ class ChainPixels:
         self._writers = writers
         self._working_side_px = working_side_px
         self._cache_bytes = cache_mb * 1_000_000
-        self.seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self.total_seconds = 0.0
         self._batch: dict[str, Photo | UndecodableError] = {}
         self._cached: dict[str, Photo | UndecodableError] = {}
         self._cached_bytes = 0
@@ -74,9 +75,10 @@ class ChainPixels:
         self._batch.clear()
         self._crops.clear()
 
-    def take_seconds(self) -> Counter[str]:
-        """Seconds spent reading, decoding and encoding since the last call."""
-        taken, self.seconds = self.seconds, Counter()
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds spent reading, decoding, encoding and writing since the last call."""
+        taken = dict(self._seconds)
+        self._seconds.clear()
         return taken
 
     def close(self) -> None:
@@ -175,7 +177,9 @@ class ChainPixels:
         try:
             yield
         finally:
-            self.seconds[what] += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self._seconds[what] += seconds
+            self.total_seconds += seconds
 
 
 def encode_png(pixels: NDArray) -> bytes:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +36,8 @@ class BuildResult:
     failed: list[Failed] = field(default_factory=list)
     photos: int = 0
     wall_seconds: float = 0.0
-    stage_seconds: Counter[str] = field(default_factory=Counter)
-    pixel_seconds: Counter[str] = field(default_factory=Counter)
+    stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    pixel_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     task_seconds: float = 0.0
     """Sum over shards of the time their worker spent on them, networks' loading apart."""
 
@@ -88,7 +88,8 @@ def run_build(
             result.task_seconds += event.seconds
         elif isinstance(event, Progress):
             result.photos += event.tallies.photos
-            result.pixel_seconds += event.tallies.pixels
+            for what, seconds in event.tallies.pixel_seconds.items():
+                result.pixel_seconds[what] += seconds
             for name, tally in event.tallies.stages.items():
                 result.stage_seconds[name] += tally.seconds
         on_event(event)
