@@ -48,7 +48,7 @@ def joined_rows(
         if table is None:
             break
         found = [i for i, key in enumerate(table_keys(table)) if key in by_key]
-        for row in table.take(found).to_pylist():
+        for row in table.take(pa.array(found, pa.int64())).to_pylist():
             measured = {name: row[name] for name in (*names, "reason")} | {"stage": stage}
             for key in by_key[row["identity_id"], row["candidate"], row["face"]]:
                 rows[key].update(measured)
