@@ -63,7 +63,7 @@ class LandmarksConfig(StageSection):
     """Faces and their 68 points."""
 
     network: Literal["dlib68", "fan"] = Field("dlib68", description="paper names none; see recipe")
-    detector: Literal["blazeface", "s3fd", "retinaface", "yunet"] = Field(
+    detector: Literal["blazeface", "blazeface_back", "s3fd", "retinaface", "yunet"] = Field(
         "s3fd", description="detector in front of fan; dlib68 brings its own"
     )
 

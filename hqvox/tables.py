@@ -62,6 +62,9 @@ COLUMNS: dict[str, Column] = {
     "faces_in_photo": Column(pa.int16(), "faces found in the photo"),
     "box_xyxy": Column(_floats(4), "face box left, top, right, bottom, px of the upright photo"),
     "face_score": Column(pa.float32(), "detector's score, its own scale, higher is surer"),
+    "other_boxes_xyxy": Column(
+        pa.list_(pa.float32()), "boxes of the photo's other faces, 4 numbers each, as box_xyxy"
+    ),
     "landmarks_xy": Column(_floats(136), "68 iBUG points as x, y pairs, px of the upright photo"),
     # pupils
     "ipd_px": Column(pa.float32(), "distance of the eye centres, px of the upright photo"),
@@ -74,13 +77,13 @@ COLUMNS: dict[str, Column] = {
         "how far mirrored landmarks of one side fall from the other, fraction of the eye distance",
     ),
     # lighting
-    "light_ratio": Column(pa.float32(), "brighter over darker half of the face, luminance, >= 1"),
+    "light_ratio": Column(pa.float32(), "brighter over darker side of the face, luminance, >= 1"),
     "light_gradient": Column(
         pa.float32(),
-        "steepest slope of smoothed skin luminance, fraction of its mean per face width",
+        "steep slope (95th percentile) of smoothed skin luminance, its mean per face width",
     ),
-    "overexposed_fraction": Column(pa.float32(), "share of face pixels at the bright end, 0 to 1"),
-    "underexposed_fraction": Column(pa.float32(), "share of face pixels at the dark end, 0 to 1"),
+    "overexposed_fraction": Column(pa.float32(), "share of skin pixels at the bright end, 0 to 1"),
+    "underexposed_fraction": Column(pa.float32(), "share of skin pixels at the dark end, 0 to 1"),
     # emotion
     "emotion": Column(pa.dictionary(pa.int16(), pa.string()), "most probable expression"),
     "emotion_probabilities": Column(
@@ -90,12 +93,16 @@ COLUMNS: dict[str, Column] = {
     # identity
     "embedding": Column(pa.list_(pa.float32()), "face embedding, L2-normalised"),
     "core_similarity": Column(
-        pa.float32(), "cosine similarity to the mean of the identity's core (itself left out)"
+        pa.float32(),
+        "mean cosine to the faces of the identity's core, itself left out; null: the only face",
     ),
     # align
     "transform": Column(_floats(6), "2 × 3 similarity, upright photo px to aligned crop px, rows"),
     "crop_side_px": Column(pa.int32(), "side of the aligned square crop, px"),
     "outside_fraction": Column(pa.float32(), "share of the crop outside the photo, 0 to 1"),
+    "compression": Column(
+        pa.float32(), "visibility of 8 × 8 block edges around the face, 0 none, 1 strong"
+    ),
     "aligned_offset": Column(pa.int64(), "offset of the aligned crop (PNG) in the align tar"),
     "aligned_bytes": Column(pa.int64(), "size of the aligned crop (PNG) in bytes"),
     # segment
@@ -108,7 +115,6 @@ COLUMNS: dict[str, Column] = {
     "mask_bytes": Column(pa.int64(), "size of the alpha mask (grey PNG) in bytes"),
     # quality
     "sharpness": Column(pa.float32(), "detail of the face at a fixed scale, 0 to 1"),
-    "compression": Column(pa.float32(), "visibility of 8 × 8 block edges, 0 none, 1 strong"),
     "quality": Column(pa.float32(), "composite that ranks an identity's faces, 0 to 1"),
 }
 

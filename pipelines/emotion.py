@@ -1,0 +1,102 @@
+"""Neutral faces only; a slight smile is let through (SF2F appendix B.1).
+
+A face passes where the network's probability of neutral reaches ``min_neutral``. It also passes
+as a slight smile where all three hold: neutral and happiness together are at least
+``min_neutral_or_smile`` (nothing else is on the face), happiness alone at most
+``max_smile_happiness`` (the smile does not dominate), and the lips are closed or nearly so: their
+inner gap at most ``max_smile_opening`` of the mouth's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import models.emotion
+from hqvox.config import EmotionConfig
+from hqvox.tables import Row
+from models.store import ModelStore
+from pipelines.faces import compute_device, landmarks_of, to_working
+from pipelines.stage import Needs, Pixels, Scope, Stage
+
+
+def mouth_opening(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Gap of the inner lips over the width of the mouth, (...), of landmarks (..., 68, 2).
+
+    The mean of the three pairs of inner lip points over the distance of the mouth's corners; 0
+    where the mouth has no width.
+    """
+    points = np.asarray(landmarks_xy, dtype=np.float64)
+    gaps = np.linalg.norm(points[..., [61, 62, 63], :] - points[..., [67, 66, 65], :], axis=-1)
+    width = np.linalg.norm(points[..., 54, :] - points[..., 48, :], axis=-1)
+    gap = gaps.mean(axis=-1)
+    return np.asarray(np.divide(gap, width, out=np.zeros_like(gap), where=width > 0))
+
+
+def passes(
+    neutral: float, happiness: float, opening: float, min_neutral: float, config: EmotionConfig
+) -> bool:
+    """Whether a face counts as neutral, or as a slight smile by the rule above."""
+    if neutral >= min_neutral:
+        return True
+    return (
+        neutral + happiness >= config.min_neutral_or_smile
+        and happiness <= config.max_smile_happiness
+        and opening <= config.max_smile_opening
+    )
+
+
+class EmotionStage(Stage):
+    """Refuses faces with an expression."""
+
+    name: ClassVar[str] = "emotion"
+    reads: ClassVar[tuple[str, ...]] = ("box_xyxy", "landmarks_xy")
+    writes: ClassVar[tuple[str, ...]] = ("emotion", "emotion_probabilities", "mouth_opening")
+    reasons: ClassVar[tuple[str, ...]] = ("not_neutral",)
+    needs: ClassVar[Needs] = Needs.PHOTO
+    scope: ClassVar[Scope] = Scope.FACE
+    version: ClassVar[int] = 1
+    config: EmotionConfig
+    classifier: models.emotion.NeutralClassifier
+
+    def __init__(self, config: EmotionConfig, store: ModelStore) -> None:
+        super().__init__(config, store)
+        self.networks = models.emotion.WEIGHTS[config.network]
+
+    def load(self) -> None:
+        """Load the expression network."""
+        self.classifier = models.emotion.load(self.config.network, self.store, compute_device())
+
+    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Classify all faces at once; neither neutral nor a slight smile is ``not_neutral``."""
+        if not rows:
+            return []
+        crops = []
+        for row in rows:
+            photo, scale = pixels.working(row)
+            box = to_working(np.asarray(row["box_xyxy"]).reshape(2, 2), scale).reshape(4)
+            points = to_working(landmarks_of(row), scale)
+            crops.append(
+                self.classifier.crop(photo, box.astype(np.float32), points.astype(np.float32))
+            )
+        probabilities = self.classifier(crops)
+        min_neutral = self.config.min_neutral
+        if min_neutral is None:
+            min_neutral = self.classifier.neutral_threshold
+        for row, values in zip(rows, probabilities, strict=True):
+            named = dict(zip(self.classifier.classes, values.tolist(), strict=True))
+            row["emotion"] = max(named, key=lambda name: named[name])
+            row["emotion_probabilities"] = list(named.items())
+            row["mouth_opening"] = float(mouth_opening(landmarks_of(row)))
+            if not passes(
+                named["neutral"],
+                named["happiness"],
+                row["mouth_opening"],
+                min_neutral,
+                self.config,
+            ):
+                row["reason"] = "not_neutral"
+        return list(rows)

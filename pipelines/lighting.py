@@ -1,0 +1,157 @@
+"""Measurable proxies for "uniform, no noticeable shadow, no sharp change of illumination" (SF2F
+appendix B.1).
+
+All are measured on the skin between brows and upper lip (eyes, brows and nostrils left out; below,
+beards would pass for shadow), in the face patch of :mod:`pipelines.faces`, on linear luminance.
+Skin reflects a fixed share of the light, so ratios and relative slopes are the same for dark and
+light skin; only the two shares of clipped pixels look at absolute values. Their "dark end" is
+where 8-bit pictures keep no detail (L* below 5, under 0.6 % of white), several times darker than
+the darkest skin in ordinary exposure; it tells of lost shadows, not of complexion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hqvox.config import LightingConfig
+from hqvox.tables import Row
+from models.protocols import Photo
+from pipelines.faces import face_patch, landmarks_of, to_working
+from pipelines.stage import Needs, Pixels, Scope, Stage
+
+_SMOOTHING_PX = 3.0
+_BRIGHT_END_L = 97.0
+_DARK_END_L = 5.0
+_MIN_SKIN_PX = 200
+_FLOOR = 1e-3
+"""Added to luminance before ratios: noise of black pixels must not look like structure."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """How a face is lit; see the columns of the same names in :mod:`hqvox.tables`."""
+
+    light_ratio: float
+    light_gradient: float
+    overexposed_fraction: float
+    underexposed_fraction: float
+
+
+def linear_luminance(photo: Photo) -> NDArray[np.float32]:
+    """Linear luminance, 0 to 1, of sRGB pixels (Rec. 709 weights)."""
+    codes = np.arange(256) / 255.0
+    table = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+    linear = table.astype(np.float32)[photo]
+    return linear @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+
+
+def skin_mask(landmarks_xy: NDArray[np.floating], size_px: tuple[int, int]) -> NDArray[np.bool_]:
+    """Skin between brows and upper lip, bool (height, width), from landmarks in patch pixels."""
+    points = np.asarray(landmarks_xy, dtype=np.float64)
+    width, height = size_px
+    mask = np.zeros((height, width), dtype=np.uint8)
+
+    def draw(polygon: NDArray[np.float64], value: int, grow_px: int = 0) -> None:
+        hull = cv2.convexHull(np.round(polygon * 8).astype(np.int32))
+        cv2.fillConvexPoly(mask, hull, value, shift=3)
+        if grow_px:
+            cv2.polylines(mask, [hull], True, value, 2 * grow_px, shift=3)
+
+    draw(points[[*range(27)]], 1)
+    mask[:] = cv2.erode(mask, np.ones((7, 7), np.uint8))
+    for part in (slice(36, 42), slice(42, 48), slice(17, 22), slice(22, 27)):
+        draw(points[part], 0, grow_px=3)
+    draw(points[31:36], 0, grow_px=3)
+    lip_y = points[[50, 51, 52], 1].min()
+    mask[max(0, int(lip_y) - 3) :] = 0
+    return mask.astype(bool)
+
+
+def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | None:
+    """Measure one face; landmarks (68, 2) in the photo's pixels. None where no skin is in view."""
+    found = face_patch(photo, landmarks_xy)
+    if found is None:
+        return None
+    patch, points = found
+    skin = skin_mask(points, (patch.shape[1], patch.shape[0]))
+    if skin.sum() < _MIN_SKIN_PX:
+        return None
+    luminance = linear_luminance(patch)
+    values = luminance[skin]
+    lightness = 116 * np.cbrt(values) - 16  # CIE L*, its linear foot not needed above L* 8
+    lightness = np.where(values > 0.008856, lightness, values * 903.3)
+
+    grid_y, grid_x = np.indices(skin.shape)
+    top, foot = points[27], points[33]
+    side = (grid_x - top[0]) * (foot[1] - top[1]) - (grid_y - top[1]) * (foot[0] - top[0])
+    halves = [luminance[skin & (side < 0)], luminance[skin & (side >= 0)]]
+    if min(len(half) for half in halves) < _MIN_SKIN_PX // 4:
+        ratio = 1.0
+    else:
+        medians = [float(np.median(half)) + _FLOOR for half in halves]
+        ratio = max(medians) / min(medians)
+
+    weight = skin.astype(np.float32)
+    blurred = cv2.GaussianBlur(luminance * weight, (0, 0), _SMOOTHING_PX)
+    smooth = blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), _SMOOTHING_PX), 1e-3)
+    slope_y, slope_x = np.gradient(smooth)
+    inner = cv2.erode(skin.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    slopes = np.hypot(slope_x, slope_y)[inner if inner.any() else skin]
+    face_width = float(np.linalg.norm(points[16] - points[0]))
+    gradient = float(np.percentile(slopes, 95)) * face_width / (float(values.mean()) + _FLOOR)
+    return Light(
+        light_ratio=ratio,
+        light_gradient=gradient,
+        overexposed_fraction=float((lightness >= _BRIGHT_END_L).mean()),
+        underexposed_fraction=float((lightness <= _DARK_END_L).mean()),
+    )
+
+
+def verdict(light: Light, config: LightingConfig) -> str | None:
+    """Reason for which a face in this light is refused, or None."""
+    if light.overexposed_fraction > config.max_overexposed_fraction:
+        return "over_exposed"
+    if light.underexposed_fraction > config.max_underexposed_fraction:
+        return "under_exposed"
+    if light.light_ratio > config.max_light_ratio:
+        return "uneven_light"
+    if light.light_gradient > config.max_light_gradient:
+        return "uneven_light"
+    return None
+
+
+class LightingStage(Stage):
+    """Refuses faces in uneven, glaring or failing light."""
+
+    name: ClassVar[str] = "lighting"
+    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
+    writes: ClassVar[tuple[str, ...]] = (
+        "light_ratio",
+        "light_gradient",
+        "overexposed_fraction",
+        "underexposed_fraction",
+    )
+    reasons: ClassVar[tuple[str, ...]] = ("uneven_light", "over_exposed", "under_exposed")
+    failures: ClassVar[tuple[str, ...]] = ("no_skin_in_view",)
+    needs: ClassVar[Needs] = Needs.PHOTO
+    scope: ClassVar[Scope] = Scope.FACE
+    version: ClassVar[int] = 1
+    config: LightingConfig
+
+    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Measure each face at working scale and compare with the limits."""
+        for row in rows:
+            photo, scale = pixels.working(row)
+            light = measure_light(photo, to_working(landmarks_of(row), scale))
+            if light is None:
+                row.update(dict.fromkeys(self.writes), reason="no_skin_in_view")
+                continue
+            row.update(vars(light))
+            row["reason"] = verdict(light, self.config)
+        return list(rows)
