@@ -166,8 +166,10 @@ def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float
     front = skull[: JAW_ROW + 1, 40:-40].astype(np.float64)
     surface = grid.points[: JAW_ROW + 1, 40:-40].astype(np.float64)
     out = np.empty((len(flat), 3))
+    x, y = front[..., 0], front[..., 1]
+    hidden = 1e4 * (front[..., 2] < 20)
     for i, target in enumerate(flat):
-        distance = ((front[..., :2] - target) ** 2).sum(axis=2) + 1e4 * (front[..., 2] < 20)
+        distance = (x - target[0]) ** 2 + (y - target[1]) ** 2 + hidden
         r, c = np.unravel_index(int(distance.argmin()), distance.shape)
         r = int(np.clip(r, 1, front.shape[0] - 2))
         c = int(np.clip(c, 1, front.shape[1] - 2))

@@ -149,7 +149,7 @@ def render_face(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) 
     for i in order:
         person, pose = people[i]
         colour, cover, marks, pupils = _draw(person, pose, scene, rng)
-        linear = linear + cover[..., None] * (colour - linear)
+        linear = _smooth_outline(linear + cover[..., None] * (colour - linear), cover)
         for other in covers:
             covers[other] = covers[other] * (1 - cover)
         covers[i] = cover
@@ -214,7 +214,6 @@ def _draw(
         )
     cover = (layer.part >= 0).astype(np.float32)
     _add_hair(body, camera, head, scene.light, layer.depth, colour, cover)
-    colour, cover = _soften(colour, cover)
     marks = _project_landmarks(body, bends[0], head, camera, pose)
     pupils = camera.project(_place(body.pupils[None], head, trunk, 0)[0])[:, :2]
     return colour, cover, marks, np.asarray(pupils, dtype=np.float64)
@@ -281,21 +280,21 @@ def _add_hair(
                             sky.astype(np.float32))  # fmt: skip
         alpha = np.ones_like(paint[:, 3:4]) if backs else paint[:, 3:4]
         before = cover[seen][:, None]
+        # against the backdrop only the outermost strands are thin
+        alpha = np.maximum(alpha, np.clip(alpha * 2.5 - 0.25, 0, 1) * (before < 0.5))
         total = alpha + before * (1 - alpha)
         mixed = (lit * alpha + colour[seen] * before * (1 - alpha)) / np.maximum(total, 1e-4)
         colour[seen] = mixed
         cover[seen] = total[:, 0]
 
 
-def _soften(colour: F32, cover: F32) -> tuple[F32, F32]:
-    """Smooth the outline by a pixel: colours spread outwards, coverage fades."""
-    kernel = (3, 3)
-    spread = cv2.GaussianBlur(colour * cover[..., None], kernel, 0.8)
-    weight = cv2.GaussianBlur(cover, kernel, 0.8)
-    outside = cover < 0.999
-    filled = spread / np.maximum(weight, 1e-3)[..., None]
-    colour = np.where(outside[..., None] & (cover[..., None] <= 0), filled, colour)
-    return colour, weight
+def _smooth_outline(linear: F32, cover: F32) -> F32:
+    """Blend person and backdrop along the outline, a pixel wide, as a lens would."""
+    solid = (cover > 0.5).astype(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
+    band = cv2.dilate(solid, kernel) != cv2.erode(solid, kernel)
+    linear[band] = cv2.GaussianBlur(linear, (3, 3), 0.8)[band]
+    return linear
 
 
 def _project_landmarks(

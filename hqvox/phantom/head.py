@@ -232,7 +232,9 @@ def neck_grid(identity: FaceIdentity, rows: int = 50, columns: int = 64) -> Grid
 
 def torso_grid(identity: FaceIdentity, rows: int = 72, columns: int = 88) -> Grid:
     """Return shoulders and chest, from the neck's base to the picture's lower edge."""
-    u = np.radians(np.linspace(-118, 118, columns))[None, :]
+    # spaced so that the squared ellipse is sampled evenly in front
+    q = np.linspace(-1, 1, columns)[None, :]
+    u = np.radians(118) * np.sign(q) * np.abs(q) ** 1.25
     t = np.linspace(0, 1, rows)[:, None]
     wide = (185 + 30 * identity.masculinity) * (0.6 + 0.4 * identity.face_width)
     knots = [0, 0.16, 0.32, 0.46, 0.62, 1.0]

@@ -108,6 +108,7 @@ class FaceIdentity:
         iris = _walk(_IRIS, 1 - min(1.0, 0.15 + 1.6 * darkness) if rng.random() < 0.8 else 0.2)
         hair = _walk(_HAIR, float(np.clip((0.75 - darkness) * rng.uniform(0.3, 1.5), 0, 1)))
         grey = float(np.clip((age - 42) / 30 + rng.normal(0, 0.25), 0, 1)) if age > 42 else 0.0
+        grey *= 0.4 + 0.6 * male
         hair = hair * (1 - 0.85 * grey) + _GREY * 0.85 * grey
         if male:
             style = str(rng.choice(HAIR_STYLES, p=_STYLE_P_MALE))

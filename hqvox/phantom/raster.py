@@ -79,8 +79,8 @@ def rasterise(
         count = len(sample.depth)
         code = np.clip((sample.depth + 2000) * _DEPTH_STEPS_PER_MM, 0, 2**30).astype(np.int64)
         code = (code << _INDEX_BITS) | np.arange(offset, offset + count, dtype=np.int64)
-        left = np.floor(sample.x).astype(np.int64)
-        top = np.floor(sample.y).astype(np.int64)
+        left = np.floor(sample.x).astype(np.int32)
+        top = np.floor(sample.y).astype(np.int32)
         for dy in (0, 1):
             for dx in (0, 1):
                 column, row = left + dx, top + dy
@@ -127,7 +127,7 @@ def _sample(grid: F32, hole: F32 | None, height: int, width: int, backs: bool) -
         return _Samples(none, none, none, none, none, slopes, (1, 1))
     r0, r1, c0, c1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     steps = np.abs(slopes[r0:r1, c0:c1][near[r0:r1, c0:c1]])
-    wide = np.quantile(steps, 0.98, axis=0)
+    wide = np.quantile(steps, 0.997, axis=0)
     fx = int(np.clip(np.ceil(max(wide[0], wide[1]) / _SPACING_PX), 1, 24))
     fy = int(np.clip(np.ceil(max(wide[2], wide[3]) / _SPACING_PX), 1, 24))
     part = np.concatenate([grid, visible[..., None]], axis=2)[r0:r1, c0:c1]
@@ -155,20 +155,21 @@ def _resolve(buffer: NDArray[np.int64], samples: list[_Samples], height: int, wi
     column = np.zeros(height * width, dtype=np.float32)
     row = np.zeros(height * width, dtype=np.float32)
     depth = np.full(height * width, -np.inf, dtype=np.float32)
-    pixel = np.flatnonzero(buffer)
-    which = (buffer[pixel] & ((1 << _INDEX_BITS) - 1)) - 1
+    pixel = np.flatnonzero(buffer).astype(np.int32)
+    which = (buffer[pixel] & ((1 << _INDEX_BITS) - 1)).astype(np.int32) - 1
+    pixel_y, pixel_x = np.divmod(pixel, np.int32(width))
+    pixel_x, pixel_y = pixel_x.astype(np.float32), pixel_y.astype(np.float32)
     first = 0
     for number, sample in enumerate(samples):
         count = len(sample.depth)
         mine = (which >= first) & (which < first + count)
         at, i = pixel[mine], which[mine] - first
         c, r = sample.column[i], sample.row[i]
-        dx = (at % width - sample.x[i]).astype(np.float32)
-        dy = (at // width - sample.y[i]).astype(np.float32)
+        dx, dy = pixel_x[mine] - sample.x[i], pixel_y[mine] - sample.y[i]
         xc, yc, xr, yr = sample_texture(sample.slopes, c, r, 1).T
         det = xc * yr - xr * yc
         det = np.where(np.abs(det) < 1e-3, 1e-3, det)
-        most_c, most_r = 0.75 / sample.fine[0], 0.75 / sample.fine[1]
+        most_c, most_r = np.float32(0.75 / sample.fine[0]), np.float32(0.75 / sample.fine[1])
         part[at] = number
         column[at] = c + np.clip((dx * yr - dy * xr) / det, -most_c, most_c)
         row[at] = r + np.clip((dy * xc - dx * yc) / det, -most_r, most_r)

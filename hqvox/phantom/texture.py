@@ -91,33 +91,40 @@ def paint_face(
 def _complexion(
     identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, rng: np.random.Generator
 ) -> None:
+    """Blotches, pores, blush, shade round the eyes, freckles and moles."""
     shape = (c.x.shape[0], c.x.shape[1])
-    blotch = 0.020 * noise(rng, shape, (60, 60)) + 0.012 * noise(rng, shape, (14, 14))
-    pores = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.7)
-    tone = 1 + blotch + 0.022 * pores
-    c.rgb *= tone[..., None]
-    ax, y = np.abs(c.x), c.y
-    half = identity.ipd_mm / 2
-    red = 0.6 * np.exp(-0.5 * ((ax - 42) / 15) ** 2 - 0.5 * ((y - 36) / 14) ** 2)
-    red += 0.55 * np.exp(-0.5 * (ax / 11) ** 2 - 0.5 * ((y - 38) / 9) ** 2)
-    red += 0.25 * np.exp(-0.5 * (ax / 14) ** 2 - 0.5 * ((y - 103) / 9) ** 2)
-    red *= identity.blush * c.front * (1 + 0.25 * noise(rng, shape, (30, 30)))
-    c.rgb *= 1 + red[..., None] * np.array((0.02, -0.075, -0.06), np.float32)
+    # all of it but the pores is smooth enough for half the resolution
+    x, y = c.x[::2, ::2], c.y[::2, ::2]
+    front = c.front[::2, ::2].astype(np.float32)
+    half_shape = (x.shape[0], x.shape[1])
+    ax = np.abs(x)
+    half = np.float32(identity.ipd_mm / 2)
+
+    def spot(cx: float, cy: float, wx: float, wy: float) -> F32:
+        return np.exp(-0.5 * ((ax - cx) / np.float32(wx)) ** 2 - 0.5 * ((y - cy) / wy) ** 2)
+
+    tone = 0.020 * noise(rng, half_shape, (30, 30)) + 0.012 * noise(rng, half_shape, (7, 7))
+    gain = np.repeat((1 + tone)[..., None], 3, axis=2)
+    red = 0.6 * spot(42, 36, 15, 14) + 0.55 * spot(0, 38, 11, 9) + 0.25 * spot(0, 103, 14, 9)
+    red *= np.float32(identity.blush) * front * (1 + 0.25 * noise(rng, half_shape, (15, 15)))
+    gain *= 1 + red[..., None] * np.array((0.02, -0.075, -0.06), np.float32)
     # darker, browner round the eyes
-    ring = np.exp(-0.5 * ((ax - half) / 15) ** 2 - 0.5 * ((y - 3.5) / 9) ** 2) * c.front
-    ring *= 0.55 + 0.45 * identity.wrinkles
-    c.rgb *= 1 + ring[..., None] * np.array((-0.10, -0.13, -0.11), np.float32)
+    ring = spot(half, 3.5, 15, 9) * front * np.float32(0.55 + 0.45 * identity.wrinkles)
+    gain *= 1 + ring[..., None] * np.array((-0.10, -0.13, -0.11), np.float32)
     if identity.freckles > 0.05:
-        spots = noise(rng, shape, (5, 5)) + 0.6 * noise(rng, shape, (3, 3))
-        zone = np.exp(-0.5 * ((ax - 22) / 22) ** 2 - 0.5 * ((y - 28) / 16) ** 2) * c.front
-        mask = np.clip((spots - 1.1) * 1.2, 0, 1) * zone * min(1.0, identity.freckles)
-        c.rgb *= 1 - mask[..., None] * np.array((0.22, 0.34, 0.40), np.float32)
-    for _ in range(int(rng.integers(0, 4))):
+        spots = noise(rng, half_shape, (2.5, 2.5)) + 0.6 * noise(rng, half_shape, (2, 2))
+        mask = np.clip((spots - 1.1) * 1.2, 0, 1) * spot(22, 28, 22, 16) * front
+        mask *= np.float32(min(1.0, identity.freckles))
+        gain *= 1 - mask[..., None] * np.array((0.22, 0.34, 0.40), np.float32)
+    pores = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.7)
+    c.rgb *= cv2.resize(gain, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    c.rgb *= (1 + np.float32(0.022) * pores)[..., None]
+    for _ in range(int(rng.integers(0, 3))):
         x0, y0 = rng.uniform(-55, 55), rng.uniform(-50, 100)
         radius = rng.uniform(0.7, 1.5)
         where = c.window(x0 - 2, x0 + 2, y0 - 2, y0 + 2)
         d = np.hypot(c.x[where] - x0, c.y[where] - y0) - radius
-        c.blend(where, 0.75 * soft(d, 0.6), np.array(identity.skin_rgb, np.float32) * 0.45)
+        c.blend(where, 0.55 * soft(d, 0.8), np.array(identity.skin_rgb, np.float32) * 0.5)
 
 
 def _curve(xs: NDArray[np.float64], ys: NDArray[np.float64]) -> PchipInterpolator:
@@ -170,8 +177,9 @@ def _wrinkles(identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, smile: 
 def _beard(
     identity: FaceIdentity, p: NDArray[np.float64], c: Canvas, rng: np.random.Generator
 ) -> None:
-    shape = (c.x.shape[0], c.x.shape[1])
-    ax, y = np.abs(c.x), c.y
+    where = c.window(-80, 80, float(p[51, 1]) - 48, float(p[8, 1]) + 28)
+    ax, y = np.abs(c.x[where]), c.y[where]
+    shape = (ax.shape[0], ax.shape[1])
     corner, lip, low = p[54], p[51, 1], p[57, 1]
     jaw = np.interp(ax, p[8:17, 0], p[8:17, 1])
     cheek = np.interp(ax, [0, 22, 40, 62, 74], [lip - 11, lip - 8, lip + 8, lip - 28, 5])
@@ -192,13 +200,13 @@ def _beard(
     }[kind]
     lips = soft(np.hypot(ax / (corner[0] + 1), (y - 0.5 * (lip + low)) / (0.5 * (low - lip) + 1)) - 1,
                 0.15)  # fmt: skip
-    area = area * (1 - lips) * c.front * (y < jaw + 25)
+    area = area * (1 - lips) * c.front[where] * (y < jaw + 25)
     strand = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.6, sigmaY=1.9)
     strand = strand / (strand.std() + 1e-6)
     hairy = np.clip(area * (1.0 + 0.35 * strand), 0, 1)
     hair = np.array(identity.hair_rgb, np.float32) * 0.9 + 0.01
-    c.blend(np.s_[:, :], hairy, hair * (1 + 0.18 * strand[..., None]))
-    c.shine *= 1 - 0.8 * hairy
+    c.blend(where, hairy, hair * (1 + 0.18 * strand[..., None]))
+    c.shine[where] *= 1 - 0.8 * hairy
 
 
 def _nostrils(p: NDArray[np.float64], c: Canvas) -> None:

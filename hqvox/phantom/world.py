@@ -150,7 +150,7 @@ def _plan(
         eyes_xy=(0.5 + float(rng.uniform(-0.02, 0.02)), 0.485 + float(rng.uniform(-0.01, 0.01))),
         ipd_px=float(rng.uniform(0.74, 0.90)) * most,
         expression="slight_smile" if rng.random() < 0.25 else "neutral",
-        strength=round(float(rng.uniform(0.4, 0.8)), 2),
+        strength=0.6,
     )
     scene = Scene(
         pose=pose,
@@ -188,7 +188,7 @@ def _spoil(
         nodding = replace(pose, pitch_deg=side * float(rng.uniform(12, 20)))
         return "turned_away", replace(scene, pose=nodding)
     if kind == "laughing":
-        laugh = replace(pose, expression="happiness", strength=float(rng.uniform(0.85, 1.0)))
+        laugh = replace(pose, expression="happiness", strength=1.0)
         if rng.random() < 0.25:
             laugh = replace(laugh, expression="surprise")
         return "not_neutral", replace(scene, pose=laugh)
