@@ -26,18 +26,15 @@ def load(
 ) -> FaceEmbedder:
     """Return the embedder ``dlib_resnet``, ``facenet_vggface2`` or ``arcface_r50``.
 
-    ``device``: a torch device; ``dlib_resnet`` runs on the CPU whatever is asked. ``precision``:
-    ``bfloat16`` (with channels-last memory, meant for CUDA) agrees with float32 to a cosine of
-    0.99. Raises ModelError for an unknown name, weights that are missing or not what they should
-    be, and a device or precision that cannot be had.
+    ``device``: a torch device. ``precision``: ``bfloat16`` (with channels-last memory, meant for
+    CUDA) agrees with float32 to a cosine of 0.99. Raises ModelError for an unknown name, weights
+    that are missing or not what they should be, and a device or precision that cannot be had.
     """
-    # Imported here, so that dlib_resnet works without the seconds that torch takes to import.
+    # Imported here, so that listing what there is does not cost the seconds that torch takes.
     if name == "dlib_resnet":
-        if precision != "float32":
-            raise ModelError("dlib_resnet computes in float32 only; leave precision out")
         from models.embedding.dlib_resnet import DlibResnet
 
-        return DlibResnet(store.path(name))
+        return DlibResnet(store.path(name), device, precision)
     if name == "facenet_vggface2":
         from models.embedding.facenet import FaceNet
 

