@@ -1,0 +1,202 @@
+"""Train ``pspnet_portrait``: ``python -m models.segmentation.train --data DIR --out FILE``.
+
+Crops are cut and augmented on the CPU; the loss is weighted cross-entropy, heavier along the
+person's outline, plus Dice; what is written is the running average of the weights. The same data,
+options and thread count give the same weights on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from models.errors import ModelError
+from models.segmentation import augment
+from models.segmentation.metrics import mean_iou
+from models.segmentation.portrait_net import PortraitNet, load_network, save_network
+from models.segmentation.trainset import MARGIN, TrainSet, prepare
+
+HAND_SHARE = 0.5
+EDGE_WEIGHT = 3.0
+AVERAGE_OVER = 150
+"""Steps that the running average of the weights reaches back."""
+
+
+def portrait_loss(logits: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with a heavier outline, plus 1 - Dice; all (n, side, side), mask 0 to 1."""
+    reach = max(3, logits.shape[-1] // 24 | 1)
+    blurred = functional.avg_pool2d(
+        mask[:, None], reach, stride=1, padding=reach // 2, count_include_pad=False
+    )[:, 0]
+    edge = 4 * blurred * (1 - blurred)
+    heavy = weight * (1 + EDGE_WEIGHT * edge)
+    entropy = functional.binary_cross_entropy_with_logits(logits, mask, heavy, reduction="sum")
+    person = torch.sigmoid(logits) * weight
+    overlap = 2 * (person * mask).sum((1, 2)) + 1
+    dice = overlap / (person.sum((1, 2)) + (mask * weight).sum((1, 2)) + 1)
+    loss: torch.Tensor = entropy / heavy.sum() + (1 - dice).mean()
+    return loss
+
+
+def batch(
+    data: TrainSet, seed: int, step: int, size: int, side: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw the batch of one step: RGB (n, 3, side, side), mask and weight (n, side, side)."""
+    samples = []
+    for i in range(size):
+        rng = np.random.default_rng([seed, step, i])
+        by_hand = (
+            data.by_hand if rng.random() < HAND_SHARE and data.by_hand.any() else ~data.by_hand
+        )
+        choice = np.flatnonzero(by_hand if by_hand.any() else data.by_hand)
+        k = int(choice[rng.integers(len(choice))])
+        samples.append(
+            augment.sample(
+                rng,
+                data.images[k],
+                data.masks[k],
+                data.inside[k],
+                data.backgrounds,
+                side,
+                MARGIN,
+                bool(data.by_hand[k]),
+            )
+        )
+    stacked: list[NDArray[np.float32]] = [
+        np.stack([s.image for s in samples]).transpose(0, 3, 1, 2),
+        np.stack([s.mask for s in samples]),
+        np.stack([s.weight for s in samples]),
+    ]
+    image, mask, weight = (torch.from_numpy(np.ascontiguousarray(a)) for a in stacked)
+    return image, mask, weight
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Rise over the first 5 % of the steps, then fall to nothing along a cosine."""
+    rise = max(1, round(0.05 * steps))
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def train(
+    data: TrainSet,
+    out: Path,
+    schedule: list[tuple[int, int]],
+    batch_size: int = 16,
+    peak: float = 2e-3,
+    seed: int = 1,
+    start: Path | None = None,
+    report_every: int = 100,
+) -> float:
+    """Train, write the averaged weights to ``out`` and return mean IoU on the validation crops.
+
+    ``schedule``: (side in pixels, steps) of each phase, in turn. The file is rewritten at every
+    report, so a run cut short leaves usable weights.
+    """
+    torch.manual_seed(seed)
+    network = load_network(start) if start else PortraitNet()
+    network = network.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(network).eval()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-2)
+    sides = [side for side, steps in schedule for _ in range(steps)]
+    started, score, recent = time.monotonic(), 0.0, []
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(batch, data, seed, 0, batch_size, sides[0])
+        for step, side in enumerate(sides):
+            image, mask, weight = ahead.result()
+            if step + 1 < len(sides):
+                ahead = pool.submit(batch, data, seed, step + 1, batch_size, sides[step + 1])
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, len(sides), peak)
+            network.train()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(image.to(memory_format=torch.channels_last))
+            loss = portrait_loss(logits[:, 0].float(), mask, weight)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            _average(average, network, 1 - 1 / min(AVERAGE_OVER, step + 2))
+            recent.append(loss.item())
+            if (step + 1) % report_every == 0 or step + 1 == len(sides):
+                score = validate(average, data, side)
+                save_network(average, out)
+                print(
+                    f"step {step + 1}/{len(sides)} side {side} loss {np.mean(recent):.4f} "
+                    f"val mean IoU {score:.4f} {time.monotonic() - started:.0f} s",
+                    flush=True,
+                )
+                recent.clear()
+    return score
+
+
+@torch.no_grad()
+def _average(average: PortraitNet, network: PortraitNet, keep: float) -> None:
+    for mine, theirs in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
+        if mine.is_floating_point():
+            mine.lerp_(theirs, 1 - keep)
+
+
+@torch.inference_mode()
+def validate(network: PortraitNet, data: TrainSet, side: int) -> float:
+    """Mean IoU over the validation crops at ``side`` pixels; nan where there are none."""
+    network.eval()
+    scores = []
+    for image, mask in zip(data.val_images, data.val_masks, strict=True):
+        rgb = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        rgb = functional.interpolate(rgb, (side, side), mode="bilinear", antialias=True)
+        logits = functional.interpolate(network(rgb), mask.shape, mode="bilinear")[0, 0]
+        scores.append(mean_iou(logits.numpy() > 0, mask > 127))
+    return float(np.mean(scores)) if scores else math.nan
+
+
+def _phases(text: str) -> list[tuple[int, int]]:
+    try:
+        phases = [(int(a), int(b)) for a, b in (part.split(":") for part in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SIDE:STEPS[,SIDE:STEPS…]") from None
+    if not phases or any(side < 64 or side % 8 or steps < 1 for side, steps in phases):
+        raise argparse.ArgumentTypeError("a side is a multiple of 8 from 64 on, steps from 1 on")
+    return phases
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.segmentation.train", description=__doc__
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the development data")
+    parser.add_argument("--out", type=Path, required=True, help="weights to write, .safetensors")
+    parser.add_argument("--start", type=Path, help="go on from these weights")
+    parser.add_argument("--schedule", type=_phases, default=_phases("128:1500,192:1000"))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="keep the cut crops in this .npz file")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        data = prepare(args.data, args.cache)
+        train(data, args.out, args.schedule, args.batch, args.peak, args.seed, args.start)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,526 @@
+"""Person masks: published keys, wrong files, known answers, the bundled weights, training."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from models.errors import ModelError
+from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, aligned_transform
+from models.segmentation import WEIGHTS, augment, crops, evaluate, load, metrics, train
+from models.segmentation import portrait_net as net
+from models.segmentation import pspnet_voc as voc
+from models.segmentation.pspnet_portrait import PortraitMasker
+from models.segmentation.refine import guided_filter
+from models.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, heads_from_mask
+from models.store import ModelStore
+
+torch.set_num_threads(1)
+
+HELD_OUT = ("106", "123", "132", "222", "286", "45")
+"""Photographs of the test part of data/people, one head each."""
+
+
+# The published checkpoint, written down from mmsegmentation's structure and not from our network.
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, channels: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (channels,)
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    def conv(name: str, out: int, into: int, kernel: int) -> None:
+        shapes[f"{name}.weight"] = (out, into, kernel, kernel)
+
+    for i, (into, out) in enumerate(((3, 32), (32, 32), (32, 64))):
+        conv(f"backbone.stem.{3 * i}", out, into, 3)
+        norm(f"backbone.stem.{3 * i + 1}", out)
+    into = 64
+    for layer, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for block in range(blocks):
+            name = f"backbone.layer{layer}.{block}"
+            conv(f"{name}.conv1", width, into, 1)
+            conv(f"{name}.conv2", width, width, 3)
+            conv(f"{name}.conv3", 4 * width, width, 1)
+            norm(f"{name}.bn1", width)
+            norm(f"{name}.bn2", width)
+            norm(f"{name}.bn3", 4 * width)
+            if block == 0:
+                conv(f"{name}.downsample.0", 4 * width, into, 1)
+                norm(f"{name}.downsample.1", 4 * width)
+            into = 4 * width
+    for i in range(4):
+        conv(f"decode_head.psp_modules.{i}.1.conv", 512, 2048, 1)
+        norm(f"decode_head.psp_modules.{i}.1.bn", 512)
+    conv("decode_head.bottleneck.conv", 512, 4096, 3)
+    norm("decode_head.bottleneck.bn", 512)
+    conv("decode_head.conv_seg", 21, 512, 1)
+    shapes["decode_head.conv_seg.bias"] = (21,)
+    conv("auxiliary_head.convs.0.conv", 256, 1024, 3)
+    norm("auxiliary_head.convs.0.bn", 256)
+    conv("auxiliary_head.conv_seg", 21, 256, 1)
+    shapes["auxiliary_head.conv_seg.bias"] = (21,)
+    return shapes
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    state = {}
+    for name, shape in published_shapes().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(20000)
+        elif name.endswith("running_var"):
+            state[name] = torch.rand(shape, generator=generator) + 0.5
+        else:
+            fan_in = float(np.prod(shape[1:])) or 1.0
+            state[name] = torch.randn(shape, generator=generator) / fan_in**0.5
+    return state
+
+
+def save_checkpoint(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    meta = {"mmseg_version": "0.5.0", "CLASSES": ["background", "person"], "PALETTE": [[0, 0, 0]]}
+    torch.save({"meta": meta, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def voc_file(published: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("voc") / "voc.pth", published)
+
+
+def test_published_checkpoint_has_the_published_size(published: dict[str, torch.Tensor]) -> None:
+    # The file has 196 MB, nearly all of it float32 tensors.
+    assert 4 * sum(tensor.numel() for tensor in published.values()) == pytest.approx(
+        196e6, rel=0.01
+    )
+
+
+def test_every_published_tensor_lands_where_it_belongs(
+    voc_file: Path, published: dict[str, torch.Tensor]
+) -> None:
+    state = voc.load_checkpoint(voc_file).state_dict()
+    assert {k for k in published if not k.startswith("auxiliary_head.")} == set(state)
+    assert all(torch.equal(state[k], published[k]) for k in state)
+
+
+def test_voc_network_is_dilated_to_stride_8() -> None:
+    backbone = voc.Backbone().eval()
+    with torch.inference_mode():
+        assert backbone(torch.zeros(1, 3, 64, 96)).shape == (1, 2048, 8, 12)
+    for group, dilations in ((backbone.layer3, [1] + [2] * 5), (backbone.layer4, [2, 4, 4])):
+        blocks = [block for block in group if isinstance(block, voc.Bottleneck)]
+        assert [block.conv2.dilation[0] for block in blocks] == dilations
+
+
+def test_voc_masker_gives_the_softmax_of_person(voc_file: Path) -> None:
+    masker = voc.VOCMasker(voc_file)
+    network = voc.load_checkpoint(voc_file)
+    rgb = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    mean, std = torch.tensor(voc.MEAN), torch.tensor(voc.STD)
+    with torch.inference_mode():
+        got = masker._probability(network, rgb)
+        scores = network((rgb * 255 - mean[None, :, None, None]) / std[None, :, None, None])
+    expected = scores[0, 15].exp() / scores[0].exp().sum(0)
+    assert torch.allclose(got[0], expected, atol=1e-5)
+    assert float(got.min()) > 0.0
+    assert float(got.max()) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("decode_head.bottleneck.conv.weight"), "1 missing (decode_head.bottlen"),
+        (lambda s: s.update(extra=torch.zeros(1)), "1 unknown (extra)"),
+        (
+            lambda s: s.update({"decode_head.conv_seg.bias": torch.zeros(19)}),
+            "1 of another shape or type (decode_head.conv_seg.bias)",
+        ),
+        (lambda s: s.update({"backbone.stem.0.weight": "text"}), "1 of another shape or type"),
+    ],
+)
+def test_wrong_voc_keys_are_named(change, says, published) -> None:
+    wanted = {k: v for k, v in published.items() if not k.startswith("auxiliary_head.")}
+    assert voc.checked_state(Path("x.pth"), published, wanted).keys() == wanted.keys()
+    state = dict(published)
+    change(state)
+    with pytest.raises(ModelError) as caught:
+        voc.checked_state(Path("x.pth"), state, wanted)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_checkpoint_is_one_line(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "other.pth", {"backbone.conv1.weight": torch.zeros(1)})
+    with pytest.raises(ModelError, match=r"missing .*; 1 unknown") as caught:
+        voc.load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+class Runs:
+    """Unpickling this would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, plain: bool) -> None:
+    path, trace = tmp_path / "evil.pth", tmp_path / "made"
+    content = {"meta": {}, "state_dict": {"x": Runs(trace)}}
+    if plain:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+        voc.load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"])
+def test_broken_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+        voc.load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_without_state_dict(tmp_path: Path) -> None:
+    torch.save({"weights": {}}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match="no 'state_dict'"):
+        voc.load_checkpoint(tmp_path / "x.pth")
+
+
+# The portrait network's file.
+
+
+@pytest.fixture(scope="module")
+def portrait_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("portrait") / "portrait.safetensors"
+    net.save_network(net.PortraitNet(), path)
+    return path
+
+
+def test_portrait_weights_survive_the_file(portrait_file: Path, tmp_path: Path) -> None:
+    assert portrait_file.stat().st_size < 12e6
+    network = net.load_network(portrait_file)
+    net.save_network(network, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == portrait_file.read_bytes()
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("pspnet.encoder.conv1.weight"), "1 missing (pspnet.encoder.conv1.weight)"),
+        (lambda t: t.update(extra=torch.zeros(1)), "1 unknown (extra)"),
+        (
+            lambda t: t.update({"pspnet.encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}),
+            "1 of another shape (pspnet.encoder.conv1.weight)",
+        ),
+    ],
+)
+def test_wrong_portrait_tensors_are_named(change, says, portrait_file, tmp_path: Path) -> None:
+    tensors = load_file(portrait_file)
+    change(tensors)
+    save_file(tensors, tmp_path / "wrong.safetensors")
+    with pytest.raises(ModelError) as caught:
+        net.load_network(tmp_path / "wrong.safetensors")
+    assert says in str(caught.value)
+
+
+def test_truncated_portrait_file_is_one_line(portrait_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.safetensors"
+    for share in (0.0, 0.001, 0.5, 0.99):
+        content = portrait_file.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(ModelError, match="not a readable safetensors file") as caught:
+            net.load_network(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_and_devices_are_refused(portrait_file: Path) -> None:
+    with pytest.raises(ModelError, match="known: pspnet_portrait, pspnet_voc"):
+        load("deeplab", ModelStore())
+    with pytest.raises(ModelError, match="'nowhere' cannot be used"):
+        PortraitMasker(portrait_file, device="nowhere")
+
+
+def test_masks_do_not_depend_on_the_batch(portrait_file: Path) -> None:
+    rng = np.random.default_rng(2)
+    pictures = [
+        rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (100, 256, 400) * 4
+    ]
+    masker = PortraitMasker(portrait_file)
+    together = masker(pictures)
+    assert together.shape == (12, masker.input_px, masker.input_px)
+    assert together.dtype == np.float32
+    for i in (0, 5, 11):
+        assert np.abs(masker([pictures[i]])[0] - together[i]).max() < 1e-5
+    assert masker([]).shape == (0, masker.input_px, masker.input_px)
+    with pytest.raises(ValueError, match="a crop is uint8"):
+        masker([np.zeros((8, 8), np.uint8)])
+
+
+def test_mirrored_crop_gives_the_mirrored_mask(portrait_file: Path) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    masker = PortraitMasker(portrait_file)
+    mask, mirrored = masker([picture, np.ascontiguousarray(picture[:, ::-1])])
+    assert np.abs(mirrored[:, ::-1] - mask).max() < 1e-3
+
+
+def test_fast_mode_agrees_with_the_plain_one(portrait_file: Path) -> None:
+    picture = np.random.default_rng(4).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    plain = PortraitMasker(portrait_file)([picture])
+    fast = PortraitMasker(portrait_file, fast=True)([picture])
+    assert 0 < np.abs(fast - plain).max() < 0.02
+
+
+# Pure functions, against known answers.
+
+
+def disc(side: int, radius: float, shift: float = 0.0) -> NDArray[np.bool_]:
+    ys, xs = np.mgrid[0:side, 0:side] - (side - 1) / 2
+    return np.hypot(xs - shift, ys) <= radius
+
+
+def test_iou_of_known_masks() -> None:
+    left, half = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
+    left[:, :4] = True
+    half[:, :5] = True
+    assert metrics.person_iou(left, half) == pytest.approx(0.8)
+    assert metrics.mean_iou(left, half) == pytest.approx((0.8 + 50 / 60) / 2)
+    assert metrics.person_iou(left & ~left, left & ~left) == 1.0
+
+
+def test_boundary_f_counts_points_within_reach() -> None:
+    truth = disc(128, 40)
+    assert metrics.boundary_f(disc(128, 42), truth, 3) == 1.0
+    assert metrics.boundary_f(disc(128, 50), truth, 3) == 0.0
+    assert 0.1 < metrics.boundary_f(disc(128, 40, shift=8), truth, 3) < 0.9
+    empty = np.zeros_like(truth)
+    assert metrics.boundary_f(empty, truth, 3) == 0.0
+    assert metrics.boundary_f(empty, empty, 3) == 1.0
+
+
+def test_guided_filter_moves_a_coarse_edge_onto_the_picture() -> None:
+    truth = disc(128, 40)
+    picture = np.where(truth[..., None], (0.8, 0.4, 0.3), (0.2, 0.5, 0.6)).astype(np.float32)
+    coarse = cv2.GaussianBlur(disc(128, 40, shift=3).astype(np.float32), (0, 0), 4)
+    before = metrics.person_iou(coarse > 0.5, truth)
+    after = metrics.person_iou(guided_filter(picture, coarse, 8, 1e-3) > 0.5, truth)
+    assert after > before + 0.05
+    assert after > 0.98
+
+
+def test_tidy_mask_keeps_the_person_and_fills_small_holes() -> None:
+    mask = np.where(disc(100, 30), 255, 0).astype(np.uint8)
+    spoiled = mask.copy()
+    spoiled[48:53, 48:53] = 0
+    spoiled[0:6, 0:6] = 255
+    assert (crops.tidy_mask(spoiled) == mask).all()
+    assert not crops.tidy_mask(np.zeros((9, 9), np.uint8)).any()
+
+
+def labelled_disc(side: int = 400) -> crops.LabelledPhoto:
+    mask = np.where(disc(side, side * 0.3), 255, 0).astype(np.uint8)
+    photo = np.full((side, side, 3), 90, np.uint8)
+    eyes = np.array([[[side * 0.45, side * 0.5], [side * 0.55, side * 0.5]]])
+    return crops.LabelledPhoto("disc.jpg", photo, mask, eyes, np.zeros((1, 128)))
+
+
+@pytest.mark.parametrize("margin", [1.0, 1.25])
+def test_cut_puts_the_eyes_where_the_aligned_crop_has_them(margin: float) -> None:
+    labelled = labelled_disc()
+    eyes = labelled.eyes_xy[0]
+    photo = labelled.photo.copy()
+    for x, y in eyes.round().astype(int):
+        cv2.circle(photo, (int(x), int(y)), 5, (255, 255, 255), -1)
+    marked = crops.LabelledPhoto("x", photo, labelled.mask, labelled.eyes_xy, labelled.embeddings)
+    crop = crops.cut(marked, eyes, 250, margin)
+    bright = crop.image[..., 0] > 180
+    for half, (fx, fy) in ((0, ALIGNED_LEFT_EYE), (1, ALIGNED_RIGHT_EYE)):
+        ys, xs = np.nonzero(bright)
+        chosen = (xs >= 125) == bool(half)
+        expected = [(0.5 + (f - 0.5) / margin) * 250 - 0.5 for f in (fx, fy)]
+        assert [xs[chosen].mean(), ys[chosen].mean()] == pytest.approx(expected, abs=1.5)
+
+
+def test_cut_agrees_with_the_aligned_transform_at_native_size() -> None:
+    labelled = labelled_disc()
+    matrix, side = aligned_transform(labelled.eyes_xy[0])
+    crop = crops.cut(labelled, labelled.eyes_xy[0], round(side))
+    expected = cv2.warpAffine(labelled.mask, matrix, (round(side), round(side)))
+    assert metrics.person_iou(crop.mask > 127, expected > 127) > 0.99
+
+
+def test_cut_marks_what_lies_outside_the_photo() -> None:
+    labelled = labelled_disc(200)
+    crop = crops.cut(labelled, np.array([[20.0, 100.0], [60.0, 100.0]]), 128)
+    assert (crop.inside[:, :10] == 0).all()
+    assert crop.inside[64, 64] == 255
+
+
+def test_head_is_guessed_at_the_top_of_a_standing_outline() -> None:
+    mask = np.zeros((600, 300), np.uint8)
+    cv2.ellipse(mask, (150, 110), (30, 40), 0, 0, 360, 255, -1)
+    mask[140:560, 100:200] = 255
+    labelled = crops.LabelledPhoto(
+        "x", np.zeros((600, 300, 3), np.uint8), mask, np.zeros((0, 2, 2)), np.zeros((0, 128))
+    )
+    (eyes,) = heads_from_mask(labelled)
+    assert np.abs(eyes.mean(axis=0) - (150, 112)).max() < 12
+
+
+def test_photos_of_one_person_share_a_split() -> None:
+    rng = np.random.default_rng(0)
+    photos = []
+    for i in range(40):
+        photo = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        embedding = np.full((1, 128), float(i // 2))
+        photos.append(
+            crops.LabelledPhoto(
+                f"{i}.jpg", photo, np.zeros((64, 64), np.uint8), np.zeros((1, 2, 2)), embedding
+            )
+        )
+    split = crops.split_people(photos)
+    assert all(split[f"{i}.jpg"] == split[f"{i + 1}.jpg"] for i in range(0, 40, 2))
+    assert len(set(split.values())) > 1
+
+
+# Training.
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> TrainSet:
+    rng = np.random.default_rng(1)
+
+    def crop(side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        mask = disc(side, side * rng.uniform(0.25, 0.35))
+        colours = rng.permutation([40.0, 200.0])
+        image = np.where(mask[..., None], colours[0], colours[1]) + rng.normal(
+            0, 5, (side, side, 3)
+        )
+        return image.clip(0, 255).astype(np.uint8), np.where(mask, 255, 0).astype(np.uint8)
+
+    made = [crop(CANVAS_PX) for _ in range(8)]
+    val = [crop(VAL_PX) for _ in range(3)]
+    return TrainSet(
+        np.stack([image for image, _ in made]),
+        np.stack([mask for _, mask in made]),
+        np.full((8, CANVAS_PX, CANVAS_PX), 255, np.uint8),
+        np.arange(8) < 4,
+        rng.integers(0, 256, (2, CANVAS_PX, CANVAS_PX, 3), dtype=np.uint8),
+        np.stack([image for image, _ in val]),
+        np.stack([mask for _, mask in val]),
+    )
+
+
+def test_samples_repeat_by_seed_and_stay_in_range(synthetic: TrainSet) -> None:
+    first, again = (train.batch(synthetic, 7, 3, 6, 64) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], train.batch(synthetic, 7, 4, 6, 64)[0])
+    for part in first:
+        assert float(part.min()) >= 0
+        assert float(part.max()) <= 1
+    assert first[0].shape == (6, 3, 64, 64)
+
+
+def test_unknown_surroundings_carry_no_weight(synthetic: TrainSet) -> None:
+    inside = np.zeros((CANVAS_PX, CANVAS_PX), np.uint8)
+    inside[: CANVAS_PX // 2] = 255
+    for known, share in ((True, 1.0), (False, 0.5)):
+        made = augment.sample(
+            np.random.default_rng(0),
+            synthetic.images[0],
+            synthetic.masks[0],
+            inside,
+            synthetic.backgrounds,
+            96,
+            1.25,
+            known,
+        )
+        assert made.weight.mean() == pytest.approx(share, abs=0.1)
+
+
+def test_loss_prefers_the_right_mask_and_ignores_unknown_pixels() -> None:
+    truth = torch.from_numpy(disc(64, 20)).float()[None]
+    weight = torch.ones_like(truth)
+    right, wrong = (truth - 0.5) * 10, (0.5 - truth) * 10
+    assert train.portrait_loss(right, truth, weight) < 0.1
+    assert train.portrait_loss(wrong, truth, weight) > 1
+    weight[:, :, :32] = 0
+    half_wrong = torch.where(weight > 0, right, wrong)
+    assert train.portrait_loss(half_wrong, truth, weight) < 0.1
+
+
+def test_training_learns_the_synthetic_person(synthetic: TrainSet, tmp_path: Path) -> None:
+    before = train.validate(net.PortraitNet(), synthetic, 64)
+    out = tmp_path / "w.safetensors"
+    score = train.train(synthetic, out, [(64, 25)], batch_size=4, report_every=25)
+    assert score > max(0.75, before)
+    stored = net.load_network(out)
+    assert train.validate(stored, synthetic, 64) == pytest.approx(score, abs=0.01)
+
+
+def test_training_twice_gives_the_same_weights(synthetic: TrainSet, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for path in files:
+        train.train(synthetic, path, [(64, 2)], batch_size=2)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_training_without_data_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(["--data", str(tmp_path), "--out", str(tmp_path / "w")]) == 1
+    assert "no photographs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["--data", "x", "--out", "y", "--schedule", "100:5"])
+
+
+# The bundled weights on photographs that they were not trained on.
+
+
+@pytest.mark.real_data
+def test_bundled_weights_find_held_out_people(real_data_dir: Path, tmp_path: Path) -> None:
+    store = ModelStore()
+    finder = crops.HeadFinder(store)
+    masker = load("pspnet_portrait", store)
+    made = []
+    for stem in HELD_OUT:
+        folder = real_data_dir / "people"
+        labelled = crops.read_labelled(
+            folder / "images" / f"{stem}.jpg", folder / "masks" / f"{stem}.png", finder
+        )
+        made += [crops.cut(labelled, e, evaluate.EVALUATION_PX) for e in crops.head_eyes(labelled)]
+    assert len(made) >= len(HELD_OUT)
+    for images in ([c.image for c in made], [evaluate.grey(c.image) for c in made]):
+        scores = evaluate.scores(evaluate.predict(masker, images), made)
+        assert np.mean([s.miou for s in scores]) > 0.9
+    sheet = evaluate.contact_sheet(evaluate.predict(masker, [c.image for c in made]), made)
+    assert sheet.shape[1] == 5 * 2 * evaluate.EVALUATION_PX
+
+
+def test_weights_are_named_for_every_network() -> None:
+    registry = ModelStore()
+    for names in WEIGHTS.values():
+        for name in names:
+            assert registry.entry(name).task == "segmentation"
