@@ -1,0 +1,49 @@
+"""`hqvox report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.release.read import Release, release_names
+from hqvox.report.html import render_report
+from hqvox.storage import disk_error
+from hqvox.workspace import Workspace
+
+
+def report(
+    workspace: WorkspaceArgument,
+    release: Annotated[
+        str | None,
+        typer.Argument(metavar="[RELEASE]", help="Left out: the last release by name, if any."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="The file to write. Default: report.html here."),
+    ] = None,
+) -> None:
+    """Write one HTML file: the funnel, examples, histograms, released faces, table 1, time.
+
+    Example: hqvox report work v1 --out report.html
+    """
+    opened = Workspace.open(workspace)
+    names = release_names(opened)
+    name = release or (names[-1] if names else None)
+    path = out or Path("report.html")
+    with console.status("report") as status:
+        page = render_report(
+            opened,
+            Release(opened, name) if name else None,
+            lambda what: status.update(f"report: {what}"),
+        )
+    try:
+        path.write_text(page, "utf-8")
+    except OSError as error:
+        raise disk_error(error, str(path)) from None
+    size = path.stat().st_size / 1e6
+    console.print(
+        f"{path.resolve()} ({size:.1f} MB)", markup=False, highlight=False, soft_wrap=True
+    )

@@ -1,0 +1,308 @@
+"""The report of a build: one HTML file that holds everything it shows."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+import hqvox
+from hqvox.config import BuildConfig
+from hqvox.drawing import draw_box, draw_outline
+from hqvox.explain import aligned_crop, face_view, mask_of, masked_crop, upright_photo
+from hqvox.lookup import joined_rows
+from hqvox.measures import (
+    BY_NAME,
+    MEASURES,
+    TELLING,
+    Limit,
+    limit_text,
+    limits,
+    value_of,
+    value_text,
+    within,
+)
+from hqvox.pictures import KEPT, REFUSED, encode_jpeg, fitted
+from hqvox.release.read import Release
+from hqvox.release.stats import PAPER, release_stats, table_1
+from hqvox.report.charts import CHARTED, histogram, read_values
+from hqvox.report.examples import Group, choose_examples
+from hqvox.report.funnel import FunnelStep, funnel
+from hqvox.report.timing import Timing, read_timing
+from hqvox.runner.build import plan_build
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+from models.protocols import Photo
+from models.store import ModelStore
+from pipelines.chain import STAGES
+from pipelines.decode import decode
+
+PICTURE_HEIGHT_PX = 200
+GALLERY_IDENTITIES = 36
+"""Identities of a release that the gallery shows."""
+CAPTIONS = {
+    "landmarks": ("faces_in_photo", "face_score"),
+    "pupils": ("ipd_px",),
+    "pose": ("yaw_deg", "pitch_deg"),
+    "lighting": ("light_ratio", "light_gradient"),
+    "emotion": ("neutral", "happiness"),
+    "identity": ("core_similarity",),
+    "align": ("outside_fraction", "crop_side_px"),
+    "segment": ("face_coverage", "edge_confidence"),
+    "quality": ("quality", "sharpness"),
+}
+"""What the caption of a kept example says, by stage."""
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measurement in a caption."""
+
+    label: str
+    value: str
+    limit: str
+    good: bool | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An example: its picture as a data URL ("" where there is none) and its caption."""
+
+    picture: str
+    name: str
+    file: str
+    lines: list[Line]
+
+
+@dataclass
+class ExampleGroup:
+    """The examples of one verdict."""
+
+    reason: str | None
+    count: int
+    figures: list[Figure]
+
+
+@dataclass
+class StageView:
+    """What the report says of one stage."""
+
+    name: str
+    does: str
+    step: FunnelStep
+    enabled: bool
+    limits: list[str]
+    charts: list[Markup] = field(default_factory=list)
+    groups: list[ExampleGroup] = field(default_factory=list)
+
+
+def render_report(
+    workspace: Workspace,
+    release: Release | None,
+    on_step: Step = lambda what: None,
+) -> str:
+    """The whole report as HTML. ``on_step`` is told what is being made."""
+    config = workspace.config()
+    store = ModelStore()
+    on_step("counting")
+    steps = funnel(workspace)
+    names = {row["identity_id"]: row["name"] for row in workspace.identities().to_pylist()}
+    bounds = limits(config, store)
+    views = {
+        stage.name: StageView(
+            name=stage.name,
+            does=(inspect.getdoc(stage) or "").split("\n\n")[0].replace("\n", " "),
+            step=step,
+            enabled=getattr(config, stage.name).enabled,
+            limits=_limit_lines(stage.name, bounds),
+        )
+        for stage, step in zip(STAGES, steps, strict=True)
+    }
+    on_step("histograms")
+    for name in CHARTED:
+        values = read_values(workspace, name)
+        chart = histogram(values, bounds.get(name))
+        if chart is not None:
+            views[values.measure.stage].charts.append(Markup(chart))
+    on_step("examples")
+    for group in choose_examples(workspace):
+        if group.reason is None and group.stage not in CAPTIONS:
+            continue  # every photo passes these on: there is nothing to see
+        figures = [_figure(workspace, row, group, names, bounds) for row in group.rows]
+        views[group.stage].groups.append(ExampleGroup(group.reason, group.count, figures))
+    on_step("released faces")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hqvox.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    return environment.get_template("report.html.j2").render(
+        title=workspace.url.rstrip("/").rsplit("/", 1)[-1],
+        version=hqvox.__version__,
+        recipe=config.recipe,
+        notes=_notes(workspace, config, store),
+        steps=steps,
+        views=[view for view in views.values() if view.step.entered],
+        identities=len(names),
+        release=_release_view(workspace, release),
+        timing=_timing_view(read_timing(workspace)),
+    )
+
+
+def _limit_lines(stage: str, bounds: dict[str, Limit]) -> list[str]:
+    return [
+        f"{m.label} {limit_text(m, bounds[m.name])}"
+        for m in MEASURES
+        if m.stage == stage and m.name in bounds and m.name != "faces_in_photo"
+    ]
+
+
+def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list[str]:
+    notes = []
+    tasks = plan_build(workspace, config, store)
+    if tasks:
+        notes.append(
+            f"{len(tasks)} of {len(workspace.shards())} shards are not up to date "
+            f"({tasks[0].why}): what follows is as the last build left it. "
+            f"Run hqvox build {workspace.url}."
+        )
+    failures = workspace.failures()
+    if failures:
+        notes.append(f"{len(failures)} shards failed: {', '.join(sorted(failures)[:8])}.")
+    return notes
+
+
+# Examples ----------------------------------------------------------------------------------------
+
+
+def _figure(
+    workspace: Workspace, row: Row, group: Group, names: dict[str, str], bounds: dict[str, Limit]
+) -> Figure:
+    told = CAPTIONS[group.stage] if group.reason is None else TELLING.get(group.reason, ())
+    lines = []
+    for name in told:
+        measure, value = BY_NAME[name], value_of(row, name)
+        if value is not None:
+            limit = bounds.get(name)
+            good = within(measure, value, limit)
+            lines.append(
+                Line(measure.label, value_text(measure, value), limit_text(measure, limit), good)
+            )
+    if group.reason == "duplicate":
+        lines.append(Line("right: stays", f"photo {row['duplicate_of']}", "", None))
+    picture = _example_picture(workspace, row, group)
+    return Figure(
+        picture=_data_url(picture) if picture is not None else "",
+        name=names[row["identity_id"]],
+        file=unquote(row["url"]),
+        lines=lines,
+    )
+
+
+def _example_picture(workspace: Workspace, row: Row, group: Group) -> Photo | None:
+    stage = group.stage
+    if stage == "duplicates" and row["duplicate_of"] is not None:
+        return _pair(workspace, row)
+    if stage in ("download", "duplicates", "landmarks", "pupils"):
+        return _whole_photo(workspace, row, refused=group.reason is not None)
+    if stage in ("pose", "lighting", "emotion", "identity"):
+        return face_view(workspace, row, draw=stage == "pose")
+    if stage == "quality":
+        return masked_crop(workspace, row)
+    crop = aligned_crop(workspace, row)
+    if stage == "segment" and crop is not None:
+        alpha = mask_of(workspace, row)
+        crop = fitted(crop, 2 * PICTURE_HEIGHT_PX, 2 * PICTURE_HEIGHT_PX)
+        if alpha is not None:
+            draw_outline(crop, fitted(alpha, *crop.shape[1::-1]), width=3)
+    return crop
+
+
+def _pair(workspace: Workspace, row: Row) -> Photo | None:
+    """The refused duplicate and, to its right, the photo that stands for both."""
+    key = (row["identity_id"], row["duplicate_of"], None)
+    twin = joined_rows(workspace, row["shard"], [key])[0]
+    pictures = [upright_photo(workspace, r, 640) for r in (row, twin)]
+    shown = [fitted(p, 400, PICTURE_HEIGHT_PX) for p in pictures if p is not None]
+    if not shown:
+        return None
+    height = min(p.shape[0] for p in shown)
+    gap = np.full((height, 6, 3), 255, np.uint8)
+    parts = [fitted(p, 10_000, height) for p in shown]
+    joined = [parts[0]] + [x for p in parts[1:] for x in (gap, p)]
+    return np.concatenate(joined, axis=1)
+
+
+def _whole_photo(workspace: Workspace, row: Row, refused: bool) -> Photo | None:
+    photo = upright_photo(workspace, row, 1280)
+    if photo is None:
+        return None
+    shown = fitted(photo, 2 * PICTURE_HEIGHT_PX, PICTURE_HEIGHT_PX)
+    if row["box_xyxy"] is not None:
+        draw_box(shown, row, shown.shape[1] / row["width_px"], REFUSED if refused else KEPT)
+    return shown
+
+
+def _data_url(picture: Photo, height_px: int = PICTURE_HEIGHT_PX) -> str:
+    small = fitted(picture, 2 * height_px, height_px)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, 80)).decode()
+
+
+# Release and time --------------------------------------------------------------------------------
+
+
+def _release_view(workspace: Workspace, release: Release | None) -> dict[str, Any] | None:
+    if release is None:
+        return None
+    people = release.identities().to_pylist()
+    faces: dict[str, list[str]] = {}
+    for row in release.manifest(["identity_id", "masked_file"]).to_pylist():
+        faces.setdefault(row["identity_id"], []).append(row["masked_file"])
+    shown = people[:GALLERY_IDENTITIES]
+    stats = release_stats(release)
+    return {
+        "name": release.name,
+        "info": release.info(),
+        "identities": len(people),
+        "images": sum(len(files) for files in faces.values()),
+        "gallery": [
+            (row, [_data_url(_decoded(release, f), 160) for f in faces[row["identity_id"]]])
+            for row in shown
+        ],
+        "parts": [part.part for part in stats],
+        "ours": table_1(stats),
+        "papers": table_1(PAPER),
+    }
+
+
+def _decoded(release: Release, file: str) -> Photo:
+    return decode(release.read(file))
+
+
+def _timing_view(timing: Timing) -> dict[str, Any] | None:
+    if not timing.runs:
+        return None
+    parts = [(name, seconds, "stage") for name, seconds in timing.stages.items()]
+    parts += [(f"{name} pictures", seconds, "pixels") for name, seconds in timing.pixels.items()]
+    total = sum(seconds for _, seconds, _ in parts)
+    return {
+        "runs": timing.runs,
+        "wall_seconds": timing.wall_seconds,
+        "rate": timing.photos / timing.wall_seconds if timing.wall_seconds else 0.0,
+        "photos": timing.photos,
+        "parts": parts,
+        "total": total,
+        "most": max((seconds for _, seconds, _ in parts), default=0.0),
+    }
