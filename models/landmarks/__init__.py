@@ -34,6 +34,7 @@ def load(
     """
     if name not in WEIGHTS:
         raise ModelError(f"no landmark network named '{name}'; known: {', '.join(sorted(WEIGHTS))}")
+    store.ensure(WEIGHTS[name])
     # Imported here, so that dlib68 works without the seconds that torch takes to import.
     if name == "dlib68":
         if precision != "float32":

@@ -184,6 +184,15 @@ def fan_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def package_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the package's own functions as plain Python: compiling them takes half a minute."""
+    from face_alignment import utils
+
+    for name in ("_get_preds_fromhm", "transform_np"):
+        monkeypatch.setattr(utils, name, getattr(utils, name).py_func)
+
+
 class FixedBoxes:
     """A detector that knows the answers."""
 
@@ -213,6 +222,7 @@ def fan_photos() -> list[Photo]:
     ]
 
 
+@pytest.mark.usefixtures("package_uncompiled")
 def test_fan_agrees_with_the_package(fan_weights: Path, fan_photos: list[Photo]) -> None:
     from face_alignment import FaceAlignment, LandmarksType
     from face_alignment.models.fan import FAN
@@ -234,6 +244,7 @@ def test_fan_agrees_with_the_package(fan_weights: Path, fan_photos: list[Photo])
         np.testing.assert_allclose(found[i].landmarks_xy, np.stack(expected), atol=0.1)
 
 
+@pytest.mark.usefixtures("package_uncompiled")
 def test_fan_reads_heatmaps_as_the_package_does() -> None:
     from face_alignment.utils import get_preds_fromhm
 
