@@ -237,10 +237,10 @@ def torso_grid(identity: FaceIdentity, rows: int = 72, columns: int = 88) -> Gri
     u = np.radians(118) * np.sign(q) * np.abs(q) ** 1.25
     t = np.linspace(0, 1, rows)[:, None]
     wide = (185 + 30 * identity.masculinity) * (0.6 + 0.4 * identity.face_width)
-    knots = [0, 0.16, 0.32, 0.46, 0.62, 1.0]
-    drop = PchipInterpolator(knots, [138, 160, 178, 205, 260, 520])(t)
-    half = PchipInterpolator(knots, [56, 86, 0.72 * wide, wide, 1.04 * wide, 0.98 * wide])(t)
-    deep = PchipInterpolator(knots, [56, 66, 78, 92, 108, 118])(t)
+    knots = [0, 0.16, 0.32, 0.46, 0.62, 0.8, 1.0]
+    drop = PchipInterpolator(knots, [138, 160, 178, 205, 260, 460, 1400])(t)
+    half = PchipInterpolator(knots, [56, 86, 0.72 * wide, wide, 1.04 * wide, 0.99 * wide, wide])(t)
+    deep = PchipInterpolator(knots, [56, 66, 78, 92, 108, 118, 118])(t)
     e = 0.8
     x = half * np.sign(np.sin(u)) * np.abs(np.sin(u)) ** e
     z = -22 + deep * np.sign(np.cos(u)) * np.abs(np.cos(u)) ** e

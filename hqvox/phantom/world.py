@@ -78,17 +78,19 @@ def make_world(
     called with photographs made and to make. Existing files of the same names are replaced.
     """
     people = cast(seed, identities)
+    names = _names(identities)
+    strangers = unlike(people)
     rows: list[dict[str, str]] = []
     total = identities * photos_per_identity
-    for number, name in enumerate(_names(identities)):
+    for number, name in enumerate(names):
         folder = Path(out_dir) / "photos" / name
         folder.mkdir(parents=True, exist_ok=True)
         spoilt = number % 6 == 5
         done: dict[int, bytes] = {}
         for shot in range(photos_per_identity):
             rng = np.random.default_rng([seed, number, shot])
-            plan = _plan(shot, number, spoilt, people, rng)
-            person = (number + 1) % identities if plan.kind == "wrong_person" else number
+            plan = _plan(shot, number, spoilt, people[strangers[number]], rng)
+            person = strangers[number] if plan.kind == "wrong_person" else number
             data, suffix, faces, source = _take(plan, people[person], shot, done, rng)
             done[shot] = data
             file = folder / f"{shot:03d}{suffix}"
@@ -99,8 +101,8 @@ def make_world(
                 twin = next(r["file"] for r in rows if r["file"].startswith(
                     (folder.relative_to(out_dir) / f"{source:03d}.").as_posix()))  # fmt: skip
                 faces = ()
-            names = [_names(identities)[person], _names(identities)[(number + 2) % identities]]
-            rows += _rows(relative, name, plan, faces, names, twin)
+            seen = [names[person], names[strangers[number]]]
+            rows += _rows(relative, name, plan, faces, seen, twin)
             if on_progress is not None:
                 on_progress(number * photos_per_identity + shot + 1, total)
     truth = Path(out_dir) / "truth.csv"
@@ -115,8 +117,7 @@ def cast(seed: int, n: int) -> list[FaceIdentity]:
     """Return ``n`` people who look unlike each other: out of a larger draw, the most distant."""
     rng = np.random.default_rng([seed, 10_000])
     pool = [FaceIdentity.sample(rng) for _ in range(max(4 * n, 8))]
-    vectors = np.array([_appearance(p) for p in pool])
-    vectors /= vectors.std(axis=0) + 1e-9
+    vectors = _appearances(pool)
     chosen = [0]
     distance = np.linalg.norm(vectors - vectors[0], axis=1)
     while len(chosen) < n:
@@ -126,8 +127,31 @@ def cast(seed: int, n: int) -> list[FaceIdentity]:
     return [pool[i] for i in chosen]
 
 
-def _appearance(person: FaceIdentity) -> NDArray[np.float64]:
-    return np.concatenate([person.trait_vector(), 3 * np.array(person.skin_rgb)])
+# How much a trait changes a face in the eyes of a face recognition network, relative.
+_LOOKS = {
+    "brow_thickness_mm": 2.7, "nose_width": 2.7, "mouth_width": 2.5, "upper_lip": 2.4,
+    "ipd_mm": 2.4, "eye_tilt_mm": 2.4, "face_width": 2.1, "chin_mm": 2.0, "brow_ridge_mm": 2.0,
+    "chin_width": 2.0, "face_height": 1.9, "jaw_width": 1.7, "fullness_mm": 1.6, "wrinkles": 1.6,
+}  # fmt: skip
+_SKIN_LOOK, _BEARD_LOOK = 5.0, 3.5
+
+
+def _appearances(people: list[FaceIdentity]) -> NDArray[np.float64]:
+    """Return vectors (n, m) whose distances follow how unlike people look."""
+    traits = np.array([[p.traits()[name] for name in _LOOKS] for p in people])
+    traits = traits / (traits.std(axis=0) + 1e-9) * np.array(list(_LOOKS.values()))
+    skin = np.array([[sum(p.skin_rgb)] for p in people])
+    skin = skin / (skin.std() + 1e-9) * _SKIN_LOOK
+    dense = ("moustache", "goatee", "full")
+    beards = _BEARD_LOOK * np.array([[float(p.beard == kind) for kind in dense] for p in people])
+    return np.hstack([traits, skin, beards])
+
+
+def unlike(people: list[FaceIdentity]) -> list[int]:
+    """Return for each person the index of the one who looks least like them."""
+    vectors = _appearances(people)
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    return [int(i) for i in distances.argmax(axis=1)]
 
 
 def _names(n: int) -> list[str]:
@@ -135,7 +159,7 @@ def _names(n: int) -> list[str]:
 
 
 def _plan(
-    shot: int, number: int, spoilt: bool, people: list[FaceIdentity], rng: np.random.Generator
+    shot: int, number: int, spoilt: bool, stranger: FaceIdentity, rng: np.random.Generator
 ) -> _Plan:
     """Decide what photograph ``shot`` of identity ``number`` is."""
     kind = _DECK[shot % len(_DECK)]
@@ -171,12 +195,12 @@ def _plan(
     form = _FORMATS[(number + shot) % len(_FORMATS)] if kind == "good" and shot > 3 else "plain"
     if form == "grey":
         scene = replace(scene, grey=True)
-    reason, scene = _spoil(kind, scene, number, people, rng)
+    reason, scene = _spoil(kind, scene, stranger, rng)
     return _Plan(kind, reason, scene, form)
 
 
 def _spoil(
-    kind: str, scene: Scene, number: int, people: list[FaceIdentity], rng: np.random.Generator
+    kind: str, scene: Scene, stranger: FaceIdentity, rng: np.random.Generator
 ) -> tuple[str, Scene]:
     """Return the reason a build should give, and the scene with that defect."""
     side = float(rng.choice((-1.0, 1.0)))
@@ -194,7 +218,7 @@ def _spoil(
         return "not_neutral", replace(scene, pose=laugh)
     if kind == "far":
         far = replace(pose, ipd_px=float(rng.uniform(20, 27)),
-                      eyes_xy=(float(rng.uniform(0.3, 0.7)), 0.4))  # fmt: skip
+                      eyes_xy=(float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.5, 0.64))))  # fmt: skip
         return "pupils_too_close", replace(scene, pose=far)
     if kind == "uneven":
         hard = replace(light, azimuth_deg=side * float(rng.uniform(70, 84)), elevation_deg=12,
@@ -202,11 +226,11 @@ def _spoil(
         return "uneven_light", replace(scene, light=hard)
     if kind == "exposed":
         over = rng.random() < 0.5
-        gain = float(rng.uniform(3.0, 4.0)) if over else float(rng.uniform(0.025, 0.05))
+        gain = float(rng.uniform(3.0, 4.0)) if over else float(rng.uniform(0.035, 0.06))
         return ("over_exposed" if over else "under_exposed"), replace(scene, exposure=gain)
     if kind == "cropped":
-        y = float(rng.choice((0.13, 0.9)))
-        return "out_of_frame", replace(scene, pose=replace(pose, eyes_xy=(0.5 + 0.05 * side, y)))
+        where = ((0.2, 0.485), (0.8, 0.485), (0.5, 0.2))[int(rng.integers(3))]
+        return "out_of_frame", replace(scene, pose=replace(pose, eyes_xy=where))
     if kind == "tilted":
         return "", replace(scene, pose=replace(pose, roll_deg=side * float(rng.uniform(9, 16))))
     if kind == "two_people":
@@ -220,8 +244,7 @@ def _spoil(
             eyes_xy=(1 - left, 0.45),
             ipd_px=ipd * float(rng.uniform(0.9, 1.05)),
         )
-        other = people[(number + 2) % len(people)]
-        return "", replace(wide, pose=mine, others=((other, theirs),))
+        return "", replace(wide, pose=mine, others=((stranger, theirs),))
     reasons = {"wrong_person": "someone_else", "broken": "not_an_image", "copy": "duplicate",
                "recompressed": "duplicate"}  # fmt: skip
     return reasons.get(kind, ""), scene
