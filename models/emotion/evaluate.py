@@ -72,6 +72,11 @@ def describe(
     for precision in (0.857, 0.90, 0.95):
         recall = recall_at(scores, positive, precision)
         lines.append(f"  recall at precision {precision:.3f}: {recall:.3f}")
+    lines.append("  taken for neutral at the default threshold, by the label:")
+    for expression in sorted(set(faces.expression)):
+        members = faces.expression == expression
+        taken = int((scores[members] >= classifier.neutral_threshold).sum())
+        lines.append(f"  {expression:12s} {taken:4d} of {members.sum():4d}")
     thresholds, precisions, recalls = curve(scores, positive)
     lines.append("  recall  precision  threshold")
     for wanted in TABLE_RECALLS:
