@@ -35,9 +35,10 @@ PORTRAIT_SCORE = 1.0
 """A single face this wide, as a share of the long side, and this sure settles a photo: what a
 finer scan could add is less than half as wide as it."""
 SECOND_SCAN = (1.25, 1300)
-THIRD_SCAN = (2.0, 1600)
+THIRD_SCAN = (3.0, 1000)
 """Enlargement of the photo, and limit in pixels on its long side, of the finer scans. The second
-finds pupils 28 px apart; the third runs only where nothing was found."""
+finds pupils 28 px apart; the third runs only where nothing was found, and in small photos finds
+pupils 12 px apart."""
 LAST_BORDER = 0.25
 LAST_THRESHOLD = -0.1
 """Where all scans find nothing: a border around the photo, as a share of its long side, for faces
@@ -51,7 +52,8 @@ the landmarks' root-mean-square distance from their mean: medians over LFW faces
 CROP_BOX_PX = 200
 CROP_MARGIN_PX = 80
 """The level crop: side of the box in its middle, and what is seen around it."""
-BOX_SHIFTS_PX = ((0, -7), (6, 4), (-6, 4))
+BOX_SHIFTS_PX = ((0, 0), (12, 0), (-12, 0), (0, 12), (0, -12))
+"""Boxes that predictions on the crop start from, moved by (x, y)."""
 
 
 class _Face(NamedTuple):
@@ -98,8 +100,13 @@ class Dlib68:
             width = faces[0].box_xyxy[2] - faces[0].box_xyxy[0]
             if width >= PORTRAIT_SHARE * long_px and faces[0].score >= PORTRAIT_SCORE:
                 return faces
+        scanned = 0.0
         for enlargement, limit_px in (SECOND_SCAN, THIRD_SCAN):
-            finer = self._scan(grey, min(enlargement, limit_px / long_px))
+            scale = min(enlargement, limit_px / long_px)
+            if scale <= scanned:
+                continue
+            scanned = scale
+            finer = self._scan(grey, scale)
             faces = finer + [
                 face for face in faces if all(_iou(face, other) < SAME_FACE_IOU for other in finer)
             ]
@@ -132,13 +139,15 @@ class Dlib68:
 
     def _landmarks(self, grey: Grey, box_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return landmarks (68, 2) of the face in a box."""
-        rough = self._predict(grey, box_xyxy)
-        crop, to_crop = _level_crop(grey, rough)
-        predictions = []
-        for shift in BOX_SHIFTS_PX:
-            start = np.add(shift, CROP_MARGIN_PX)
-            predictions.append(self._predict(crop, np.concatenate([start, start + CROP_BOX_PX])))
-        mean = np.mean(predictions, axis=0)
+        crop, to_crop = _level_crop(grey, self._predict(grey, box_xyxy))
+        corners = np.add(BOX_SHIFTS_PX, CROP_MARGIN_PX)
+        mean = np.mean(
+            [
+                self._predict(crop, np.concatenate([corner, corner + CROP_BOX_PX]))
+                for corner in corners
+            ],
+            axis=0,
+        )
         return (mean - to_crop[:, 2]) @ np.linalg.inv(to_crop[:, :2]).T
 
     def _predict(self, grey: Grey, box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
