@@ -4,9 +4,11 @@ appendix B.1).
 All are measured on the skin between brows and upper lip (eyes, brows and nostrils left out; below,
 beards would pass for shadow), in the face patch of :mod:`pipelines.faces`, on linear luminance.
 Skin reflects a fixed share of the light, so ratios and relative slopes are the same for dark and
-light skin; only the two shares of clipped pixels look at absolute values. Their "dark end" is
-where 8-bit pictures keep no detail (L* below 5, under 0.6 % of white), several times darker than
-the darkest skin in ordinary exposure; it tells of lost shadows, not of complexion.
+light skin; only the two shares at the ends look at absolute values. The dark end is L* 20 (3 % of
+white). Of the skin of 820 people's faces in news and press photographs, many with dark skin, at
+most 35 % lay there; so a limit of half tells of failing light, not of complexion. The other
+defaults: a light ratio of 2 is one photographic stop; a gradient of 14 is exceeded by the hardest
+lit tenth of those photographs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pipelines.stage import Needs, Pixels, Scope, Stage
 
 _SMOOTHING_PX = 3.0
 _BRIGHT_END_L = 97.0
-_DARK_END_L = 5.0
+_DARK_END_L = 20.0
 _MIN_SKIN_PX = 200
 _FLOOR = 1e-3
 """Added to luminance before ratios: noise of black pixels must not look like structure."""

@@ -91,16 +91,21 @@ def clean(probability: Map, hull: Mask, territory: Mask) -> Map:
     _, labels = cv2.connectedComponents(person, connectivity=4)
     mine = labels == np.bincount(labels[hull]).argmax() if hull.any() else person.astype(bool)
     _, holes, stats, _ = cv2.connectedComponentsWithStats((~mine).astype(np.uint8), connectivity=4)
-    filled = mine.copy()
+    filled, healed = mine.copy(), ~mine & hull
     size = len(probability)
     for label, (left, top, width, height, area) in enumerate(stats):
         at_border = left == 0 or top == 0 or left + width == size or top + height == size
         if label > 0 and not at_border and area <= _HOLE_FRACTION * size**2:
             filled |= holes == label
-    # The soft edge around the piece that is kept, but not that of pieces dropped.
-    near = cv2.dilate(filled.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    soft = np.where(near, own, 0)
-    return np.where(filled & (own <= 0.5), 1.0, soft).astype(np.float32)
+            healed |= holes == label
+    # The soft edge around the piece that is kept stays, but not that of pieces dropped, nor the
+    # soft rims of healed holes.
+    kernel = np.ones((5, 5), np.uint8)
+    near = cv2.dilate(filled.astype(np.uint8), kernel).astype(bool)
+    healed = (cv2.dilate(healed.astype(np.uint8), kernel).astype(bool) & filled) | (
+        filled & (own <= 0.5)
+    )
+    return np.where(healed, 1.0, np.where(near, own, 0)).astype(np.float32)
 
 
 def refine(crop: Photo, probability: Map) -> Map:

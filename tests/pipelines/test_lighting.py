@@ -23,7 +23,7 @@ def shaded(left: float, right: float, blend_px: float = 40.0) -> np.ndarray:
     return np.broadcast_to(np.rint(codes).astype(np.uint8)[None, :, None], (400, 400, 3)).copy()
 
 
-@pytest.mark.parametrize("skin", [(60, 38, 30), (140, 100, 80), (224, 190, 170)])
+@pytest.mark.parametrize("skin", [(80, 52, 42), (140, 100, 80), (224, 190, 170)])
 def test_even_light_passes_whatever_the_skin(skin: tuple[int, int, int]):
     assert reason_of(plain_photo(skin)) is None
 
