@@ -21,10 +21,14 @@ CHARTED = (
     "yaw_deg",
     "pitch_deg",
     "light_ratio",
+    "light_gradient",
     "neutral",
+    "mouth_opening",
     "core_similarity",
     "face_coverage",
+    "edge_confidence",
     "quality",
+    "sharpness",
 )
 """The measurements that get a histogram."""
 BINS = 36
@@ -57,7 +61,7 @@ class Values:
 def read_values(workspace: Workspace, name: str) -> Values:
     """All values of a measurement, reading only its column."""
     measure = BY_NAME[name]
-    column = "emotion_probabilities" if measure.stage == "emotion" else name
+    column = "emotion_probabilities" if name in ("neutral", "happiness") else name
     kept: list[NDArray[np.float64]] = [np.empty(0)]
     refused: list[NDArray[np.float64]] = [np.empty(0)]
     for shard in workspace.shards():

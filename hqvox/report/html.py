@@ -79,6 +79,7 @@ class Figure:
 
     picture: str
     name: str
+    path: str
     file: str
     lines: list[Line]
 
@@ -90,6 +91,16 @@ class ExampleGroup:
     reason: str | None
     count: int
     figures: list[Figure]
+
+    @property
+    def pictured(self) -> bool:
+        """Whether any of them has a picture."""
+        return any(figure.picture for figure in self.figures)
+
+    @property
+    def form(self) -> str:
+        """``pairs`` where each picture is two side by side, else ``single``."""
+        return "pairs" if self.reason == "duplicate" else "single"
 
 
 @dataclass
@@ -109,8 +120,12 @@ def render_report(
     workspace: Workspace,
     release: Release | None,
     on_step: Step = lambda what: None,
+    title: str = "",
 ) -> str:
-    """The whole report as HTML. ``on_step`` is told what is being made."""
+    """The whole report as HTML.
+
+    ``on_step`` is told what is being made; ``title``: by default the workspace's last part.
+    """
     config = workspace.config()
     store = ModelStore()
     on_step("counting")
@@ -149,7 +164,7 @@ def render_report(
     )
     environment.filters["number"] = lambda value: f"{value:,}"
     return environment.get_template("report.html.j2").render(
-        title=workspace.url.rstrip("/").rsplit("/", 1)[-1],
+        title=title or workspace.url.rstrip("/").rsplit("/", 1)[-1],
         version=hqvox.__version__,
         recipe=config.recipe,
         notes=_notes(workspace, config, store),
@@ -197,16 +212,19 @@ def _figure(
         if value is not None:
             limit = bounds.get(name)
             good = within(measure, value, limit)
+            if group.reason is None and limit is not None and limit.note:
+                good = None  # one of several ways to pass
             lines.append(
                 Line(measure.label, value_text(measure, value), limit_text(measure, limit), good)
             )
     if group.reason == "duplicate":
-        lines.append(Line("right: stays", f"photo {row['duplicate_of']}", "", None))
+        lines.append(Line("left refused, right", f"photo {row['duplicate_of']}", "", None))
     picture = _example_picture(workspace, row, group)
     return Figure(
         picture=_data_url(picture) if picture is not None else "",
         name=names[row["identity_id"]],
-        file=unquote(row["url"]),
+        path=unquote(row["url"]),
+        file=unquote(row["url"]).rsplit("/", 1)[-1],
         lines=lines,
     )
 

@@ -1,0 +1,165 @@
+"""`hqvox demo`: a world of phantoms, built, released and reported, in one go.
+
+<folder>/demo.json   what makes it a demo, and how far its world is
+  world/             photographs of invented people, and truth.csv
+  workspace/         the build and its releases
+  report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.identities import read_folders, to_table
+from hqvox.phantom.world import make_world
+from hqvox.release.read import Release, release_names
+from hqvox.release.write import Written, write_release
+from hqvox.report.html import render_report
+from hqvox.runner.build import plan_build, run_build
+from hqvox.runner.plan import ShardTask
+from hqvox.runner.progress import Display
+from hqvox.storage import Storage, disk_error
+from hqvox.workspace import Workspace
+from models.store import ModelStore
+from pipelines.chain import STAGE_NAMES, make_stages
+
+MARKER = "demo.json"
+SEED = 7
+RELEASE = "demo"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo made."""
+
+    workspace: Workspace
+    release: Release
+    written: Written | None
+    """None where the release was there from an earlier run."""
+    report: Path
+    seconds: float
+
+
+def run_demo(
+    folder: Path, console: Console, *, identities: int, photos: int, workers: int | None = None
+) -> Demo:
+    """Make the demo in ``folder``, or go on where an earlier run stopped.
+
+    ``identities`` and ``photos`` (per identity) count for a new world only. ``workers``: processes,
+    by default one per core; 0 runs in this one. Raises HqvoxError where the folder holds something
+    else, or the disk refuses.
+    """
+    started = time.perf_counter()
+    _make_world(folder, console, identities, photos)
+    workspace = _workspace(folder)
+    config = workspace.config()
+    changed = _build(workspace, config, console, workers)
+    names = release_names(workspace)
+    written = None
+    if changed or not names:
+        name = RELEASE if not names else f"{RELEASE}-{len(names) + 1}"
+        with console.status("release"):
+            written = write_release(workspace, name, config, auto=True)
+    else:
+        name = names[-1]
+    release = Release(workspace, name)
+    report = folder / "report.html"
+    with console.status("report") as status:
+        page = render_report(
+            workspace, release, lambda what: status.update(f"report: {what}"), folder.name
+        )
+    Storage(folder).write(report.name, page.encode())
+    return Demo(workspace, release, written, report, time.perf_counter() - started)
+
+
+def _make_world(folder: Path, console: Console, identities: int, photos: int) -> None:
+    storage = Storage(folder)
+    try:
+        found = {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
+    except OSError as error:
+        raise disk_error(error, str(folder)) from None
+    if found and MARKER not in found:
+        raise HqvoxError(
+            f"{folder}: not empty, and not a demo; name a new folder, for example "
+            f"`hqvox demo {folder / 'demo'}`"
+        )
+    plan: dict[str, Any] = {"seed": SEED, "identities": identities, "photos": photos, "made": False}
+    if found:
+        plan |= json.loads(storage.read(MARKER))
+    if plan["made"]:
+        return
+    storage.write(MARKER, _json(plan))
+    bar = Progress(
+        TextColumn("[bold]photographs of invented people"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=plan["identities"] * plan["photos"])
+        try:
+            make_world(
+                folder / "world",
+                plan["seed"],
+                plan["identities"],
+                plan["photos"],
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        except OSError as error:
+            raise disk_error(error, str(error.filename or folder)) from error
+    storage.write(MARKER, _json(plan | {"made": True}))
+
+
+def _json(plan: dict[str, Any]) -> bytes:
+    return json.dumps(plan, indent=1).encode()
+
+
+def _workspace(folder: Path) -> Workspace:
+    root, photos = folder / "workspace", (folder / "world" / "photos").resolve()
+    if Workspace(root).storage.exists("hqvox.yaml"):
+        return Workspace.open(root)
+    text = yaml.safe_dump({"format": 1, "recipe": "bundled", "discover": {"photos": str(photos)}})
+    return Workspace.create(root, text, to_table(read_folders(photos)))
+
+
+def _build(
+    workspace: Workspace, config: BuildConfig, console: Console, workers: int | None
+) -> bool:
+    """Bring the build up to date; return whether there was anything to do."""
+    store = ModelStore()
+    with workspace.lock():
+        tasks = plan_build(workspace, config, store)
+        if not tasks:
+            return False
+        store.ensure(_weights(tasks, config, store))
+        stages = STAGE_NAMES[min(task.first for task in tasks) :]
+        shards = workspace.shards()
+        count = workers if workers is not None else len(os.sched_getaffinity(0))
+        total = sum(len(shards[task.shard]) for task in tasks)
+        with Display(console, stages, total) as display:
+            result = run_build(workspace, config, tasks, workers=count, on_event=display)
+    if result.failed:
+        raise HqvoxError(
+            f"{workspace.url}: {len(result.failed)} shards failed, first "
+            f"{result.failed[0].task.shard}: {result.failed[0].error}; run the demo again"
+        )
+    return True
+
+
+def _weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
+    run = {name for task in tasks for name in task.stages}
+    stages = [stage for stage in make_stages(config, store) if stage.name in run]
+    return list(dict.fromkeys(name for stage in stages for name in stage.networks))
