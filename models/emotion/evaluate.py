@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.emotion import WEIGHTS, NeutralClassifier, load
 from models.emotion.data import LabelledFaces, in_split, load_faces, read_photo
-from models.emotion.metrics import curve, precision_recall, recall_at
+from models.emotion.metrics import curve, interval, precision_recall, recall_at
 from models.errors import ModelError
 from models.protocols import EmotionClassifier
 
@@ -69,6 +69,11 @@ def describe(
                 f"  {decision + group:44s} {members.sum():5d}  {positive[members].sum():7d}"
                 f"  {precision:9.3f}  {recall:6.3f}"
             )
+    low_high = interval(next(iter(decisions.values())), positive, faces.identity)
+    lines.append(
+        "  95 % intervals of the default over identities: precision {:.3f} to {:.3f}, "
+        "recall {:.3f} to {:.3f}".format(*low_high.ravel())
+    )
     for precision in (0.857, 0.90, 0.95):
         recall = recall_at(scores, positive, precision)
         lines.append(f"  recall at precision {precision:.3f}: {recall:.3f}")

@@ -53,3 +53,29 @@ def precision_recall(
     hits = int((accepted & positive).sum())
     precision = hits / int(accepted.sum()) if accepted.any() else float("nan")
     return precision, hits / max(int(positive.sum()), 1)
+
+
+def interval(
+    accepted: NDArray[np.bool_],
+    positive: NDArray[np.bool_],
+    identity: NDArray[np.str_],
+    resamples: int = 1000,
+) -> NDArray[np.float64]:
+    """Return 95 % intervals [[precision low, high], [recall low, high]], shape (2, 2).
+
+    Bootstrap over identities, not faces, because faces of one person are alike. The draws are
+    fixed, so that the same input gives the same interval.
+    """
+    _, person = np.unique(identity, return_inverse=True)
+    people = int(person.max()) + 1
+    hits, taken, wanted = (
+        np.bincount(person, weights=values, minlength=people)
+        for values in (accepted & positive, accepted, positive)
+    )
+    rng = np.random.default_rng(0)
+    weight = rng.multinomial(people, np.full(people, 1 / people), size=resamples)
+    drawn = weight @ hits
+    shares = np.stack(
+        [drawn / np.maximum(weight @ taken, 1), drawn / np.maximum(weight @ wanted, 1)]
+    )
+    return np.quantile(shares, [0.025, 0.975], axis=1).T

@@ -27,7 +27,7 @@ from models.emotion.data import (
     read_photo,
     split_of,
 )
-from models.emotion.metrics import lowest_threshold, precision_recall, recall_at
+from models.emotion.metrics import interval, lowest_threshold, precision_recall, recall_at
 from models.emotion.train import Examples, Recipe, class_index, fit, save
 from models.errors import ModelError
 from models.protocols import Faces
@@ -418,6 +418,17 @@ def test_metrics_on_a_case_worked_by_hand() -> None:
     assert lowest_threshold(scores, positive, 0.75) == pytest.approx(0.55)
     assert precision_recall(scores >= 0.6, positive) == (0.75, 0.75)
     assert np.isnan(precision_recall(scores > 1, positive)[0])
+
+
+def test_interval_holds_the_value_and_counts_people_not_faces() -> None:
+    rng = np.random.default_rng(0)
+    positive = rng.random(400) < 0.5
+    accepted = np.where(rng.random(400) < 0.8, positive, ~positive)
+    many = interval(accepted, positive, np.arange(400).astype(str))
+    for value, (low, high) in zip(precision_recall(accepted, positive), many, strict=True):
+        assert low < value < high < low + 0.15
+    copies = interval(np.tile(accepted, 9), np.tile(positive, 9), np.tile(np.arange(400), 9))
+    np.testing.assert_allclose(copies, many, atol=0.02)
 
 
 def test_augmentation_varies_and_is_reproducible() -> None:
