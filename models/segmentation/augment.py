@@ -51,7 +51,7 @@ def sample(
     picture, person = warp(image), warp(mask)
     if rng.random() < 0.5:
         picture = recolour(rng, picture)
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         picture = composite(rng, picture, person, background(rng, backgrounds, side))
     weight = np.ones_like(person)
     if not known_outside:
@@ -61,7 +61,7 @@ def sample(
 
 def placing(rng: np.random.Generator, canvas: int, side: int, margin: float) -> NDArray[np.float64]:
     """Matrix (2, 3) from canvas to sample: turned, scaled, shifted and flipped a little."""
-    scale = side / canvas * margin * float(np.exp(rng.normal(0, 0.07)))
+    scale = side / canvas * margin * float(np.exp(rng.normal(0, 0.08)))
     angle = float(np.radians(rng.normal(0, 4)))
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -132,7 +132,7 @@ def spoil(rng: np.random.Generator, picture: Floats) -> Floats:
     picture = (picture - 0.5) * float(np.exp(rng.normal(0, 0.25))) + 0.5 + rng.normal(0, 0.10)
     picture = np.clip(picture, 0, 1) ** float(np.exp(rng.normal(0, 0.25)))
     if rng.random() < 0.3:
-        grey = np.asarray(cv2.cvtColor(np.float32(picture), cv2.COLOR_RGB2GRAY), np.float32)
+        grey = np.asarray(cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2GRAY), np.float32)
         picture = np.repeat(grey[..., None], 3, axis=2)
     if rng.random() < 0.3:
         blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, side / 100))

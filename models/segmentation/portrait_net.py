@@ -18,7 +18,7 @@ from torch import nn
 
 from models.errors import ModelError
 
-NETWORK_PX = 192
+NETWORK_PX = 128
 """Side of the square that the network was trained on."""
 STRIDE = 8
 FORMAT = "hqvox pspnet_portrait 1"

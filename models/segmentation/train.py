@@ -24,9 +24,10 @@ from models.errors import ModelError
 from models.segmentation import augment
 from models.segmentation.metrics import mean_iou
 from models.segmentation.portrait_net import PortraitNet, load_network, save_network
-from models.segmentation.trainset import MARGIN, TrainSet, prepare
+from models.segmentation.trainset import BY_HAND, BY_TEACHER, MARGIN, PHANTOM, TrainSet, prepare
 
-HAND_SHARE = 0.5
+SHARES = {BY_HAND: 0.5, BY_TEACHER: 0.35, PHANTOM: 0.15}
+"""How much of a batch each kind of mask gets; a kind that is not there leaves its share."""
 EDGE_WEIGHT = 3.0
 AVERAGE_OVER = 150
 """Steps that the running average of the weights reaches back."""
@@ -52,14 +53,14 @@ def batch(
     data: TrainSet, seed: int, step: int, size: int, side: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draw the batch of one step: RGB (n, 3, side, side), mask and weight (n, side, side)."""
+    members = {kind: np.flatnonzero(data.kinds == kind) for kind in SHARES}
+    present = [kind for kind in SHARES if len(members[kind])]
+    bounds = np.cumsum([SHARES[kind] for kind in present])
     samples = []
     for i in range(size):
         rng = np.random.default_rng([seed, step, i])
-        by_hand = (
-            data.by_hand if rng.random() < HAND_SHARE and data.by_hand.any() else ~data.by_hand
-        )
-        choice = np.flatnonzero(by_hand if by_hand.any() else data.by_hand)
-        k = int(choice[rng.integers(len(choice))])
+        kind = present[int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))]
+        k = int(rng.choice(members[kind]))
         samples.append(
             augment.sample(
                 rng,
@@ -69,7 +70,7 @@ def batch(
                 data.backgrounds,
                 side,
                 MARGIN,
-                bool(data.by_hand[k]),
+                bool(data.kinds[k] != BY_TEACHER),
             )
         )
     stacked: list[NDArray[np.float32]] = [
@@ -97,19 +98,22 @@ def train(
     peak: float = 2e-3,
     seed: int = 1,
     start: Path | None = None,
+    stop: int | None = None,
     report_every: int = 100,
 ) -> float:
     """Train, write the averaged weights to ``out`` and return mean IoU on the validation crops.
 
     ``schedule``: (side in pixels, steps) of each phase, in turn. The file is rewritten at every
-    report, so a run cut short leaves usable weights.
+    report, so a run cut short leaves usable weights. ``stop``: end after so many steps, with the
+    learning rate of the whole schedule.
     """
     torch.manual_seed(seed)
     network = load_network(start) if start else PortraitNet()
     network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-2)
-    sides = [side for side, steps in schedule for _ in range(steps)]
+    whole = sum(steps for _, steps in schedule)
+    sides = [side for side, steps in schedule for _ in range(steps)][:stop]
     started, score, recent = time.monotonic(), 0.0, []
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, data, seed, 0, batch_size, sides[0])
@@ -118,7 +122,7 @@ def train(
             if step + 1 < len(sides):
                 ahead = pool.submit(batch, data, seed, step + 1, batch_size, sides[step + 1])
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, len(sides), peak)
+                group["lr"] = learning_rate(step, whole, peak)
             network.train()
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(image.to(memory_format=torch.channels_last))
@@ -179,9 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.segmentation.train", description=__doc__
     )
     parser.add_argument("--data", type=Path, required=True, help="the development data")
+    parser.add_argument("--phantoms", type=int, default=300, help="rendered people to add")
     parser.add_argument("--out", type=Path, required=True, help="weights to write, .safetensors")
     parser.add_argument("--start", type=Path, help="go on from these weights")
     parser.add_argument("--schedule", type=_phases, default=_phases("128:1500,192:1000"))
+    parser.add_argument("--stop", type=int, help="end after so many steps of the schedule")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
@@ -190,8 +196,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        data = prepare(args.data, args.cache)
-        train(data, args.out, args.schedule, args.batch, args.peak, args.seed, args.start)
+        data = prepare(args.data, args.phantoms, args.cache)
+        train(
+            data,
+            args.out,
+            args.schedule,
+            args.batch,
+            args.peak,
+            args.seed,
+            args.start,
+            args.stop,
+        )
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

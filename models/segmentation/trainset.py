@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.phantom.faces import FaceIdentity, Light, Pose, Scene, render_face
+from hqvox.phantom.scenery import BACKDROPS
 from models.geometry import ALIGNED_LEFT_EYE, IPD_PER_SIDE
 from models.segmentation.crops import (
     Crop,
@@ -26,25 +28,31 @@ CANVAS_PX = 288
 MARGIN = 1.25
 """Crops are cut this much wider than the aligned one, so that a shifted sample is still photo."""
 VAL_PX = 256
+BY_HAND, BY_TEACHER, PHANTOM = 0, 1, 2
+"""Where a crop's mask comes from."""
 
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Training crops (n, CANVAS_PX, CANVAS_PX), RGB where coloured, uint8, with ``by_hand`` (n,)
-    telling hand-made masks from others; person-free ``backgrounds``; validation crops of
-    VAL_PX, cut exactly as the align stage does."""
+    """Training crops (n, CANVAS_PX, CANVAS_PX), RGB where coloured, uint8, with ``kinds`` (n,)
+    telling whence their masks come; person-free ``backgrounds``; validation crops of VAL_PX, cut
+    exactly as the align stage does."""
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     inside: NDArray[np.uint8]
-    by_hand: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
     backgrounds: NDArray[np.uint8]
     val_images: NDArray[np.uint8]
     val_masks: NDArray[np.uint8]
 
 
-def prepare(data: Path, cache: Path | None = None) -> TrainSet:
-    """Cut the crops of the development data, or take them from ``cache`` where it exists."""
+def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
+    """Cut the crops of the development data and of ``phantoms`` phantoms.
+
+    Where the file ``cache`` exists, it is taken instead, whatever it was made from; where it does
+    not, it is written.
+    """
     if cache is not None and cache.exists():
         with np.load(cache) as stored:
             return TrainSet(**{f.name: stored[f.name] for f in fields(TrainSet)})
@@ -59,6 +67,8 @@ def prepare(data: Path, cache: Path | None = None) -> TrainSet:
     hand = len(crops)
     for labelled in read_teacher(data, finder):
         crops += [cut(labelled, e, CANVAS_PX, MARGIN) for e in head_eyes(labelled)[:1]]
+    taught = len(crops) - hand
+    crops += phantom_crops(phantoms)
     val = [cut(p, e, VAL_PX) for p in people if split[p.name] == "val" for e in head_eyes(p)]
     rng = np.random.default_rng(0)
     free = [b for p in people if split[p.name] == "train" for b in person_free(p, rng)]
@@ -66,7 +76,7 @@ def prepare(data: Path, cache: Path | None = None) -> TrainSet:
         np.stack([c.image for c in crops]),
         np.stack([c.mask for c in crops]),
         np.stack([c.inside for c in crops]),
-        np.arange(len(crops)) < hand,
+        np.repeat(np.array([BY_HAND, BY_TEACHER, PHANTOM], np.uint8), [hand, taught, phantoms]),
         np.array(free, np.uint8).reshape(-1, CANVAS_PX, CANVAS_PX, 3),
         np.array([c.image for c in val], np.uint8).reshape(-1, VAL_PX, VAL_PX, 3),
         np.array([c.mask for c in val], np.uint8).reshape(-1, VAL_PX, VAL_PX),
@@ -74,6 +84,30 @@ def prepare(data: Path, cache: Path | None = None) -> TrainSet:
     if cache is not None:
         np.savez(cache, **{f.name: getattr(made, f.name) for f in fields(TrainSet)})
     return made
+
+
+def phantom_crops(count: int, seed: int = 0) -> list[Crop]:
+    """Render ``count`` phantoms, one head each, cut like photographs but with exact masks."""
+    crops = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        size = int(CANVAS_PX * rng.uniform(0.95, 1.4))
+        pose = Pose(
+            yaw_deg=float(rng.normal(0, 8)),
+            pitch_deg=float(rng.normal(0, 5)),
+            roll_deg=float(rng.normal(0, 6)),
+            eyes_xy=(float(rng.uniform(0.44, 0.56)), float(rng.uniform(0.44, 0.52))),
+            ipd_px=IPD_PER_SIDE * CANVAS_PX / MARGIN,
+        )
+        light = Light(azimuth_deg=float(rng.uniform(-70, 70)), warmth=float(rng.normal(0, 0.3)))
+        kind = str(rng.choice(BACKDROPS))
+        scene = Scene(pose=pose, width=size, height=size, light=light, backdrop=kind)
+        shot = render_face(FaceIdentity.sample(rng), scene, rng)
+        eyes = shot.faces[0].pupils_xy
+        mask = np.where(shot.mask, 255, 0).astype(np.uint8)
+        labelled = LabelledPhoto(f"phantom {i}", shot.image, mask, eyes[None], np.empty((0, 128)))
+        crops.append(cut(labelled, eyes, CANVAS_PX, MARGIN))
+    return crops
 
 
 def heads_from_mask(labelled: LabelledPhoto, min_side: int = 80) -> list[NDArray[np.float64]]:

@@ -20,7 +20,7 @@ from models.segmentation import portrait_net as net
 from models.segmentation import pspnet_voc as voc
 from models.segmentation.pspnet_portrait import PortraitMasker
 from models.segmentation.refine import guided_filter
-from models.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, heads_from_mask
+from models.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, heads_from_mask, phantom_crops
 from models.store import ModelStore
 
 torch.set_num_threads(1)
@@ -426,11 +426,20 @@ def synthetic() -> TrainSet:
         np.stack([image for image, _ in made]),
         np.stack([mask for _, mask in made]),
         np.full((8, CANVAS_PX, CANVAS_PX), 255, np.uint8),
-        np.arange(8) < 4,
+        np.repeat(np.array([0, 1, 2], np.uint8), [3, 3, 2]),
         rng.integers(0, 256, (2, CANVAS_PX, CANVAS_PX, 3), dtype=np.uint8),
         np.stack([image for image, _ in val]),
         np.stack([mask for _, mask in val]),
     )
+
+
+def test_phantoms_come_aligned_with_their_masks() -> None:
+    (crop,) = phantom_crops(1)
+    assert crop.image.shape == (CANVAS_PX, CANVAS_PX, 3)
+    eye_row = round((0.5 + (ALIGNED_LEFT_EYE[1] - 0.5) / 1.25) * CANVAS_PX)
+    assert (crop.mask[eye_row, CANVAS_PX * 2 // 5 : CANVAS_PX * 3 // 5] == 255).all()
+    assert 0.2 < (crop.mask > 127).mean() < 0.9
+    assert (phantom_crops(1)[0].image == crop.image).all()
 
 
 def test_samples_repeat_by_seed_and_stay_in_range(synthetic: TrainSet) -> None:
