@@ -89,6 +89,17 @@ def accepted(cosines: NDArray[np.float32], threshold: float) -> float:
     return 1.0 - float(np.searchsorted(cosines, threshold)) / len(cosines)
 
 
+def accepted_per_person(half: Half, threshold: float) -> float:
+    """Fraction of pairs of one person accepted, every person counting alike."""
+    fractions = []
+    for name in np.unique(half.names):
+        own = half.rows[half.names == name]
+        if len(own) > 1:
+            cosine = (own @ own.T)[np.triu_indices(len(own), 1)]
+            fractions.append(float((cosine >= threshold).mean()))
+    return float(np.mean(fractions))
+
+
 def core_figures(half: Half, threshold: float) -> tuple[int, float, float, float]:
     """Trials, and fractions: planted refused, right ones refused, trials without majority."""
     trials = planted_refused = right = right_refused = undecided = 0
@@ -154,6 +165,7 @@ def main() -> None:
     trials, planted, right, undecided = core_figures(half, shipped)
     print(f"held-out half: {len(np.unique(half.names))} people, {len(half.rows)} faces")
     print(f"  pairs of one person accepted      {accepted(same, shipped):8.2%} of {len(same)}")
+    print(f"    every person counting alike     {accepted_per_person(half, shipped):8.2%}")
     print(f"  pairs of two people accepted      {accepted(other, shipped):8.2%} of {len(other)}")
     print(f"  planted strangers refused         {planted:8.2%} of {trials}")
     print(f"  right faces refused               {right:8.2%}")

@@ -15,8 +15,8 @@ from models.errors import ModelError
 from models.protocols import Photo
 
 Precision = Literal["float32", "bfloat16"]
-"""``bfloat16`` also means channels-last memory; meant for CUDA, where it is several times faster.
-Embeddings agree with float32 to a cosine of 0.99 or better."""
+"""``bfloat16`` also means channels-last memory, and is meant for CUDA. Embeddings agree with
+float32's to a cosine of 0.99 or better."""
 
 
 def warp_crop(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) -> Photo:
