@@ -32,6 +32,9 @@ __all__ = ["FaceIdentity", "FaceTruth", "Light", "PhantomPhoto", "Pose", "Scene"
 F32 = NDArray[np.float32]
 _PIVOT = np.array([0.0, 80.0, -15.0])
 _CAMERA_MM = 1300.0
+REST_PITCH_DEG = 6.0
+"""How far the head's own axes are nodded up where ``pitch_deg`` is 0: pitch has no natural zero,
+and this one makes it the way people hold their heads when photographed."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class PhantomPhoto:
 
 
 def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.float64]:
-    """Return the 3 × 3 matrix from head to camera coordinates (x right, y down, z to the camera)."""
+    """Return the 3 × 3 matrix from head to camera axes (x right, y down, z to the camera)."""
     yaw, pitch, roll = np.radians([yaw_deg, pitch_deg, roll_deg])
     cy, sy, cp, sp, cr, sr = (
         np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll),
@@ -184,7 +187,7 @@ def _draw(
 ) -> tuple[F32, F32, NDArray[np.float64], NDArray[np.float64]]:
     """Return linear colour (h, w, 3), coverage (h, w), landmarks (68, 2) and pupils (2, 2)."""
     body = make_body(identity, pose.expression, pose.strength)
-    head = rotation(pose.yaw_deg, pose.pitch_deg, pose.roll_deg)
+    head = rotation(pose.yaw_deg, pose.pitch_deg + REST_PITCH_DEG, pose.roll_deg)
     trunk = rotation(0.35 * pose.yaw_deg, 0.0, 0.2 * pose.roll_deg)
     camera = _aim(identity, pose, scene, head)
     cloth, cloth_texels = dress(identity, body.torso, rng)
@@ -265,7 +268,7 @@ def _add_hair(
     grid, rgba = hair.grid, hair.rgba
     placed = camera.project(_place(grid.points, head, head, 0)).astype(np.float32)
     turn = head.T.astype(np.float32)
-    for backs in (True, False) if hair.hangs else (False,):
+    for backs in (True, False):
         layer = rasterise([placed], depth.shape, [hair.body if backs else hair.near], backs)
         seen = (layer.part == 0) & (layer.depth > depth - 1.5)
         column, row = layer.column[seen], layer.row[seen]
@@ -281,7 +284,7 @@ def _add_hair(
         alpha = np.ones_like(paint[:, 3:4]) if backs else paint[:, 3:4]
         before = cover[seen][:, None]
         # against the backdrop only the outermost strands are thin
-        alpha = np.maximum(alpha, np.clip(alpha * 2.5 - 0.25, 0, 1) * (before < 0.5))
+        alpha = np.maximum(alpha, np.clip(alpha * 3.5 - 0.3, 0, 1) * (before < 0.5))
         total = alpha + before * (1 - alpha)
         mixed = (lit * alpha + colour[seen] * before * (1 - alpha)) / np.maximum(total, 1e-4)
         colour[seen] = mixed
@@ -312,7 +315,7 @@ def _project_landmarks(
     level = marks @ upright.T
     bins = 2.0 * camera.px_per_mm
     row = np.floor((flat[:, 1] - flat[:, 1].min()) / bins).astype(np.int64)
-    for side, contour in ((-1, range(0, 8)), (1, range(9, 17))):
+    for side, contour in ((-1, range(8)), (1, range(9, 17))):
         reach = np.full(row.max() + 2, -np.inf)
         np.maximum.at(reach, row, side * flat[:, 0])
         heights = flat[:, 1].min() + (np.arange(len(reach)) + 0.5) * bins

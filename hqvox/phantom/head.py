@@ -24,7 +24,7 @@ ROWS = (58, 92, 22)
 """Rows of the face's grid: crown to eye level, eye level to jaw line, jaw line to throat."""
 EYE_PLANE_Z = 78.0
 """Depth of the eyes in head coordinates, mm."""
-_EAR_Z = 31.0
+_EAR_Z = 24.0
 
 F32 = NDArray[np.float32]
 
@@ -116,7 +116,7 @@ def cranium(
 def _jaw_curve(points: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the jaw line at each column angle, (columns, 3): chin at 0, ear at ±90°."""
     x, y = points[8:17, 0], points[8:17, 1]
-    z = EYE_PLANE_Z + np.array([-5, -9, -20, -31, -38, -42, -44, -45.5, -47])
+    z = EYE_PLANE_Z + np.array([-2, -6, -19, -33, -44, -50, -52, -53, -55])
     s = np.linspace(0, 90, 9)
     at = np.abs(np.degrees(u))
     near = np.minimum(at, 90)
@@ -149,8 +149,8 @@ def _relief(
     chin_y = float(p[8, 1])
     mouth_w = float(p[54, 0])
     relief = np.zeros_like(x)
-    relief += (1.2 + identity.brow_ridge_mm) * bump(24, -19, 20, 6.5)
-    relief += 2.5 * bump(0, -17, 10, 8)
+    relief += (3.6 + identity.brow_ridge_mm) * bump(24, -20, 21, 7.5)
+    relief += 6.5 * bump(0, -19, 13, 10)
     relief -= (4.0 + identity.eye_depth_mm) * bump(half + 1, -2, 15, 9)
     relief -= 5.0 * bump(half - 14, 1, 5, 6)
     relief += 3.6 * bump(half + 0.5, -0.3, 9.5, 6.5, 2.5)
@@ -158,13 +158,13 @@ def _relief(
     relief += identity.fullness_mm * 0.8 * bump(44, 60, 16, 20)
     # the muzzle, on which the lips sit
     relief += 13.5 * bump(0, 62 * identity.face_height, 24, 17, 2.4)
-    relief += 4.5 * bump(0, up_y + 0.5, 0.66 * mouth_w, 4.2)
-    relief += 5.0 * bump(0, low_y - 0.5, 0.58 * mouth_w, 4.6)
+    relief += 6.0 * bump(0, up_y + 0.5, 0.66 * mouth_w, 4.2)
+    relief += 8.5 * bump(0, low_y - 0.5, 0.58 * mouth_w, 4.6)
     relief -= 3.0 * bump(0, mouth_y, 0.8 * mouth_w, 1.6) * (ax < 1.3 * mouth_w)
     relief -= 1.6 * bump(mouth_w + 2, mouth_y, 4, 4)
     relief -= 1.0 * bump(0, 57 * identity.face_height, 2.4, 5)
     relief -= 2.6 * bump(0, low_y + 12, 15, 4.5)
-    relief += (8 + 0.4 * identity.chin_mm) * bump(0, chin_y - 11, 17 * identity.chin_width, 10)
+    relief += (10 + 0.4 * identity.chin_mm) * bump(0, chin_y - 11, 17 * identity.chin_width, 10)
     # the crease from nose to mouth corner
     relief -= (0.8 + 1.2 * smile + 0.8 * identity.wrinkles) * np.exp(
         -0.5 * ((ax - (17 + 0.55 * (y - 46))) / 2.4) ** 2 - 0.5 * ((y - 56) / 11) ** 2
@@ -180,8 +180,8 @@ def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDA
     ys = [root - 16, root, root + 0.33 * span, root + 0.67 * span, tip, tip + 0.5 * (base - tip),
           base - 2.0, base + 5]  # fmt: skip
     k = identity.nose_projection
-    hs = [0, 6, 15 + identity.nose_hump_mm, 24 * k + 0.5 * identity.nose_hump_mm, 33 * k,
-          28 * k, 10, 0]  # fmt: skip
+    hs = [0, 10, 20 + identity.nose_hump_mm, 29 * k + 0.5 * identity.nose_hump_mm, 36 * k,
+          32 * k, 17, 0]  # fmt: skip
     height = PchipInterpolator(ys, hs)(np.clip(y, ys[0], ys[-1]))
     widths = np.array([9, 8.2 * identity.nose_bridge, 7.8 * identity.nose_bridge,
                        8.2 * (0.5 + 0.5 * identity.nose_bridge), 10.0 * identity.nose_width,
@@ -198,7 +198,7 @@ def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDA
 def ear_grid(identity: FaceIdentity, side: int, n: int = 28) -> Grid:
     """Return one ear (side −1 left, 1 right in the picture) as a dented disc."""
     r = np.linspace(0, 1, n)[:, None]
-    theta = np.linspace(0, 2 * np.pi, 2 * n)[None, :]
+    theta = np.linspace(0, 2 * np.pi + 0.25, 2 * n)[None, :]
     shape = 1 - 0.16 * np.sin(theta) * (np.sin(theta) > 0)
     across = r * np.cos(theta) * 14 * shape
     down = r * np.sin(theta) * 29 + 0 * across
