@@ -80,7 +80,9 @@ def run_pool(
     ``serve``: what a worker process runs, :func:`serve_shards` by default.
     """
     life = serve or serve_shards
-    context = multiprocessing.get_context("spawn")
+    # Forked from a server that has imported everything: a worker starts at once, and shares it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hqvox.runner.worker"])
     queue = deque(tasks)
     deaths: dict[str, int] = {}
     pool = [_Worker(context, life, root, config) for _ in range(min(workers, len(tasks)))]
