@@ -123,8 +123,11 @@ class EmotionConfig(StageSection):
     max_smile_opening: float = Field(
         0.05, ge=0, le=1, description="slight smile: inner lip gap over mouth width (house)"
     )
+    max_smile_width: float = Field(
+        0.92, ge=0, le=2, description="slight smile: mouth width over eye distance (house)"
+    )
     max_smile_happiness: float = Field(
-        0.6, ge=0, le=1, description="slight smile: happiness at most this (house)"
+        0.95, ge=0, le=1, description="slight smile: happiness at most this (house)"
     )
 
 

@@ -90,6 +90,7 @@ COLUMNS: dict[str, Column] = {
         pa.map_(pa.string(), pa.float32()), "probability of each expression, 0 to 1, sum 1"
     ),
     "mouth_opening": Column(pa.float32(), "inner lip gap over mouth width, from landmarks"),
+    "mouth_width": Column(pa.float32(), "mouth width over eye distance, from landmarks"),
     # identity
     "embedding": Column(pa.list_(pa.float32()), "face embedding, L2-normalised"),
     "core_similarity": Column(

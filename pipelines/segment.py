@@ -174,11 +174,11 @@ def composite_on_white(aligned: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> 
     Foreground Colour Estimation, 2021), coarse then fine.
     """
     picture = aligned.astype(np.float32)
-    weight = (alpha.astype(np.float32) / 255)[..., None]
+    weight: Map = np.asarray(alpha, dtype=np.float32)[..., None] / np.float32(255)
     side = max(alpha.shape)
     # First from pixels that are nearly all person, or nearly all background, ...
-    foreground = _spread(picture, weight**8, max(3.0, side / 50))
-    background = _spread(picture, (1 - weight) ** 8, max(3.0, side / 50))
+    foreground = _spread(picture, np.power(weight, 8), max(3.0, side / 50))
+    background = _spread(picture, np.power(1 - weight, 8), max(3.0, side / 50))
     for radius in (max(2.0, side / 100), max(1.0, side / 400)):
         # ... then both are corrected so that together they give what the pixel shows.
         rest = picture - weight * foreground - (1 - weight) * background

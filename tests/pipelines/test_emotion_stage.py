@@ -5,11 +5,13 @@ import pytest
 from stage_fakes import STORE, FakeClassifier, MemoryPixels, face_points, face_row, plain_photo
 
 from hqvox.config import EmotionConfig
-from pipelines.emotion import EmotionStage, mouth_opening
+from pipelines.emotion import EmotionStage, mouth_opening, mouth_width
 
 
-def with_opening(opening: float) -> np.ndarray:
+def with_mouth(opening: float, wide: float) -> np.ndarray:
     points = face_points()
+    points[48, 0], points[54, 0] = 200 - 40 * wide, 200 + 40 * wide  # the eyes are 80 px apart
+    points[[48, 54], 1] = 270
     width = np.linalg.norm(points[54] - points[48])
     points[[61, 62, 63], 1] = 260.0
     points[[67, 66, 65], 1] = 260.0 + opening * width
@@ -17,27 +19,35 @@ def with_opening(opening: float) -> np.ndarray:
     return points
 
 
-def run(probabilities: tuple[float, float, float], opening: float = 0.0, **config: float):
+def run(
+    probabilities: tuple[float, float, float],
+    opening: float = 0.0,
+    wide: float = 0.85,
+    **config: float,
+):
     stage = EmotionStage(EmotionConfig(**config), STORE)
     stage.classifier = FakeClassifier(probabilities)
-    return stage.process([face_row(with_opening(opening))], MemoryPixels(plain_photo()))[0]
+    return stage.process([face_row(with_mouth(opening, wide))], MemoryPixels(plain_photo()))[0]
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "opening", "reason"),
+    ("probabilities", "opening", "wide", "reason"),
     [
-        ((0.60, 0.10, 0.30), 0.0, None),  # the network's own threshold
-        ((0.59, 0.10, 0.31), 0.0, "not_neutral"),
-        ((0.45, 0.50, 0.05), 0.0, None),  # a slight smile
-        ((0.45, 0.50, 0.05), 0.2, "not_neutral"),  # with teeth
-        ((0.25, 0.70, 0.05), 0.0, "not_neutral"),  # a smile that dominates
-        ((0.40, 0.40, 0.20), 0.0, "not_neutral"),  # and something else besides
+        ((0.60, 0.10, 0.30), 0.0, 0.85, None),  # the network's own threshold
+        ((0.60, 0.40, 0.00), 0.3, 1.1, None),  # neutral to the network: the mouth may be as it is
+        ((0.59, 0.10, 0.31), 0.0, 0.85, "not_neutral"),
+        ((0.15, 0.80, 0.05), 0.0, 0.85, None),  # a slight smile
+        ((0.15, 0.80, 0.05), 0.2, 0.85, "not_neutral"),  # with teeth
+        ((0.15, 0.80, 0.05), 0.0, 1.0, "not_neutral"),  # drawn wide
+        ((0.01, 0.98, 0.01), 0.0, 0.85, "not_neutral"),  # nothing but happiness
+        ((0.40, 0.40, 0.20), 0.0, 0.85, "not_neutral"),  # and something else besides
     ],
 )
-def test_neutral_and_slight_smiles_pass(probabilities, opening, reason):
-    row = run(probabilities, opening)
+def test_neutral_and_slight_smiles_pass(probabilities, opening, wide, reason):
+    row = run(probabilities, opening, wide)
     assert row["reason"] == reason
     assert row["mouth_opening"] == pytest.approx(opening, abs=1e-9)
+    assert row["mouth_width"] == pytest.approx(wide, rel=1e-3)
 
 
 def test_the_configured_threshold_goes_before_the_networks():
@@ -71,3 +81,4 @@ def test_networks_follow_the_configuration():
 
 def test_a_mouth_without_width_is_closed():
     assert mouth_opening(np.zeros((68, 2))) == 0
+    assert mouth_width(np.zeros((68, 2))) == 0
