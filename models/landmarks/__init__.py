@@ -42,8 +42,12 @@ def load(
         from models.landmarks.dlib68 import Dlib68
 
         return Dlib68(store)
+    from torch.nn import Identity
+
+    from models.embedding.inference import on_device
     from models.landmarks.detectors import load_detector
     from models.landmarks.fan import Fan
 
+    on_device(Identity(), device)  # The package's detectors would fail on it with a traceback.
     detector = load_detector(name.partition("_")[2] or "s3fd", store, device)
     return Fan(name, store.path("fan_2d_4"), detector, device, precision)

@@ -41,24 +41,25 @@ class Fan:
         detector: Detector,
         device: str = "cpu",
         precision: Precision = "float32",
-        batch_size: int = 32,
+        batch_size: int | None = None,
     ) -> None:
         """Load the network from ``weights`` (a torch file of its tensors by name).
 
-        ``batch_size``: faces per pass, each seen twice (as it is and mirrored). Raises ModelError
-        where the file is not a 2DFAN-4 or the device or precision cannot be had.
+        ``batch_size``: faces per pass, each seen twice (as it is and mirrored); by default 32 on a
+        GPU and 2 on the CPU, whose caches overflow beyond that. Raises ModelError where the file
+        is not a 2DFAN-4 or the device or precision cannot be had.
         """
         if precision not in ("float32", "bfloat16"):
             raise ModelError(f"precision '{precision}' is unknown; take float32 or bfloat16")
         network = FAN(4)
         fill(network, read_checkpoint(weights), weights, "a 2DFAN-4")
         self.name = name
-        self._device = torch.device(device)
         self._bfloat16 = precision == "bfloat16"
         layout = torch.channels_last if self._bfloat16 else torch.contiguous_format
         self._network = on_device(network, device).to(memory_format=layout)
+        self._device = torch.device(device)
         self._detector = detector
-        self._batch_size = batch_size
+        self._batch_size = batch_size or (2 if self._device.type == "cpu" else 32)
 
     def __call__(self, photos: Sequence[Photo]) -> list[Faces]:
         """Return the faces of each photo, in the photos' own pixel coordinates."""

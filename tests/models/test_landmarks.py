@@ -135,6 +135,8 @@ def test_load_names_what_there_is_and_what_is_missing(tmp_path: Path) -> None:
         load("dlib", ModelStore(tmp_path))
     with pytest.raises(ModelError, match="hqvox models pull"):
         load("fan", ModelStore(tmp_path, "", offline=True))
+    with pytest.raises(ModelError, match="precision"):
+        load("dlib68", ModelStore(tmp_path), precision="bfloat16")
     assert {name for names in WEIGHTS.values() for name in names} <= set(registry())
 
 
@@ -338,6 +340,24 @@ def test_detectors_run_on_weights_of_their_shapes(tmp_path: Path, name: str) -> 
     photos = [np.full((64, 80, 3), 90, np.uint8), np.full((70, 64, 3), 10, np.uint8)]
     found = load_detector(name, store, "cpu")(photos)
     assert [boxes.shape[1] for boxes in found] == [5, 5]
+
+
+@pytest.mark.real_data
+def test_fan_with_blazeface_runs_by_name(
+    fan_weights: Path, real_data_dir: Path, tmp_path: Path
+) -> None:
+    entries = dict(registry())
+    entries["fan_2d_4"] = Weights("fan_2d_4", "t", "", "fan.pth", "l", (), url="http://x/")
+    for path in (real_data_dir / "weights").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "fan.pth").symlink_to(fan_weights)
+    store = ModelStore(tmp_path / "cache", str(tmp_path), offline=True, entries=entries)
+    with pytest.raises(ModelError, match="device"):
+        load("fan_blazeface", store, "no such device")
+    (name, photo), *_ = photographs(real_data_dir, 400)
+    (faces,) = load("fan_blazeface", store)([photo])
+    assert len(faces) == 1, name
+    assert faces.landmarks_xy.shape == (1, 68, 2)
 
 
 @pytest.mark.real_data
