@@ -42,7 +42,7 @@ def build(
 
 
 def release(workspace: Workspace) -> None:
-    write_release(workspace, "first", auto=True)
+    write_release(workspace, "first", workspace.config(), auto=True)
 
 
 def files(root: Path) -> dict[str, str]:
