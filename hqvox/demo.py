@@ -26,6 +26,7 @@ from hqvox.phantom.world import make_world
 from hqvox.release.read import Release, release_names
 from hqvox.release.write import Written, write_release
 from hqvox.report.html import render_report
+from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
@@ -47,6 +48,7 @@ class Demo:
     release: Release
     written: Written | None
     """None where the release was there from an earlier run."""
+    truth: list[TruthRow]
     report: Path
     seconds: float
 
@@ -75,12 +77,17 @@ def run_demo(
         name = names[-1]
     release = Release(workspace, name)
     report = folder / "report.html"
+    truth = compare_with_truth(workspace, folder / "world" / "truth.csv")
     with console.status("report") as status:
         page = render_report(
-            workspace, release, lambda what: status.update(f"report: {what}"), folder.name
+            workspace,
+            release,
+            lambda what: status.update(f"report: {what}"),
+            title=folder.resolve().name,
+            truth=truth,
         )
     Storage(folder).write(report.name, page.encode())
-    return Demo(workspace, release, written, report, time.perf_counter() - started)
+    return Demo(workspace, release, written, truth, report, time.perf_counter() - started)
 
 
 def _make_world(folder: Path, console: Console, identities: int, photos: int) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from hqvox.cli.common import console
 from hqvox.cli.release import print_release, print_stats
 from hqvox.cli.status import print_funnel
 from hqvox.demo import run_demo
 from hqvox.release.stats import release_stats
+from hqvox.report.truth import GOOD, TruthRow
 
 
 def demo(
@@ -40,6 +42,7 @@ def demo(
     print_funnel(made.workspace)
     if made.written is not None:
         print_release(made.written)
+    print_truth(made.truth)
     print_stats(made.release.name, release_stats(made.release))
     console.print(
         f"{made.seconds:.0f} s\nreport: {made.report.resolve()}",
@@ -47,3 +50,14 @@ def demo(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_truth(rows: list[TruthRow]) -> None:
+    """What was rendered, and what the build said of it."""
+    table = Table(title="against the truth", title_justify="left")
+    for heading in ("made", "faces", "kept", "refused for it", "for something else"):
+        table.add_column(heading, justify="left" if heading == "made" else "right")
+    for row in rows:
+        named = "" if row.defect == GOOD else str(row.named)
+        table.add_row(row.defect, str(row.count), str(row.kept), named, str(row.otherwise.total()))
+    console.print(table)

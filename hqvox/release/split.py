@@ -18,6 +18,16 @@ def official_part(row: int) -> str:
     return {8: "test", 9: "val"}.get(row % 10, "train")
 
 
+def check_split(how: str) -> int | None:
+    """The seed of ``seed:N``, None for ``official``. Raises HqvoxError for anything else."""
+    if how == "official":
+        return None
+    match = re.fullmatch(r"seed:(\d{1,18})", how)
+    if not match:
+        raise HqvoxError(f"--split {how}: write official, or seed: and a number, such as seed:7")
+    return int(match.group(1))
+
+
 def split_identities(identities: Sequence[Row], how: str = "official") -> dict[str, str]:
     """Part of each released identity, by identity id.
 
@@ -25,12 +35,9 @@ def split_identities(identities: Sequence[Row], how: str = "official") -> dict[s
     each subset for test and a tenth for validation (at least one each where there are three or
     more identities), the same for the same N and identities. Raises HqvoxError for anything else.
     """
-    if how == "official":
+    seed = check_split(how)
+    if seed is None:
         return {row["identity_id"]: official_part(row["row"]) for row in identities}
-    match = re.fullmatch(r"seed:(\d{1,18})", how)
-    if not match:
-        raise HqvoxError(f"--split {how}: write official, or seed: and a number, such as seed:7")
-    seed = int(match.group(1))
     subsets: dict[str, list[str]] = {}
     for row in identities:
         subsets.setdefault(row["subset"], []).append(row["identity_id"])

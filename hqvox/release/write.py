@@ -31,7 +31,7 @@ from hqvox.pictures import SheetRow, Tile, contact_sheet, encode_jpeg, fitted
 from hqvox.release.manifest import IDENTITIES, MANIFEST, MEASURED, image_file
 from hqvox.release.names import check_name, folder_names
 from hqvox.release.select import Selection, select_auto
-from hqvox.release.split import PARTS, split_file, split_identities
+from hqvox.release.split import PARTS, check_split, split_file, split_identities
 from hqvox.runner.build import plan_build
 from hqvox.storage import TEMPORARY, Storage, disk_error
 from hqvox.tables import Row
@@ -89,6 +89,7 @@ def write_release(
     or ``seed:N``.
     """
     check_name(name)
+    check_split(split)
     folder = f"{FOLDER}/{name}"
     storage = workspace.storage
     if storage.exists(f"{folder}/{INFO}") or (storage.local and storage.exists(folder)):

@@ -98,8 +98,8 @@ def histogram(values: Values, limit: Limit | None) -> str | None:
         for part in (values.kept, values.refused)
     ]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.4, 1.75), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(4.4, 1.75))
+        axes = figure.add_axes((0.075, 0.24, 0.91, 0.72))
         width = (edges[1] - edges[0]) * 0.9
         axes.bar(centres, counts[0], width, color=KEPT_COLOUR)
         axes.bar(centres, counts[1], width, bottom=counts[0], color=REFUSED_COLOUR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -36,6 +36,7 @@ from hqvox.report.charts import CHARTED, histogram, read_values
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
 from hqvox.report.timing import Timing, read_timing
+from hqvox.report.truth import TruthRow
 from hqvox.runner.build import plan_build
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
@@ -121,10 +122,12 @@ def render_report(
     release: Release | None,
     on_step: Step = lambda what: None,
     title: str = "",
+    truth: Sequence[TruthRow] = (),
 ) -> str:
     """The whole report as HTML.
 
-    ``on_step`` is told what is being made; ``title``: by default the workspace's last part.
+    ``on_step`` is told what is being made; ``title``: by default the workspace's last part;
+    ``truth``: of phantoms, what they were against what the build said.
     """
     config = workspace.config()
     store = ModelStore()
@@ -172,6 +175,7 @@ def render_report(
         views=[view for view in views.values() if view.step.entered],
         identities=len(names),
         release=_release_view(workspace, release),
+        truth=truth,
         timing=_timing_view(read_timing(workspace)),
     )
 

@@ -1,0 +1,105 @@
+"""A build of phantoms against the truth: what was rendered, and what the build said of it."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from hqvox.lookup import joined_rows, table_keys
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+from models.geometry import eye_centres
+
+GOOD = "good"
+SAME = {"turned_away": {"tilted"}, "not_an_image": {"undecodable", "empty_file"}}
+"""Reasons that name the same defect as the truth does, at another stage or in another direction."""
+
+
+@dataclass
+class TruthRow:
+    """What became of all faces (or files without one) that were rendered one way."""
+
+    defect: str
+    """The reason that a build should give, or ``good``."""
+    count: int = 0
+    kept: int = 0
+    named: int = 0
+    """Refused for what is wrong with them."""
+    otherwise: Counter[str] = field(default_factory=Counter)
+    """Refused for another reason."""
+
+
+def compare_with_truth(workspace: Workspace, truth: Path) -> list[TruthRow]:
+    """One row per defect, good faces first, from the ``truth.csv`` of a phantom world.
+
+    A face of the truth is the face found nearest to its pupils, up to one eye distance away.
+    """
+    found = _rows_by_file(workspace)
+    table: dict[str, TruthRow] = {}
+    with truth.open(encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    outcomes = [_outcome(record, found) for record in records]
+    _settle_duplicates(records, outcomes)
+    for record, outcome in zip(records, outcomes, strict=True):
+        defect = record["reason"] or GOOD
+        row = table.setdefault(defect, TruthRow(defect))
+        row.count += 1
+        if outcome is None:
+            row.kept += 1
+        elif outcome == defect or outcome in SAME.get(defect, ()):
+            row.named += 1
+        else:
+            row.otherwise[outcome] += 1
+    return sorted(table.values(), key=lambda row: (row.defect != GOOD, row.defect))
+
+
+def _rows_by_file(workspace: Workspace) -> dict[str, list[Row]]:
+    """Each photo's rows, by its path below the world's folder."""
+    columns = {"discover": ("url",), "landmarks": ("landmarks_xy",)}
+    found: dict[str, list[Row]] = {}
+    for shard in workspace.shards():
+        keys = []
+        for stage in ("discover", "landmarks"):
+            table = workspace.read_stage(stage, shard, [])
+            keys += table_keys(table) if table is not None else []
+        faced = {key[:2] for key in keys if key[2] is not None}
+        keys = [key for key in keys if key[2] is not None or key[:2] not in faced]
+        for row in joined_rows(workspace, shard, keys, columns):
+            found.setdefault(f"photos/{unquote(row['url'])}", []).append(row)
+    return found
+
+
+def _outcome(record: dict[str, str], found: dict[str, list[Row]]) -> str | None:
+    rows = found.get(record["file"], [])
+    if not record["left_pupil_x"]:
+        return rows[0]["reason"] if rows else "not_found"
+    pupils = np.array(
+        [
+            [float(record["left_pupil_x"]), float(record["left_pupil_y"])],
+            [float(record["right_pupil_x"]), float(record["right_pupil_y"])],
+        ]
+    )
+    nearest, reach = None, float(record["ipd_px"])
+    for row in rows:
+        if row["landmarks_xy"] is None:
+            return str(row["reason"])  # no face found in the whole photo
+        eyes = eye_centres(np.array(row["landmarks_xy"]).reshape(68, 2))
+        distance = float(np.linalg.norm(eyes.mean(axis=0) - pupils.mean(axis=0)))
+        if distance < reach:
+            nearest, reach = row, distance
+    return "no_face" if nearest is None else nearest["reason"]
+
+
+def _settle_duplicates(records: list[dict[str, str]], outcomes: list[str | None]) -> None:
+    """Of two copies either may stay: where it was the other one, exchange what became of them."""
+    place = {record["file"]: number for number, record in reversed(list(enumerate(records)))}
+    for number, record in enumerate(records):
+        if record["reason"] == "duplicate" and outcomes[number] != "duplicate":
+            twin = place[record["duplicate_of"]]
+            if outcomes[twin] == "duplicate":
+                outcomes[number], outcomes[twin] = outcomes[twin], outcomes[number]
