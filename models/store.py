@@ -151,6 +151,8 @@ class ModelStore:
         if entry.bundled or entry.url is None:
             origin = "this package" if entry.bundled else str(entry.package)
             raise ModelError(f"weights '{entry.name}' ({entry.file}) are missing from {origin}")
+        if self.mirror and not _is_url(self.mirror) and not _mirror_folder(self.mirror).is_dir():
+            raise ModelError(f"HQVOX_MIRROR is {self.mirror}, which is neither a folder nor a URL")
         if self.offline:
             raise ModelError(
                 f"weights '{entry.name}' ({entry.file}) are not on this machine and HQVOX_OFFLINE "

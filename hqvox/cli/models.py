@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -30,7 +30,8 @@ def list_() -> None:
     store = ModelStore()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("name", "task", "licence", "MB", "here", "recipes"):
-        table.add_column(title, justify="right" if title == "MB" else "left")
+        justify: Literal["left", "right"] = "right" if title == "MB" else "left"
+        table.add_column(title, justify=justify, no_wrap=title in ("name", "here"))
     for name, entry in store.entries.items():
         found = store.find(name)
         size = "" if entry.size_mb is None else f"{entry.size_mb:.1f}"

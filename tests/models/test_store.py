@@ -217,6 +217,12 @@ def test_the_mirror_comes_before_the_web(tmp_path: Path, server: Server, kind: s
     assert [name for name, _ in server.requests] == ([] if kind == "folder" else ["net.pth"])
 
 
+def test_a_mirror_that_is_not_there_is_named(tmp_path: Path) -> None:
+    store = store_of(tmp_path, weights(url="http://x/"), mirror=str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="neither a folder nor a URL"):
+        store.path("net")
+
+
 def test_the_cache_comes_before_the_mirror(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "net.pth").write_bytes(CONTENT)
@@ -342,3 +348,37 @@ def test_a_malformed_registry_is_named(fields: str, fault: str) -> None:
     body += "" if "about" in fields else "  about: a\n"
     with pytest.raises(ModelError, match=fault):
         parse(body)
+
+
+def test_the_commands_list_pull_verify_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from hqvox.cli.models import app
+
+    monkeypatch.setenv("HQVOX_CACHE", str(tmp_path))
+    monkeypatch.setenv("HQVOX_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("HQVOX_MIRROR", raising=False)
+
+    def run(*arguments: str) -> tuple[str, BaseException | None]:
+        result = CliRunner().invoke(app, list(arguments))
+        return result.output, result.exception
+
+    listed, fault = run("list")
+    assert fault is None
+    assert all(name in listed for name in registry())
+    assert run("where", "dlib_68")[0].strip().endswith("shape_predictor_68_face_landmarks.dat")
+    assert run("verify", "dlib_resnet", "s3fd")[0].splitlines() == [
+        "dlib_resnet: right (package)",
+        "s3fd: not here",
+    ]
+    assert isinstance(run("where", "s3fd")[1], ModelError)
+    output, fault = run("pull", "--recipe", "paper")
+    assert isinstance(fault, ModelError)
+    assert "pspnet_voc" in str(fault)
+    assert "hqvox models pull fan_2d_4" in output
+    (tmp_path / "s3fd-619a316812.pth").write_bytes(b"something else")
+    assert "s3fd" in str(run("verify")[1])
+    assert isinstance(run("pull")[1], SystemExit)
