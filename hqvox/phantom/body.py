@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.phantom.canvas import TEXELS, Canvas, noise
 from hqvox.phantom.features import sheet
 from hqvox.phantom.hair import Hair, make_hair
 from hqvox.phantom.head import (
@@ -25,9 +27,9 @@ from hqvox.phantom.head import (
     torso_grid,
 )
 from hqvox.phantom.identity import FaceIdentity
-from hqvox.phantom.texture import TEXELS, Canvas, noise, paint_face
+from hqvox.phantom.texture import paint_face
 
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 JAW_ROW = ROWS[0] + ROWS[1]
 """Row of the face's grid that follows the jaw line."""
 
@@ -79,7 +81,7 @@ def make_body(identity: FaceIdentity, expression: str, strength: float) -> Body:
     pupils = _lift(sheet_pupils, grid, skull)
     neck_source = neck_grid(identity)
     rows = np.linspace(40, 168, neck_source.points.shape[0])
-    shade = np.interp(rows, [70, 100, 125, 150, 168], [0.28, 0.38, 0.62, 0.72, 0.74])
+    shade = np.interp(rows, [70, 100, 125, 150, 168], [0.10, 0.20, 0.52, 0.70, 0.74])
     neck = _skin_part(identity, neck_source, shade[:, None])
     return Body(face, ears, neck, torso_grid(identity), hair, landmarks, pupils)
 
@@ -100,7 +102,8 @@ def _face_part(
 ) -> Part:
     h, w = grid.points.shape[:2]
     size = (w * TEXELS, h * TEXELS)
-    x, y, z = cv2.split(cv2.resize(skull, size, interpolation=cv2.INTER_LINEAR))
+    fine: F32 = cv2.resize(skull, size, interpolation=cv2.INTER_LINEAR)
+    x, y, z = fine[..., 0].copy(), fine[..., 1].copy(), fine[..., 2]
     rgb = np.empty((size[1], size[0], 3), np.float32)
     rgb[:] = identity.skin_rgb
     canvas = Canvas(x, y, z > 28, rgb)
@@ -170,9 +173,8 @@ def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float
     hidden = 1e4 * (front[..., 2] < 20)
     for i, target in enumerate(flat):
         distance = (x - target[0]) ** 2 + (y - target[1]) ** 2 + hidden
-        r, c = np.unravel_index(int(distance.argmin()), distance.shape)
-        r = int(np.clip(r, 1, front.shape[0] - 2))
-        c = int(np.clip(c, 1, front.shape[1] - 2))
+        r, c = divmod(int(distance.argmin()), distance.shape[1])
+        r, c = min(max(r, 1), front.shape[0] - 2), min(max(c, 1), front.shape[1] - 2)
         across = (front[r, c + 1, :2] - front[r, c - 1, :2]) / 2
         down = (front[r + 1, c, :2] - front[r - 1, c, :2]) / 2
         step = np.linalg.solve(np.stack([across, down], axis=1), target - front[r, c, :2])

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.phantom.canvas import noise, soft
 from hqvox.phantom.head import Grid
 from hqvox.phantom.identity import FaceIdentity
-from hqvox.phantom.texture import noise, soft
 
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 GARMENTS = ("tee", "vneck", "shirt", "suit")
 _TEXELS = 4
 
 
-def dress(
-    identity: FaceIdentity, torso: Grid, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], int]:
+def dress(identity: FaceIdentity, torso: Grid, rng: np.random.Generator) -> tuple[F32, int]:
     """Return the torso's texture and its texels per grid cell.
 
     The texture is float32 (h, w, 4): reflectance in gamma-2 space, 0 to 1, and shine.
     """
     rows, columns = torso.points.shape[:2]
     size = (columns * _TEXELS, rows * _TEXELS)
-    x, y, z = cv2.split(cv2.resize(torso.points, size, interpolation=cv2.INTER_LINEAR))
+    sheet: F32 = cv2.resize(torso.points, size, interpolation=cv2.INTER_LINEAR)
+    x, y, z = sheet[..., 0], sheet[..., 1], sheet[..., 2]
     shape = (size[1], size[0])
     garment = str(rng.choice(GARMENTS))
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.05, 0.65), rng.uniform(0.12, 0.85)]]])
@@ -43,7 +45,7 @@ def dress(
         rgb *= (1 - 0.22 * check)[..., None]
     skin = np.asarray(identity.skin_rgb, np.float32) * 0.97
 
-    def paint(mask: NDArray[np.floating], colour: NDArray[np.float32] | float) -> None:
+    def paint(mask: F32, colour: F32 | float) -> None:
         nonlocal rgb
         rgb = rgb + np.clip(mask, 0, 1)[..., None].astype(np.float32) * (colour - rgb)
 

@@ -7,16 +7,17 @@ is 0, and the head below shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.phantom.canvas import TEXELS, noise
 from hqvox.phantom.head import Grid, cranium
 from hqvox.phantom.identity import FaceIdentity
-from hqvox.phantom.texture import TEXELS, noise
 
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 _COLUMNS, _UPPER, _LOWER = 144, 52, 56
 _LONG = ("bob", "long")
 
@@ -143,9 +144,11 @@ def _paint(
     rng: np.random.Generator,
 ) -> F32:
     size = (inside.shape[1] * TEXELS, inside.shape[0] * TEXELS)
-    depth = cv2.resize(np.clip(inside, -80, 400).astype(np.float32), size)
+    depth: F32 = cv2.resize(np.clip(inside, -80, 400).astype(np.float32), size)
     shape = (size[1], size[0])
     raw = rng.standard_normal(shape, dtype=np.float32)
+    strands: F32
+    fine: F32
     if identity.hair_style == "curly":
         strands = noise(rng, shape, (7, 7)) + 0.6 * noise(rng, shape, (13, 13))
         fine = cv2.GaussianBlur(raw, (0, 0), 1.0)

@@ -10,6 +10,7 @@ cheeks and chin, all tied to the feature sheet.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ EYE_PLANE_Z = 78.0
 """Depth of the eyes in head coordinates, mm."""
 _EAR_Z = 24.0
 
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ each pixel's centre follows from the sample's by the local derivative of the pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 _SPACING_PX = 1.8
 _DEPTH_STEPS_PER_MM = 256
 _INDEX_BITS = 26

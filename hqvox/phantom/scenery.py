@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 BACKDROPS = ("studio", "wall", "garden", "window", "lights", "shelves", "stage")
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 
 
 def backdrop(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> F32:

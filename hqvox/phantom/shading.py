@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 
 SKIN_WRAP = (0.42, 0.26, 0.20)
 """How far light seeps past the terminator in red, green and blue: red reaches furthest in skin."""

@@ -210,15 +210,15 @@ def _spoil(
         return "turned_away", replace(scene, pose=turned)
     if kind == "nodding":
         nodding = replace(pose, pitch_deg=side * float(rng.uniform(12, 20)))
-        return "turned_away", replace(scene, pose=nodding)
+        return "tilted", replace(scene, pose=nodding)
     if kind == "laughing":
         laugh = replace(pose, expression="happiness", strength=1.0)
         if rng.random() < 0.25:
             laugh = replace(laugh, expression="surprise")
         return "not_neutral", replace(scene, pose=laugh)
     if kind == "far":
-        far = replace(pose, ipd_px=float(rng.uniform(20, 27)),
-                      eyes_xy=(float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.5, 0.64))))  # fmt: skip
+        where = (float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.5, 0.64)))
+        far = replace(pose, ipd_px=float(rng.uniform(20, 27)), eyes_xy=where)
         return "pupils_too_close", replace(scene, pose=far)
     if kind == "uneven":
         hard = replace(light, azimuth_deg=side * float(rng.uniform(70, 84)), elevation_deg=12,
