@@ -24,7 +24,8 @@ Colour = tuple[int, int, int]
 
 def draw_box(picture: Photo, row: Row, scale: float, colour: Colour, width: int = 2) -> None:
     """Draw the face's box, in place."""
-    left, top, right, bottom = _fixed(np.array(row["box_xyxy"]).reshape(2, 2), scale).reshape(4)
+    corners = _fixed(np.array(row["box_xyxy"]).reshape(2, 2), scale)
+    left, top, right, bottom = corners.reshape(4).tolist()
     cv2.rectangle(picture, (left, top), (right, bottom), colour, width, cv2.LINE_AA, _SHIFT)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hqvox.measures import BY_NAME, Limit, Measure
@@ -35,7 +37,7 @@ BINS = 36
 KEPT_COLOUR = "#4a9a72"
 REFUSED_COLOUR = "#d0745f"
 LIMIT_COLOUR = "#1f242b"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters: small, sharp, searchable
     "svg.hashsalt": "hqvox",
     "font.family": "sans-serif",
@@ -108,7 +110,7 @@ def histogram(values: Values, limit: Limit | None) -> str | None:
         axes.set_xlim(edges[0], edges[-1])
         unit = values.measure.unit.strip().replace("°", "degrees")
         axes.set_xlabel(f"{values.measure.label}, {unit}" if unit else values.measure.label)
-        axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         axes.grid(axis="y", color="#e8ebef", linewidth=0.8)

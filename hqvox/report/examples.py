@@ -73,7 +73,7 @@ def _by_reason(table: pa.Table) -> dict[str | None, np.ndarray]:
         return {}
     named = sorted({r for r in reasons if r is not None})
     found: dict[str | None, np.ndarray] = {r: np.flatnonzero(reasons == r) for r in named}
-    kept = np.flatnonzero(np.equal(reasons, None))
+    kept = np.flatnonzero(np.asarray(table["reason"].is_null()))
     if len(kept):
         found[None] = kept
     return found

@@ -16,7 +16,6 @@ from markupsafe import Markup
 import hqvox
 from hqvox.config import BuildConfig
 from hqvox.drawing import draw_box, draw_outline
-from hqvox.explain import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.lookup import joined_rows
 from hqvox.measures import (
     BY_NAME,
@@ -39,6 +38,7 @@ from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
 from hqvox.runner.build import plan_build
 from hqvox.tables import Row
+from hqvox.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.workspace import Workspace
 from models.protocols import Photo
 from models.store import ModelStore

@@ -14,7 +14,6 @@ from hqvox.drawing import head_axes
 from hqvox.errors import HqvoxError
 from hqvox.explain import (
     ended,
-    face_view,
     find_subject,
     identity_picture,
     identity_rows,
@@ -23,6 +22,7 @@ from hqvox.explain import (
 )
 from hqvox.lookup import joined_rows
 from hqvox.measures import BY_NAME, Limit, limit_text, limits, value_of, value_text, within
+from hqvox.views import face_view
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGES
