@@ -24,7 +24,7 @@ from models.geometry import eye_centres
 from models.landmarks import load
 from models.store import ModelStore
 from pipelines.decode import decode
-from pipelines.pose import angles_of, fit_rotation
+from pipelines.pose import POINT_WEIGHTS, angles_of, fit_rotation
 from pipelines.stage import UndecodableError
 
 MIRRORED = (
@@ -111,11 +111,10 @@ def _axes(shape: Floats) -> Floats:
     return turned
 
 
-def refine(points: Floats, shape: Floats) -> tuple[Floats, Floats]:
-    """Alternate poses and shape; return the shape (68, 3) and each face's rotation (n, 3, 3)."""
+def refine(points: Floats, shape: Floats) -> Floats:
+    """Alternate between poses and shape; return the shape (68, 3)."""
     weights = np.ones((68, 2))
     weights[:17] = 0  # the jaw joins once it has a shape
-    rotation = np.zeros((len(points), 3, 3))
     for _ in range(_ROUNDS):
         scale, rotation, shift = fit_rotation(points, shape, weights)
         motion = scale[:, None, None] * rotation[:, :2]
@@ -126,7 +125,7 @@ def refine(points: Floats, shape: Floats) -> tuple[Floats, Floats]:
         right = np.einsum("nij,npi->pj", motion[good], (points - shift[:, None])[good])
         shape = symmetric(np.linalg.solve(normal, right.T).T)
         weights = np.ones((68, 2))
-    return shape, rotation
+    return shape
 
 
 def level(shape: Floats, rotation: Floats) -> Floats:
@@ -184,10 +183,10 @@ def main() -> None:
         parser.error(f"{args.photos}: {len(points)} faces found, at least 100 are needed")
     eyes = eye_centres(points)
     points = points / np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)[:, None, None]
-    shape, rotation = refine(points, symmetric(factorise(points)))
-    shape = level(shape, rotation)
+    shape = refine(points, symmetric(factorise(points)))
+    shape = level(shape, fit_rotation(points, shape, POINT_WEIGHTS)[1])
     write_module(args.out, shape, len(points))
-    yaw, pitch, _ = angles_of(fit_rotation(points, shape, np.ones((68, 2)))[1])
+    yaw, pitch, _ = angles_of(fit_rotation(points, shape, POINT_WEIGHTS)[1])
     print(f"{len(points)} faces; yaw {yaw.mean():.1f} ± {yaw.std():.1f}°,", end=" ")
     print(f"pitch {pitch.mean():.1f} ± {pitch.std():.1f}°; wrote {args.out}")
 

@@ -20,6 +20,20 @@ from models.geometry import eye_centres
 from pipelines.face_shape import MEAN_FACE, MIRRORED
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
+
+def _point_weights() -> NDArray[np.float64]:
+    weights = np.ones((68, 2))
+    # The jaw line runs down the sides of the face: landmarkers place its points along it as on
+    # the average face, so how high they lie says little; the ears' ends are held a little better.
+    weights[:17, 1] = 0.0
+    weights[[0, 1, 2, 14, 15, 16], 1] = 0.1
+    # The lower lip goes down with the jaw.
+    weights[[55, 56, 57, 58, 59, 65, 66, 67], 1] = 0.0
+    return weights
+
+
+POINT_WEIGHTS = _point_weights()
+"""Weights (68, 2) of squared errors across and down, for the fit of angles."""
 _ROUNDS = 12
 _MAX_STEP_RAD = 0.4
 
@@ -33,7 +47,7 @@ def fit_pose(landmarks_xy: NDArray[np.floating]) -> tuple[Floats, Floats, Floats
     where the head is turned clockwise in the image. Faces whose eyes coincide give NaN.
     """
     points = np.asarray(landmarks_xy, dtype=np.float64).reshape(-1, 68, 2)
-    rotations = fit_rotation(points, MEAN_FACE, np.ones((68, 2)))[1]
+    rotations = fit_rotation(points, MEAN_FACE, POINT_WEIGHTS)[1]
     return angles_of(rotations)
 
 

@@ -98,14 +98,13 @@ def clean(probability: Map, hull: Mask, territory: Mask) -> Map:
         if label > 0 and not at_border and area <= _HOLE_FRACTION * size**2:
             filled |= holes == label
             healed |= holes == label
-    # The soft edge around the piece that is kept stays, but not that of pieces dropped, nor the
-    # soft rims of healed holes.
+    # Within the piece that is kept the network's doubts must not show through: only its rim is
+    # soft, and that not where a hole was healed.
     kernel = np.ones((5, 5), np.uint8)
-    near = cv2.dilate(filled.astype(np.uint8), kernel).astype(bool)
-    healed = (cv2.dilate(healed.astype(np.uint8), kernel).astype(bool) & filled) | (
-        filled & (own <= 0.5)
-    )
-    return np.where(healed, 1.0, np.where(near, own, 0)).astype(np.float32)
+    rim = cv2.dilate(filled.astype(np.uint8), kernel) != cv2.erode(filled.astype(np.uint8), kernel)
+    near_hole = cv2.dilate(healed.astype(np.uint8), kernel).astype(bool)
+    firm = filled & (~rim | near_hole | (own <= 0.5))
+    return np.where(firm, 1.0, np.where(rim, own, 0)).astype(np.float32)
 
 
 def refine(crop: Photo, probability: Map) -> Map:
