@@ -66,12 +66,14 @@ def _explain_photo(
 ) -> None:
     rows = photo_rows(workspace, subject)
     first = rows[0]
-    title = f"{subject.identity['name']}: {unquote(first['url'])}"
+    title = f"{subject.identity['name']}: {_file(first)}"
     console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
     console.print(
-        f"SHA-256 {first['photo_id'] or 'unknown'}, {first['width_px']} × {first['height_px']} px, "
-        f"{first['media_type'] or 'no known type'}",
+        f"SHA-256 {first['photo_id'] or 'unknown'}"
+        + (f", {first['width_px']} × {first['height_px']} px" if first["width_px"] else "")
+        + (f", {first['media_type']}" if first["media_type"] else ""),
         highlight=False,
+        soft_wrap=True,
     )
     for row in rows:
         console.print(measurement_table(row, config, ModelStore(), faces=len(rows)))
@@ -123,7 +125,8 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
 def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) -> None:
     identity = subject.identity
     rows = identity_rows(workspace, identity)
-    title = f"{identity['name']} ({identity['identity_id']}, {identity['subset']})"
+    also = [] if identity["identity_id"] == identity["name"] else [identity["identity_id"]]
+    title = f"{identity['name']} ({', '.join([*also, identity['subset']])})"
     if not rows:
         console.print(f"{escape(title)}: no photos", highlight=False)
         return
@@ -135,7 +138,7 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
         colour = "red" if row["reason"] else "green"
         table.add_row(
             str(row["candidate"]),
-            escape(unquote(row["url"])),
+            escape(_file(row)),
             "" if row["face"] is None else str(row["face"]),
             f"[{colour}]{ended(row)}[/{colour}]",
             "" if row["quality"] is None else f"{row['quality']:.3f}",
@@ -146,6 +149,11 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
     console.print(", ".join(f"{n} {what}" for what, n in counts.most_common()), highlight=False)
     picture = identity_picture(workspace, rows, f"{title}: {counts['kept']} kept of {len(rows)}")
     _save(encode_jpeg(picture, 90), out, identity["identity_id"])
+
+
+def _file(row: Row) -> str:
+    """Where a photo is, below its identity's folder."""
+    return unquote(row["url"]).split("/", 1)[-1]
 
 
 def _save(data: bytes, out: Path | None, name: str) -> None:
