@@ -36,7 +36,7 @@ _CAMERA_MM = 1300.0
 _SLIDE = 0.4
 """Share of the way that contour points slide over the skin towards a constant direction; where
 dlib's points, learned from annotators, lie nearest on phantoms within ±30°."""
-REST_PITCH_DEG = 5.5
+REST_PITCH_DEG = 6.5
 """How far the head's own axes are nodded up where ``pitch_deg`` is 0: pitch has no natural zero,
 and this one makes it the way people hold their heads when photographed."""
 

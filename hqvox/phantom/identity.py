@@ -18,7 +18,7 @@ BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 # sRGB, 0 to 1: anchors of a palette that is walked continuously from fair to dark.
 _SKIN = np.array(
     [(0.94, 0.78, 0.69), (0.88, 0.69, 0.57), (0.78, 0.57, 0.43), (0.62, 0.42, 0.29),
-     (0.43, 0.27, 0.18)]
+     (0.36, 0.22, 0.145)]
 )  # fmt: skip
 _IRIS = np.array(
     [(0.20, 0.12, 0.07), (0.33, 0.21, 0.11), (0.38, 0.34, 0.20), (0.36, 0.45, 0.40),

@@ -89,7 +89,7 @@ def make_world(
         done: dict[int, bytes] = {}
         for shot in range(photos_per_identity):
             rng = np.random.default_rng([seed, number, shot])
-            plan = _plan(shot, number, spoilt, people[strangers[number]], rng)
+            plan = _plan(shot, number, spoilt, people[number], people[strangers[number]], rng)
             person = strangers[number] if plan.kind == "wrong_person" else number
             data, suffix, faces, source = _take(plan, people[person], shot, done, rng)
             done[shot] = data
@@ -116,7 +116,7 @@ def make_world(
 def cast(seed: int, n: int) -> list[FaceIdentity]:
     """Return ``n`` people who look unlike each other: out of a larger draw, the most distant."""
     rng = np.random.default_rng([seed, 10_000])
-    pool = [FaceIdentity.sample(rng) for _ in range(max(4 * n, 8))]
+    pool = [FaceIdentity.sample(rng) for _ in range(max(12 * n, 24))]
     vectors = _appearances(pool)
     chosen = [0]
     distance = np.linalg.norm(vectors - vectors[0], axis=1)
@@ -159,7 +159,12 @@ def _names(n: int) -> list[str]:
 
 
 def _plan(
-    shot: int, number: int, spoilt: bool, stranger: FaceIdentity, rng: np.random.Generator
+    shot: int,
+    number: int,
+    spoilt: bool,
+    person: FaceIdentity,
+    stranger: FaceIdentity,
+    rng: np.random.Generator,
 ) -> _Plan:
     """Decide what photograph ``shot`` of identity ``number`` is."""
     kind = _DECK[shot % len(_DECK)]
@@ -169,7 +174,7 @@ def _plan(
     most = 0.243 * min(width, height)
     pose = Pose(
         yaw_deg=float(rng.uniform(-2.5, 2.5)),
-        pitch_deg=float(rng.uniform(-2.0, 2.0)),
+        pitch_deg=float(rng.uniform(-1.5, 1.5)),
         roll_deg=float(rng.uniform(-4, 4)),
         eyes_xy=(0.5 + float(rng.uniform(-0.02, 0.02)), 0.485 + float(rng.uniform(-0.01, 0.01))),
         ipd_px=float(rng.uniform(0.74, 0.90)) * most,
@@ -195,12 +200,16 @@ def _plan(
     form = _FORMATS[(number + shot) % len(_FORMATS)] if kind == "good" and shot > 3 else "plain"
     if form == "grey":
         scene = replace(scene, grey=True)
-    reason, scene = _spoil(kind, scene, stranger, rng)
+    reason, scene = _spoil(kind, scene, person, stranger, rng)
     return _Plan(kind, reason, scene, form)
 
 
 def _spoil(
-    kind: str, scene: Scene, stranger: FaceIdentity, rng: np.random.Generator
+    kind: str,
+    scene: Scene,
+    person: FaceIdentity,
+    stranger: FaceIdentity,
+    rng: np.random.Generator,
 ) -> tuple[str, Scene]:
     """Return the reason a build should give, and the scene with that defect."""
     side = float(rng.choice((-1.0, 1.0)))
@@ -226,7 +235,9 @@ def _spoil(
         return "uneven_light", replace(scene, light=hard)
     if kind == "exposed":
         over = rng.random() < 0.5
-        gain = float(rng.uniform(3.0, 4.0)) if over else float(rng.uniform(0.035, 0.06))
+        # dark skin burns out at a higher gain than fair skin
+        burnt = max(3.0, 2.2 / float(np.square(person.skin_rgb).mean()))
+        gain = burnt if over else float(rng.uniform(0.035, 0.06))
         return ("over_exposed" if over else "under_exposed"), replace(scene, exposure=gain)
     if kind == "cropped":
         where = ((0.2, 0.485), (0.8, 0.485), (0.5, 0.2))[int(rng.integers(3))]
