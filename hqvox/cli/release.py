@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import SetOption, WorkspaceArgument, console
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import PAPER, PartStats, release_stats, table_1
@@ -36,10 +36,12 @@ def release(
             help="official: by position in the metadata file; seed:N: a tenth each, drawn by seed.",
         ),
     ] = "official",
+    settings: SetOption = None,
 ) -> None:
     """Write a finished dataset: masked and original crops, manifest, split, checksums.
 
-    A release never changes: a name is used once. Identities with too few faces are left out.
+    A release never changes: a name is used once. Identities with too few faces are left out; how
+    few is release.min_faces, as the paper 3.
 
     Example: hqvox release work v1 --auto
     """
@@ -56,7 +58,7 @@ def release(
         written = write_release(
             opened,
             name,
-            opened.config(),
+            opened.config(settings or []),
             auto=auto,
             split=split,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -107,10 +107,11 @@ def write_release(
         selection = select_auto(workspace, config.release)
         if not selection.faces:
             most = max(selection.kept.values(), default=0)
+            remedy = "--set release.min_faces=1 takes fewer; " if most > 0 else ""
             raise HqvoxError(
                 f"{workspace.url}: no identity has {config.release.min_faces} faces that every "
-                f"stage kept (the most is {most}); `hqvox status {workspace.url}` shows where they "
-                "are refused"
+                f"stage kept (the most is {most}); {remedy}`hqvox status {workspace.url}` shows "
+                "where they are refused"
             )
         identities = _identity_rows(workspace, selection, split)
         with _Target(storage, name) as target:
