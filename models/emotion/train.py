@@ -44,7 +44,7 @@ TARGET_PRECISION = 0.90
 class Recipe:
     """Numbers of a training run."""
 
-    epochs: int = 32
+    epochs: int = 26
     batch: int = 64
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
