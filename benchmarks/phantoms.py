@@ -79,9 +79,9 @@ def kept(measured: Measured) -> NDArray[np.bool_]:
     stage = PoseStage(PoseConfig(), ModelStore(offline=True))
     found = np.isfinite(measured.points[:, 0, 0])
     out = np.zeros(len(found), dtype=bool)
-    values = np.stack([*fit_pose(measured.points), asymmetry(measured.points)], axis=1)
-    for i in np.flatnonzero(found):
-        out[i] = stage.verdict(*values[i].tolist()) is None
+    points = measured.points[found]
+    values = np.stack([*fit_pose(points), asymmetry(points)], axis=1)
+    out[found] = [stage.verdict(*row) is None for row in values.tolist()]
     return out
 
 

@@ -150,8 +150,8 @@ def _relief(
     chin_y = float(p[8, 1])
     mouth_w = float(p[54, 0])
     relief = np.zeros_like(x)
-    relief += (3.6 + identity.brow_ridge_mm) * bump(24, -20, 21, 7.5)
-    relief += 6.5 * bump(0, -19, 13, 10)
+    relief += (6.6 + identity.brow_ridge_mm) * bump(24, -21, 22, 8.5)
+    relief += 8.5 * bump(0, -19, 14, 11)
     relief -= (4.0 + identity.eye_depth_mm) * bump(half + 1, -2, 15, 9)
     relief -= 5.0 * bump(half - 14, 1, 5, 6)
     relief += 3.6 * bump(half + 0.5, -0.3, 9.5, 6.5, 2.5)
@@ -181,8 +181,16 @@ def _nose(identity: FaceIdentity, p: NDArray[np.float64], x: F32, y: F32) -> NDA
     ys = [root - 16, root, root + 0.33 * span, root + 0.67 * span, tip, tip + 0.5 * (base - tip),
           base - 2.0, base + 5]  # fmt: skip
     k = identity.nose_projection
-    hs = [0, 10, 20 + identity.nose_hump_mm, 29 * k + 0.5 * identity.nose_hump_mm, 36 * k,
-          32 * k, 17, 0]  # fmt: skip
+    hs = [
+        0,
+        12.5,
+        22.5 + identity.nose_hump_mm,
+        31.5 * k + 0.5 * identity.nose_hump_mm,
+        38 * k,
+        34.5 * k,
+        20,
+        0,
+    ]  # fmt: skip
     height = PchipInterpolator(ys, hs)(np.clip(y, ys[0], ys[-1]))
     widths = np.array([9, 8.2 * identity.nose_bridge, 7.8 * identity.nose_bridge,
                        8.2 * (0.5 + 0.5 * identity.nose_bridge), 10.0 * identity.nose_width,
