@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -118,18 +119,31 @@ def find_faces(
     )
 
 
-def load_faces(data: Path, landmarker: FaceLandmarker, cache: Path | None = None) -> LabelledFaces:
-    """Read labels and find faces, through a cache file (.npz) if one is named.
+def load_faces(
+    data: Path,
+    landmarker: FaceLandmarker,
+    cache: Path | None = None,
+    splits: Collection[str] = tuple(SPLIT_FRACTIONS),
+    seed: int = 0,
+) -> LabelledFaces:
+    """Read labels and find the faces of some splits, through a cache file (.npz) if one is named.
 
-    An existing cache is used as it is if it names only photographs of ``labels.csv`` with the
-    same labels; otherwise ModelError. A missing one is written.
+    Without a cache only photographs of these splits are looked at. A missing cache is made of all
+    photographs. An existing one is used as it is if it names only photographs of ``labels.csv``
+    with the same labels; otherwise ModelError.
     """
     labels = read_labels(data)
-    if cache is None or not cache.exists():
+    if cache is None:
+        return find_faces(data, landmarker, [r for r in labels if split_of(r[1], seed) in splits])
+    if cache.exists():
+        faces = _read_cache(cache, labels)
+    else:
         faces = find_faces(data, landmarker, labels)
-        if cache is not None:
-            np.savez(cache, **{f.name: getattr(faces, f.name) for f in fields(faces)})
-        return faces
+        np.savez(cache, **{f.name: getattr(faces, f.name) for f in fields(faces)})
+    return faces[np.array([split_of(str(who), seed) in splits for who in faces.identity], bool)]
+
+
+def _read_cache(cache: Path, labels: list[tuple[str, str, str]]) -> LabelledFaces:
     try:
         with np.load(cache, allow_pickle=False) as stored:
             faces = LabelledFaces(*(stored[field.name] for field in fields(LabelledFaces)))

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.emotion import WEIGHTS, NeutralClassifier, load
-from models.emotion.data import LabelledFaces, in_split, load_faces, read_photo
+from models.emotion.data import LabelledFaces, load_faces, read_photo
 from models.emotion.metrics import curve, interval, precision_recall, recall_at
 from models.errors import ModelError
 from models.protocols import EmotionClassifier
@@ -116,8 +116,8 @@ def main() -> None:
             else load(name, store)
             for name in args.network
         ]
-        faces = load_faces(args.data, load_landmarker("dlib68", store), args.faces)
-        faces = in_split(faces, args.split, args.seed)
+        landmarker = load_landmarker("dlib68", store)
+        faces = load_faces(args.data, landmarker, args.faces, (args.split,), args.seed)
         print(f"{len(faces)} faces of {len(set(faces.identity))} {args.split} identities")
         for classifier in classifiers:
             print(describe(classifier, probabilities(args.data, faces, classifier), faces))

@@ -225,7 +225,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
     try:
-        faces = load_faces(args.data, load("dlib68", ModelStore()), args.faces)
+        landmarker = load("dlib68", ModelStore())
+        faces = load_faces(args.data, landmarker, args.faces, ("train", "val"), args.seed)
         recipe = Recipe(epochs=args.epochs, seed=args.seed)
         threshold = train(args.data, faces, args.out, recipe)
     except ModelError as error:

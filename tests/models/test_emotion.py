@@ -398,6 +398,11 @@ def test_faces_are_found_cached_and_checked(tmp_path: Path) -> None:
     assert faces.landmarks_xy[0, 0, 0] == 7
     again = load_faces(tmp_path, _Landmarker(), cache)
     np.testing.assert_array_equal(again.box_xyxy, faces.box_xyxy)
+    side = split_of("Ann")
+    others = [name for name in ("train", "val", "test") if name != side]
+    assert len(load_faces(tmp_path, _Landmarker(), cache, (side,))) == 1
+    assert len(load_faces(tmp_path, _Landmarker(), None, (side,))) == 1
+    assert len(load_faces(tmp_path, _Landmarker(), cache, others)) == 0
     (tmp_path / "labels.csv").write_text("image,identity,expression\na.png,Ann,anger\n")
     with pytest.raises(ModelError, match="other labels"):
         load_faces(tmp_path, _Landmarker(), cache)
