@@ -32,6 +32,9 @@ Boxes = NDArray[np.float64]
 """Detected faces, (n, 5): left, top, right, bottom in pixels, score."""
 
 
+BLAZEFACE_BATCH = 8
+
+
 class Detector(Protocol):
     """A face detector as FAN needs it."""
 
@@ -80,7 +83,13 @@ class BlazeFaceBatch:
             # The package cuts its sizes, and some photos come out one pixel short.
             squares.append(cv2.resize(square, (self._side, self._side)))
             corners.append(corner)
-        found = self._network.predict_on_batch(np.stack(squares))
+        found = []
+        for start in range(0, len(squares), BLAZEFACE_BATCH):
+            # Always filled up, so that a photo gets the same bits whatever it is batched with.
+            batch = np.zeros((BLAZEFACE_BATCH, self._side, self._side, 3), np.uint8)
+            part = squares[start : start + BLAZEFACE_BATCH]
+            batch[: len(part)] = part
+            found += self._network.predict_on_batch(batch)[: len(part)]
         boxes = []
         for photo, corner, faces in zip(photos, corners, found, strict=True):
             # The network gives top, left, bottom, right as shares of the square.
