@@ -14,7 +14,10 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
 }
 """Network name to the registry names of the weight files that it needs."""
 
-_MASKERS = {"pspnet_portrait": PortraitMasker, "pspnet_voc": VOCMasker}
+_MASKERS: dict[str, type[PortraitMasker] | type[VOCMasker]] = {
+    "pspnet_portrait": PortraitMasker,
+    "pspnet_voc": VOCMasker,
+}
 
 
 def load(name: str, store: ModelStore, device: str = "cpu", fast: bool = False) -> PersonMasker:
@@ -25,5 +28,4 @@ def load(name: str, store: ModelStore, device: str = "cpu", fast: bool = False) 
     """
     if name not in _MASKERS:
         raise ModelError(f"no person mask network {name!r}; known: {', '.join(sorted(_MASKERS))}")
-    masker: PersonMasker = _MASKERS[name](store.path(WEIGHTS[name][0]), device, fast)
-    return masker
+    return _MASKERS[name](store.path(WEIGHTS[name][0]), device, fast)

@@ -33,16 +33,18 @@ def sample(
     side: int,
     margin: float,
     known_outside: bool,
+    other: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
 ) -> Sample:
     """Draw one sample from a crop that was cut ``margin`` times too wide.
 
     ``image`` (canvas, canvas, 3), ``mask`` and ``inside`` (canvas, canvas), all uint8;
     ``backgrounds`` (n, canvas, canvas, 3) without people. ``known_outside``: whether the mask
-    holds where the photo's edge was repeated as well.
+    holds where the photo's edge was repeated as well. ``other``: image and mask of somebody to
+    stand beside or behind the person, half out of the picture.
     """
     matrix = placing(rng, image.shape[0], side, margin)
 
-    def warp(pixels: NDArray[np.uint8]) -> Floats:
+    def warp(pixels: NDArray[np.uint8], matrix: NDArray[np.float64] = matrix) -> Floats:
         warped = cv2.warpAffine(
             pixels, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -51,9 +53,16 @@ def sample(
     picture, person = warp(image), warp(mask)
     if rng.random() < 0.5:
         picture = recolour(rng, picture)
-    if rng.random() < 0.6:
+    if rng.random() < 0.65:
         picture = composite(rng, picture, person, background(rng, backgrounds, side))
     weight = np.ones_like(person)
+    if other is not None:
+        aside = placing(rng, image.shape[0], side, margin)
+        aside[0, 2] += side * rng.uniform(0.4, 0.85) * (1 if rng.random() < 0.5 else -1)
+        aside[1, 2] += side * rng.normal(0, 0.15)
+        beside, theirs = warp(other[0], aside), warp(other[1], aside)
+        picture = composite(rng, recolour(rng, beside), theirs * (1 - person), picture)
+        person = np.maximum(person, theirs)
     if not known_outside:
         weight = (warp(inside) > 0.99).astype(np.float32)
     return Sample(spoil(rng, picture), person, weight)
@@ -61,13 +70,13 @@ def sample(
 
 def placing(rng: np.random.Generator, canvas: int, side: int, margin: float) -> NDArray[np.float64]:
     """Matrix (2, 3) from canvas to sample: turned, scaled, shifted and flipped a little."""
-    scale = side / canvas * margin * float(np.exp(rng.normal(0, 0.08)))
-    angle = float(np.radians(rng.normal(0, 4)))
+    scale = side / canvas * margin * float(np.exp(rng.normal(0, 0.12)))
+    angle = float(np.radians(rng.normal(0, 6)))
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     flip = -1.0 if rng.random() < 0.5 else 1.0
     linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
     centre = np.full(2, (canvas - 1) / 2)
-    target = np.full(2, (side - 1) / 2) + rng.normal(0, 0.025 * side, 2)
+    target = np.full(2, (side - 1) / 2) + rng.normal(0, 0.035 * side, 2)
     return np.column_stack([linear, target - linear @ centre])
 
 

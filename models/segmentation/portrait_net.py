@@ -2,8 +2,8 @@
 
 A pyramid scene parsing network (Zhao et al., CVPR 2017) as ``segmentation_models_pytorch`` builds
 it, on the first two residual groups of ResNet-18, so that features stay at an eighth of the input.
-Two channels beside the colours give every pixel its place in the crop:
-aligned crops have the head at one place, and the network need not find it first.
+Two channels beside the colours give every pixel its place in the crop: aligned crops have the
+head at one place, and the network need not find it first.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from torch import nn
 
 from models.errors import ModelError
 
-NETWORK_PX = 128
-"""Side of the square that the network was trained on."""
 STRIDE = 8
 FORMAT = "hqvox pspnet_portrait 1"
 COLOUR_MEAN = 0.5
@@ -36,7 +34,7 @@ class PortraitNet(nn.Module):
             encoder_weights=None,
             encoder_depth=3,
             psp_out_channels=128,
-            psp_dropout=0.1,
+            psp_dropout=0.2,
             in_channels=5,
             classes=1,
             upsampling=STRIDE,

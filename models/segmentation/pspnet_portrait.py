@@ -11,49 +11,36 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.protocols import Photo
-from models.segmentation.batching import Runner, resample
-from models.segmentation.portrait_net import NETWORK_PX, load_network
-from models.segmentation.refine import guided_filter
+from models.segmentation.batching import Runner
+from models.segmentation.portrait_net import load_network
 
-REFINE_RADIUS_PX = 6
-REFINE_EPSILON = 1e-3
+NETWORK_SIDES = (112, 192)
+"""The network sees every crop at these sizes: small for what is a person, large for its outline.
+Chosen on the validation photographs."""
 
 
 class PortraitMasker:
     """Person probability in crops whose eyes stand where HQ-VoxCeleb has them.
 
-    The network sees the crop and its mirror image; the mean of both, upsampled, is refined along
-    the edges of the picture.
+    The network's logits for the crop and its mirror image at two sizes are averaged.
     """
 
     name = "pspnet_portrait"
     input_px = 256
 
-    def __init__(
-        self, weights: Path, device: str = "cpu", fast: bool = False, refine: bool = True
-    ) -> None:
-        """Load ``weights``; ``fast`` runs bfloat16 and channels-last (meant for CUDA).
-
-        ``refine`` switches the edge-aware step, which runs on the CPU.
-        """
+    def __init__(self, weights: Path, device: str = "cpu", fast: bool = False) -> None:
+        """Load ``weights``; ``fast`` runs bfloat16 and channels-last (meant for CUDA)."""
         self._run = Runner(load_network(weights), device, fast)
-        self._refine = refine
 
     def __call__(self, crops: Sequence[Photo]) -> NDArray[np.float32]:
         """Return person probability, float32 (n, 256, 256), 0 to 1, for square RGB crops."""
-        masks = self._run(crops, self.input_px, self._probability)
-        if not self._refine:
-            return masks
-        for crop, mask in zip(crops, masks, strict=True):
-            guide = resample(crop, self.input_px).astype(np.float32) / np.float32(255)
-            mask[:] = guided_filter(guide, mask, REFINE_RADIUS_PX, REFINE_EPSILON)
-        return masks
+        return self._run(crops, self.input_px, self._probability)
 
     @staticmethod
     def _probability(network: nn.Module, rgb: torch.Tensor) -> torch.Tensor:
-        small = nn.functional.interpolate(
-            rgb, (NETWORK_PX, NETWORK_PX), mode="bilinear", antialias=True
-        )
-        logits = network(small) + network(small.flip(3)).flip(3)
-        large = nn.functional.interpolate(logits.float() / 2, rgb.shape[2:], mode="bilinear")
-        return large[:, 0].sigmoid()
+        total = torch.zeros_like(rgb[:, :1])
+        for side in NETWORK_SIDES:
+            small = nn.functional.interpolate(rgb, (side, side), mode="bilinear", antialias=True)
+            logits = network(small) + network(small.flip(3)).flip(3)
+            total += nn.functional.interpolate(logits.float(), rgb.shape[2:], mode="bilinear")
+        return (total[:, 0] / (2 * len(NETWORK_SIDES))).sigmoid()

@@ -28,6 +28,8 @@ from models.segmentation.trainset import BY_HAND, BY_TEACHER, MARGIN, PHANTOM, T
 
 SHARES = {BY_HAND: 0.5, BY_TEACHER: 0.35, PHANTOM: 0.15}
 """How much of a batch each kind of mask gets; a kind that is not there leaves its share."""
+COMPANY = 0.15
+"""Share of the samples in which somebody else stands beside the person."""
 EDGE_WEIGHT = 3.0
 AVERAGE_OVER = 150
 """Steps that the running average of the weights reaches back."""
@@ -71,6 +73,7 @@ def batch(
                 side,
                 MARGIN,
                 bool(data.kinds[k] != BY_TEACHER),
+                _somebody_else(rng, data, k),
             )
         )
     stacked: list[NDArray[np.float32]] = [
@@ -80,6 +83,17 @@ def batch(
     ]
     image, mask, weight = (torch.from_numpy(np.ascontiguousarray(a)) for a in stacked)
     return image, mask, weight
+
+
+def _somebody_else(
+    rng: np.random.Generator, data: TrainSet, k: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Now and then another person's crop whose mask holds to its very edge."""
+    choice = np.flatnonzero(data.kinds != BY_TEACHER)
+    other = int(rng.choice(choice)) if len(choice) else k
+    if other == k or rng.random() >= COMPANY:
+        return None
+    return data.images[other], data.masks[other]
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -185,6 +199,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the development data")
     parser.add_argument("--phantoms", type=int, default=300, help="rendered people to add")
     parser.add_argument("--out", type=Path, required=True, help="weights to write, .safetensors")
+    parser.add_argument(
+        "--with-val", action="store_true", help="train on the validation photographs too"
+    )
     parser.add_argument("--start", type=Path, help="go on from these weights")
     parser.add_argument("--schedule", type=_phases, default=_phases("128:1500,192:1000"))
     parser.add_argument("--stop", type=int, help="end after so many steps of the schedule")
@@ -196,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        data = prepare(args.data, args.phantoms, args.cache)
+        data = prepare(args.data, args.phantoms, args.cache, args.with_val)
         train(
             data,
             args.out,

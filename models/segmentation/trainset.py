@@ -47,11 +47,14 @@ class TrainSet:
     val_masks: NDArray[np.uint8]
 
 
-def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
+def prepare(
+    data: Path, phantoms: int, cache: Path | None = None, with_val: bool = False
+) -> TrainSet:
     """Cut the crops of the development data and of ``phantoms`` phantoms.
 
-    Where the file ``cache`` exists, it is taken instead, whatever it was made from; where it does
-    not, it is written.
+    ``with_val``: train on the validation photographs too, once everything has been chosen on
+    them; the test ones are never touched. Where the file ``cache`` exists, it is taken instead,
+    whatever it was made from; where it does not, it is written.
     """
     if cache is not None and cache.exists():
         with np.load(cache) as stored:
@@ -59,9 +62,10 @@ def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
     finder = HeadFinder(ModelStore())
     people = read_people(data, finder)
     split = split_people(people)
+    parts = ("train", "val") if with_val else ("train",)
     crops: list[Crop] = []
     for labelled in people:
-        if split[labelled.name] == "train":
+        if split[labelled.name] in parts:
             eyes = head_eyes(labelled) or heads_from_mask(labelled)
             crops += [cut(labelled, e, CANVAS_PX, MARGIN) for e in eyes]
     hand = len(crops)
@@ -71,7 +75,7 @@ def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
     crops += phantom_crops(phantoms)
     val = [cut(p, e, VAL_PX) for p in people if split[p.name] == "val" for e in head_eyes(p)]
     rng = np.random.default_rng(0)
-    free = [b for p in people if split[p.name] == "train" for b in person_free(p, rng)]
+    free = [b for p in people if split[p.name] in parts for b in person_free(p, rng)]
     made = TrainSet(
         np.stack([c.image for c in crops]),
         np.stack([c.mask for c in crops]),

@@ -19,13 +19,12 @@ from models.segmentation import WEIGHTS, augment, crops, evaluate, load, metrics
 from models.segmentation import portrait_net as net
 from models.segmentation import pspnet_voc as voc
 from models.segmentation.pspnet_portrait import PortraitMasker
-from models.segmentation.refine import guided_filter
 from models.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, heads_from_mask, phantom_crops
 from models.store import ModelStore
 
 torch.set_num_threads(1)
 
-HELD_OUT = ("106", "123", "132", "222", "286", "45")
+HELD_OUT = ("101", "131", "141", "36", "42", "72")
 """Photographs of the test part of data/people, one head each."""
 
 
@@ -320,16 +319,6 @@ def test_boundary_f_counts_points_within_reach() -> None:
     assert metrics.boundary_f(empty, empty, 3) == 1.0
 
 
-def test_guided_filter_moves_a_coarse_edge_onto_the_picture() -> None:
-    truth = disc(128, 40)
-    picture = np.where(truth[..., None], (0.8, 0.4, 0.3), (0.2, 0.5, 0.6)).astype(np.float32)
-    coarse = cv2.GaussianBlur(disc(128, 40, shift=3).astype(np.float32), (0, 0), 4)
-    before = metrics.person_iou(coarse > 0.5, truth)
-    after = metrics.person_iou(guided_filter(picture, coarse, 8, 1e-3) > 0.5, truth)
-    assert after > before + 0.05
-    assert after > 0.98
-
-
 def test_tidy_mask_keeps_the_person_and_fills_small_holes() -> None:
     mask = np.where(disc(100, 30), 255, 0).astype(np.uint8)
     spoiled = mask.copy()
@@ -483,7 +472,7 @@ def test_loss_prefers_the_right_mask_and_ignores_unknown_pixels() -> None:
 def test_training_learns_the_synthetic_person(synthetic: TrainSet, tmp_path: Path) -> None:
     before = train.validate(net.PortraitNet(), synthetic, 64)
     out = tmp_path / "w.safetensors"
-    score = train.train(synthetic, out, [(64, 25)], batch_size=4, report_every=25)
+    score = train.train(synthetic, out, [(64, 40)], batch_size=6, report_every=40)
     assert score > max(0.75, before)
     stored = net.load_network(out)
     assert train.validate(stored, synthetic, 64) == pytest.approx(score, abs=0.01)
@@ -523,7 +512,8 @@ def test_bundled_weights_find_held_out_people(real_data_dir: Path, tmp_path: Pat
     assert len(made) >= len(HELD_OUT)
     for images in ([c.image for c in made], [evaluate.grey(c.image) for c in made]):
         scores = evaluate.scores(evaluate.predict(masker, images), made)
-        assert np.mean([s.miou for s in scores]) > 0.9
+        assert np.mean([s.person for s in scores]) > 0.9
+        assert min(s.person for s in scores) > 0.8
     sheet = evaluate.contact_sheet(evaluate.predict(masker, [c.image for c in made]), made)
     assert sheet.shape[1] == 5 * 2 * evaluate.EVALUATION_PX
 
