@@ -168,7 +168,7 @@ def _plan(
 ) -> _Plan:
     """Decide what photograph ``shot`` of identity ``number`` is."""
     kind = _DECK[shot % len(_DECK)]
-    if spoilt and kind == "good" and shot >= 2:
+    if spoilt and kind in ("good", "two_people", "tilted") and shot >= 2:
         kind = _SPOILT[shot % len(_SPOILT)]
     width, height = int(rng.integers(512, 721)), int(rng.integers(512, 761))
     most = 0.243 * min(width, height)
