@@ -159,7 +159,12 @@ class SegmentConfig(StageSection):
     min_face_coverage: float = Field(
         0.95, ge=0, le=1, description="share of the face's hull inside the raw mask (house)"
     )
-    min_edge_confidence: float = Field(0.3, ge=0, le=1, description="see column (house)")
+    min_edge_confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="see column; below, most masks of press photographs keep some background (house)",
+    )
 
 
 class QualityConfig(StageSection):

@@ -42,24 +42,33 @@ MIRRORED = (
 _ROUNDS = 20
 _KEPT_SHARE = 0.9
 _INNER = slice(17, 68)
+_BORDER = 0.02
+"""Share of a photograph's side within which points are not trusted: tight crops end there."""
 
 Floats = NDArray[np.float64]
 
 
 def find_landmarks(folder: Path, max_side_px: int = 1280) -> Floats:
-    """Landmarks (n, 68, 2) of the largest face of each photograph below a folder."""
+    """Landmarks (n, 68, 2) of the largest face of each photograph below a folder.
+
+    Points at the photograph's border or beyond it are guesses, and come as NaN.
+    """
     landmarker = load("dlib68", ModelStore())
     found = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
         try:
-            faces = landmarker([decode(path.read_bytes(), max_side_px)])[0]
+            photo = decode(path.read_bytes(), max_side_px)
         except UndecodableError:
             continue
+        faces = landmarker([photo])[0]
         if len(faces):
             sizes = faces.boxes_xyxy[:, 2] - faces.boxes_xyxy[:, 0]
-            found.append(faces.landmarks_xy[int(sizes.argmax())].astype(np.float64))
+            points = faces.landmarks_xy[int(sizes.argmax())].astype(np.float64)
+            size = np.array(photo.shape[1::-1])
+            inside = (points >= _BORDER * size) & (points <= (1 - _BORDER) * size)
+            found.append(np.where(inside.all(axis=1, keepdims=True), points, np.nan))
     return np.array(found).reshape(-1, 68, 2)
 
 
@@ -112,20 +121,31 @@ def _axes(shape: Floats) -> Floats:
 
 
 def refine(points: Floats, shape: Floats) -> Floats:
-    """Alternate between poses and shape; return the shape (68, 3)."""
-    weights = np.ones((68, 2))
-    weights[:17] = 0  # the jaw joins once it has a shape
+    """Alternate between poses and shape; return the shape (68, 3).
+
+    ``points`` (n, 68, 2): eye distance about 1, NaN where a point is not in view.
+    """
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
+    points = np.where(seen[..., None], points, 0.0)
+    weights = POINT_WEIGHTS * seen[..., None]
+    weights[:, :17] = 0  # the jaw joins once it has a shape
     for _ in range(_ROUNDS):
         scale, rotation, shift = fit_rotation(points, shape, weights)
         motion = scale[:, None, None] * rotation[:, :2]
         error = points - np.einsum("nij,pj->npi", motion, shape) - shift[:, None]
         worst = np.sqrt((error**2 * weights).sum(axis=(1, 2))) / scale
-        good = worst <= np.quantile(worst, _KEPT_SHARE)
-        normal = np.einsum("nij,nik->jk", motion[good], motion[good])
-        right = np.einsum("nij,npi->pj", motion[good], (points - shift[:, None])[good])
-        shape = symmetric(np.linalg.solve(normal, right.T).T)
-        weights = np.ones((68, 2))
+        used = seen & (worst <= np.quantile(worst, _KEPT_SHARE))[:, None]
+        normal = np.einsum("np,nij,nik->pjk", used, motion, motion)
+        right = np.einsum("np,nij,npi->pj", used, motion, points - shift[:, None])
+        shape = symmetric(np.linalg.solve(normal, right[..., None])[..., 0])
+        weights = POINT_WEIGHTS * seen[..., None]
     return shape
+
+
+def poses(points: Floats, shape: Floats) -> Floats:
+    """Rotation (n, 3, 3) of each face; points not in view, NaN, are left out."""
+    seen = np.isfinite(points).all(axis=2, keepdims=True)
+    return fit_rotation(np.where(seen, points, 0.0), shape, POINT_WEIGHTS * seen)[1]
 
 
 def level(shape: Floats, rotation: Floats) -> Floats:
@@ -179,14 +199,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("face_shape.py"))
     args = parser.parse_args()
     points = find_landmarks(args.photos)
+    points = points[np.isfinite(points[:, _INNER]).all(axis=(1, 2))]
     if len(points) < 100:
         parser.error(f"{args.photos}: {len(points)} faces found, at least 100 are needed")
     eyes = eye_centres(points)
     points = points / np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)[:, None, None]
     shape = refine(points, symmetric(factorise(points)))
-    shape = level(shape, fit_rotation(points, shape, POINT_WEIGHTS)[1])
+    shape = level(shape, poses(points, shape))
     write_module(args.out, shape, len(points))
-    yaw, pitch, _ = angles_of(fit_rotation(points, shape, POINT_WEIGHTS)[1])
+    yaw, pitch, _ = angles_of(poses(points, shape))
     print(f"{len(points)} faces; yaw {yaw.mean():.1f} ± {yaw.std():.1f}°,", end=" ")
     print(f"pitch {pitch.mean():.1f} ± {pitch.std():.1f}°; wrote {args.out}")
 

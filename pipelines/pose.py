@@ -73,8 +73,8 @@ def fit_rotation(
     """Scaled orthographic fit of a shape to each of n point sets, all at once.
 
     ``points_xy`` (n, 68, 2); ``shape_xyz`` (68, 3), y down, z towards the camera, eye distance 1;
-    ``weights`` (68, 2) of the squared errors across and down. Gauss–Newton from the rotation that
-    levels the eyes. Returns scale (n,), rotation (n, 3, 3), translation (n, 2).
+    ``weights`` (68, 2) or (n, 68, 2) of the squared errors across and down. Gauss–Newton from the
+    rotation that levels the eyes. Returns scale (n,), rotation (n, 3, 3), translation (n, 2).
     """
     n = len(points_xy)
     eyes = eye_centres(points_xy)

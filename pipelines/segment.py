@@ -129,7 +129,7 @@ def refine(crop: Photo, probability: Map) -> Map:
     high = cv2.GaussianBlur(cv2.dilate(probability, kernel), (0, 0), 1.5)
     low, high = (_resize(bound, side, cv2.INTER_LINEAR) for bound in (low, high))
     alpha = np.clip(alpha, low, np.maximum(high, low))
-    return np.asarray(np.clip((alpha - 0.1) / 0.8, 0, 1), dtype=np.float32)
+    return np.asarray(np.clip((alpha - 0.2) / 0.7, 0, 1), dtype=np.float32)
 
 
 def _guided_coefficients(guide: Map, target: Map, radius: int, eps: float) -> tuple[Map, Map]:
