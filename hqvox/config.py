@@ -163,7 +163,7 @@ class SegmentConfig(StageSection):
         0.5,
         ge=0,
         le=1,
-        description="see column; below, most masks of press photographs keep some background (house)",
+        description="see column; below, most masks of press photographs keep background (house)",
     )
 
 
