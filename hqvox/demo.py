@@ -67,7 +67,7 @@ def run_demo(
     workspace = _workspace(folder)
     config = workspace.config()
     changed = _build(workspace, config, console, workers)
-    names = release_names(workspace)
+    names = sorted(release_names(workspace), key=lambda name: (len(name), name))  # demo-10 last
     written = None
     if changed or not names:
         name = RELEASE if not names else f"{RELEASE}-{len(names) + 1}"
