@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hqvox.config import BuildConfig
+from hqvox.config_file import merge
 from hqvox.errors import HqvoxError
 from hqvox.identities import read_folders, to_table
 from hqvox.phantom.world import make_world
@@ -31,7 +32,7 @@ from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
 from hqvox.storage import Storage, disk_error
-from hqvox.workspace import Workspace
+from hqvox.workspace import CONFIG, Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
 
@@ -136,10 +137,19 @@ def _json(plan: dict[str, Any]) -> bytes:
 
 def _workspace(folder: Path) -> Workspace:
     root, photos = folder / "workspace", (folder / "world" / "photos").resolve()
-    if Workspace(root).storage.exists("hqvox.yaml"):
-        return Workspace.open(root)
-    text = yaml.safe_dump({"format": 1, "recipe": "bundled", "discover": {"photos": str(photos)}})
+    own = {"discover": {"photos": str(photos)}}
+    if Workspace(root).storage.exists(CONFIG):
+        workspace = Workspace.open(root)
+        if workspace.config().discover.photos != str(photos):  # the demo was moved
+            written = yaml.safe_load(workspace.storage.read(CONFIG))
+            workspace.storage.write(CONFIG, _yaml(merge(written, own)))
+        return workspace
+    text = _yaml({"format": 1, "recipe": "bundled"} | own).decode()
     return Workspace.create(root, text, to_table(read_folders(photos)))
+
+
+def _yaml(values: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
 
 def _build(

@@ -55,6 +55,15 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     assert bytes_of((again := demo(folder)).report.parent) == before
     assert release_names(again.workspace) == ["demo"]
 
+    folder.rename(tmp_path / "moved")
+    moved = demo(tmp_path / "moved")
+    assert release_names(moved.workspace) == ["demo"]
+    assert bytes_of(moved.report.parent / "workspace" / "stages") == {
+        name.removeprefix("workspace/stages/"): data
+        for name, data in before.items()
+        if name.startswith("workspace/stages/")
+    }
+
 
 def test_demo_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("not a demo")
