@@ -127,11 +127,12 @@ def _report(masker: PersonMasker, crops: list[Crop], pictures: Path | None) -> N
         images = [change(c.image) if change else c.image for c in crops]
         masks = predict(masker, images)
         made = scores(masks, crops)
-        ious = np.array([s.miou for s in made])
+        ious = np.array([s.person for s in made])
         print(
-            f"{masker.name} {version}: mean IoU {ious.mean():.4f} (lowest {ious.min():.4f}, "
-            f"median {np.median(ious):.4f}), person IoU {np.mean([s.person for s in made]):.4f}, "
-            f"boundary F {np.mean([s.boundary for s in made]):.4f}"
+            f"{masker.name} {version}: person IoU mean {ious.mean():.4f}, median "
+            f"{np.median(ious):.4f}, lowest {ious.min():.4f}; mean of person and background IoU "
+            f"{np.mean([s.miou for s in made]):.4f}; boundary F "
+            f"{np.mean([s.boundary for s in made]):.4f}"
         )
         if pictures is not None and change is None:
             sheet = contact_sheet(masks, crops)
