@@ -219,10 +219,13 @@ def embedding_case(
         package = dlib.face_recognition_model_v1(str(store.path(name)))
         single: Callable[[Any], Any] = package.compute_face_descriptor
     else:
-        plain = embedding.load(name, store, device)
+        # The embedder fills small batches up; who has one face just calls the network.
+        plain: Any = embedding.load(name, store, device)
 
+        @torch.inference_mode()
         def single(crop: Any) -> Any:
-            return plain([crop])
+            picture = torch.from_numpy(crop).to(device).permute(2, 0, 1)[None].float()
+            return plain._network((picture - 127.5) / 128.0).cpu()
 
     return Case(name, "faces", (name,), network, single, crops)
 
