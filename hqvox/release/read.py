@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
-from hqvox.release.write import FOLDER, INFO
+from hqvox.release.target import FOLDER, INFO
 from hqvox.workspace import Workspace
 
 

@@ -1,21 +1,16 @@
 """Writing a release: pictures, manifest, split, checksums; whole or not at all.
 
 The same build and options give the same bytes: nothing written here holds a time or a path of the
-machine. On a local disk everything is written to a temporary sibling that is renamed at the end;
-on object storage ``release.json`` comes last, and without it there is no release.
+machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -32,8 +27,8 @@ from hqvox.release.manifest import IDENTITIES, MANIFEST, MEASURED, image_file
 from hqvox.release.names import check_name, folder_names
 from hqvox.release.select import Selection, select_auto
 from hqvox.release.split import PARTS, check_split, split_file, split_identities
+from hqvox.release.target import FOLDER, INFO, Target
 from hqvox.runner.build import plan_build
-from hqvox.storage import TEMPORARY, Storage, disk_error
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.protocols import Photo
@@ -42,10 +37,6 @@ from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 from pipelines.pixels import decode_png
 from pipelines.segment import composite_on_white
 
-FOLDER = "releases"
-INFO = "release.json"
-"""Written last on object storage: a folder without it is not a release."""
-CHECKSUMS = "SHA256SUMS"
 SHEET_IDENTITIES = 24
 """Identities on one page of the contact sheets."""
 THREADS = 4
@@ -114,7 +105,7 @@ def write_release(
                 "where they are refused"
             )
         identities = _identity_rows(workspace, selection, split)
-        with _Target(storage, name) as target:
+        with Target(storage, name) as target:
             manifest = _write_pictures(
                 workspace, selection, identities, config, target, on_progress
             )
@@ -171,7 +162,7 @@ def _write_pictures(
     selection: Selection,
     identities: list[Row],
     config: BuildConfig,
-    target: _Target,
+    target: Target,
     on_progress: OnProgress,
 ) -> pa.Table:
     """Write both crops of every face and the contact sheets; return the manifest."""
@@ -229,7 +220,7 @@ def _picture(workspace: Workspace, face: Row, quality: int) -> _Picture:
     )
 
 
-def _manifest_row(identity: Row, face: Row, number: int, picture: _Picture, target: _Target) -> Row:
+def _manifest_row(identity: Row, face: Row, number: int, picture: _Picture, target: Target) -> Row:
     masked = image_file(identity, "masked_faces", number)
     origin = image_file(identity, "origin_faces", number)
     own = {key: identity[key] for key in ("identity_id", "name", "subset", "split")}
@@ -254,7 +245,7 @@ def _write_tables(
     manifest: pa.Table,
     config: BuildConfig,
     split: str,
-    target: _Target,
+    target: Target,
 ) -> None:
     target.write("manifest.parquet", _parquet(manifest))
     rows = [{name: row[name] for name in IDENTITIES.names} for row in identities]
@@ -298,55 +289,3 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-class _Target:
-    """Where a release's files go until it is whole; use as a context manager."""
-
-    def __init__(self, storage: Storage, name: str) -> None:
-        self.storage = storage
-        self.final = f"{FOLDER}/{name}"
-        self.folder = f"{FOLDER}/.{name}{TEMPORARY}" if storage.local else self.final
-        self.sums: dict[str, str] = {}
-        self._last: bytes | None = None
-
-    def __enter__(self) -> _Target:
-        remove_leftovers(self.storage, self.final)
-        return self
-
-    def write(self, name: str, data: bytes) -> str:
-        """Write a file below the release; return its SHA-256."""
-        self.sums[name] = hashlib.sha256(data).hexdigest()
-        if name == INFO:
-            self._last = data
-        else:
-            self.storage.write(f"{self.folder}/{name}", data)
-        return self.sums[name]
-
-    def finish(self) -> None:
-        """Write the checksums and ``release.json``, then give the release its name."""
-        assert self._last is not None
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(self.sums.items())]
-        self.storage.write(f"{self.folder}/{CHECKSUMS}", "".join(lines).encode())
-        self.storage.write(f"{self.folder}/{INFO}", self._last)
-        if self.folder != self.final:
-            try:
-                os.rename(self.storage.path(self.folder), self.storage.path(self.final))
-            except OSError as error:
-                raise disk_error(error, self.storage.path(self.final)) from error
-
-    def __exit__(self, *error: object) -> None:
-        if self.folder != self.final:
-            shutil.rmtree(self.storage.path(self.folder), ignore_errors=True)
-
-
-def remove_leftovers(storage: Storage, release: str) -> None:
-    """Remove what a killed command left: call while holding the workspace's lock.
-
-    Locally, every temporary folder; on object storage, the unfinished files of this release.
-    """
-    if storage.local:
-        for leftover in Path(storage.path(FOLDER)).glob(f".*{TEMPORARY}"):
-            shutil.rmtree(leftover)
-    elif storage.exists(release):
-        storage.fs.rm(storage.path(release), recursive=True)
