@@ -83,7 +83,7 @@ class PoseConfig(StageSection):
         0.06,
         ge=0,
         le=1,
-        description="mirrored landmarks' distance, fraction of eye distance (house: 98 % of 1,499 "
+        description="mirrored landmarks' distance, fraction of eye distance (house: 98 % of 1,542 "
         "faces in news photographs with yaw within 5 degrees lie below)",
     )
     decide_by: Literal["both", "angles", "asymmetry"] = Field(

@@ -8,8 +8,8 @@ matrix of rank 3; its factorisation (Tomasi and Kanade: Shape and Motion from Im
 Orthography, 1992) with the metric constraint gives shape and poses up to a turn and a mirror
 image. Symmetry fixes yaw and roll, the nose in front of the eyes the mirror image. Alternating
 fits of pose and shape then refine it, without the tenth of the faces that fit worst.
-Pitch has no natural zero: here it is the median over the photographs' faces, that is, the way
-people hold their heads when photographed.
+Pitch has no natural zero: here it is the median over the photographs' frontal faces, that is, the
+way people hold their heads when photographed.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ MIRRORED = (
     *range(67, 64, -1),
 )
 """For each of the 68 points, the one it becomes in the mirror."""
-_ROUNDS = 20
+_ROUNDS = 60
+"""Depth settles slowly: a flatter face that turns more looks much the same."""
 _KEPT_SHARE = 0.9
+_FRONTAL_DEG = 10.0
 _INNER = slice(17, 68)
 _BORDER = 0.02
 """Share of a photograph's side within which points are not trusted: tight crops end there."""
@@ -127,7 +129,9 @@ def refine(points: Floats, shape: Floats) -> Floats:
     """
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
     points = np.where(seen[..., None], points, 0.0)
-    weights = POINT_WEIGHTS * seen[..., None]
+    # All points, and all alike: the jaw, far behind the nose, is what tells depth from turning.
+    everything = np.repeat(seen[..., None], 2, axis=2).astype(np.float64)
+    weights = everything.copy()
     weights[:, :17] = 0  # the jaw joins once it has a shape
     for _ in range(_ROUNDS):
         scale, rotation, shift = fit_rotation(points, shape, weights)
@@ -138,7 +142,7 @@ def refine(points: Floats, shape: Floats) -> Floats:
         normal = np.einsum("np,nij,nik->pjk", used, motion, motion)
         right = np.einsum("np,nij,npi->pj", used, motion, points - shift[:, None])
         shape = symmetric(np.linalg.solve(normal, right[..., None])[..., 0])
-        weights = POINT_WEIGHTS * seen[..., None]
+        weights = everything
     return shape
 
 
@@ -149,8 +153,12 @@ def poses(points: Floats, shape: Floats) -> Floats:
 
 
 def level(shape: Floats, rotation: Floats) -> Floats:
-    """Turn a shape about the axis of the eyes so that the faces' median pitch becomes zero."""
-    angle = np.radians(np.median(angles_of(rotation)[1]))
+    """Turn a shape about the axis of the eyes so that the faces' median pitch becomes zero.
+
+    Only faces within 10° of yaw count.
+    """
+    yaw, pitch, _ = angles_of(rotation)
+    angle = np.radians(np.median(pitch[np.abs(yaw) <= _FRONTAL_DEG]))
     cos, sin = np.cos(angle), np.sin(angle)
     # A face looks up where its forward axis points to smaller y.
     return np.asarray(shape @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]))
@@ -167,7 +175,7 @@ import numpy as np
 
 MIRRORED = np.array(
 {mirrored}
-)
+)  # fmt: skip
 """For each of the 68 points, the one it becomes in the mirror."""
 
 MEAN_FACE = np.array(
