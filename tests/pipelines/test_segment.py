@@ -39,7 +39,7 @@ def run(probability: np.ndarray, points: np.ndarray | None = None, **columns: ob
 
 
 def person() -> np.ndarray:
-    mask = disc(32, 34, 20)
+    mask = disc(32, 36, 22)
     mask[44:, 8:56] = 1
     return mask
 
