@@ -190,7 +190,7 @@ class BuildConfig(Section):
     """hqvox.yaml as a whole."""
 
     format: Literal[1] = Field(1, description="version of the workspace's layout")
-    recipe: str = Field("bundled", description="named defaults: bundled or paper")
+    recipe: str = Field("bundled", description="named defaults: bundled, paper or small")
     discover: DiscoverConfig = DiscoverConfig()
     download: DownloadConfig = DownloadConfig()
     decode: DecodeConfig = DecodeConfig()

@@ -22,5 +22,5 @@ SetOption = Annotated[
     ),
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="Named defaults: bundled (nothing to download) or paper.")
+    str | None, typer.Option(help="Named defaults: bundled (nothing to download), paper, or small (few photos a person).")
 ]

@@ -26,7 +26,7 @@ def show(
         str | None, typer.Argument(metavar="WORKSPACE", help="Left out: the defaults.")
     ] = None,
     settings: SetOption = None,
-    recipe: Annotated[str | None, typer.Option(help="bundled or paper.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="bundled, paper or small.")] = None,
 ) -> None:
     """Every setting: its value, its default, and what it means, with unit and source.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,16 +105,10 @@ def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(
     expected = files(undisturbed)
     kills = builds = 0
 
-    def work(root: Path) -> None:
-        workspace = Workspace.open(root)
-        build(workspace)
-        if not (root / "releases/first").exists():
-            release(workspace)
-
     started = time.monotonic()
     root = tmp_path / "0"
     make(root, small_world)
-    assert end_of(lambda: work(root), kill_after=None) == 0
+    assert build_and_release_until(root, None) == 0
     whole = time.monotonic() - started
     assert files(root) == expected
     while kills < KILLS:
@@ -123,28 +117,36 @@ def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(
         make(root, small_world)
         # A few kills into each build, spread over its whole length, then one that may finish.
         for _ in range(5):
-            kills += end_of(lambda: work(root), moments.uniform(0, whole)) == -signal.SIGKILL  # noqa: B023
-        assert end_of(lambda: work(root), kill_after=None) == 0  # noqa: B023
+            kills += build_and_release_until(root, moments.uniform(0, whole)) == -signal.SIGKILL
+        assert build_and_release_until(root, None) == 0
         assert files(root) == expected
         assert not list(root.rglob("*.tmp"))
         shutil.rmtree(root)
 
 
-def end_of(work: Callable[[], None], kill_after: float | None) -> int:
-    """Run in a forked process, killed after that many seconds; return how it ended."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def build_and_release(root: str) -> None:
+    """What the process to be killed does."""
+    workspace = Workspace.open(root)
+    build(workspace)
+    if not (Path(root) / "releases/first").exists():
+        release(workspace)
+
+
+def build_and_release_until(root: Path, kill_after: float | None) -> int | None:
+    """Build and release in a process of its own, killed after that many seconds; how it ended.
+
+    The process comes from a server that has only imported: a plain fork would take over the state
+    of thread pools without their threads.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hqvox.runner.worker", "hqvox.release.write"])
+    child = context.Process(target=build_and_release, args=(str(root),))
+    child.start()
+    child.join(kill_after)
+    if child.is_alive():
+        child.kill()
+    child.join()
+    return child.exitcode
 
 
 def test_a_threshold_redoes_only_what_follows_and_says_why(
