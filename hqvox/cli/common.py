@@ -22,5 +22,9 @@ SetOption = Annotated[
     ),
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="Named defaults: bundled (nothing to download), paper, or small (few photos a person).")
+    str | None,
+    typer.Option(
+        help="Named defaults: bundled (nothing to download), paper (the paper's networks), or "
+        "small (bundled, with wider limits for few photographs a person)."
+    ),
 ]

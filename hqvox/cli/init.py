@@ -13,6 +13,10 @@ from hqvox.cli.common import RecipeOption, SetOption, console
 from hqvox.config_file import load_config, merge, parse_settings
 from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
+from pipelines.discover.folder import count_photos
+
+FEW_PHOTOS = 50
+"""Mean photographs a person below which the paper's limits, meant for 300, leave next to nobody."""
 
 HEADER = """\
 # A build of hqvox. `hqvox config show` prints every setting with its unit, default and source;
@@ -70,7 +74,18 @@ def init(
             "--voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
         )
     with_folder = source.match_folders(rows, photos) if photos is not None else 0
-    values = {"format": 1, "recipe": recipe or "bundled"}
+    chosen = recipe or "bundled"
+    if recipe is None and photos is not None and with_folder:
+        folders = [row["folder"] for row in rows if row["folder"] is not None]
+        mean = sum(count_photos(str(photos), folder) for folder in folders) / len(folders)
+        if mean < FEW_PHOTOS:
+            chosen = "small"
+            console.print(
+                f"{mean:.0f} photographs a person: using the recipe small, with wider limits for "
+                "pose and smiles; the paper's own: --recipe bundled",
+                highlight=False,
+            )
+    values = {"format": 1, "recipe": chosen}
     if photos is not None:
         values = merge(values, {"discover": {"photos": str(photos.resolve())}})
     values = merge(values, parse_settings(settings or []))

@@ -45,7 +45,7 @@ def print_funnel(workspace: Workspace) -> None:
     table.add_column("refused by reason")
     for step in funnel(workspace):
         reasons = ", ".join(f"{name} {count}" for name, count in step.refused.most_common())
-        share = f"{100 * step.kept / step.entered:.0f}" if step.entered else ""
+        share = f"{100 * step.kept_share:.0f}" if step.entered else ""
         table.add_row(step.stage, str(step.entered), str(step.kept), share, reasons)
     console.print(table)
     for reason, names in workspace_notes(workspace).items():

@@ -77,6 +77,11 @@ def local_path(photos: str, url: str) -> Path:
     return Path(os.fsdecode(os.path.join(os.fsencode(photos), unquote_to_bytes(url))))
 
 
+def count_photos(photos: str, folder: str) -> int:
+    """How many files lie in an identity's percent-encoded folder below the photos folder."""
+    return sum(1 for _ in _files(local_path(photos, folder), b""))
+
+
 def _files(folder: Path, prefix: bytes) -> Iterator[bytes]:
     try:
         entries = list(os.scandir(os.fsencode(folder)))

@@ -71,6 +71,21 @@ def test_init_build_status(hq, photos: Path, tmp_path: Path) -> None:
     assert "are not up to date" in out
 
 
+def test_few_photographs_get_wider_limits_unless_a_recipe_is_named(
+    hq, photos: Path, tmp_path: Path
+) -> None:
+    code, out, _ = hq("init", tmp_path / "few", "--photos", photos)
+    assert code == 0
+    assert "1 photographs a person: using the recipe small" in out
+    assert yaml.safe_load((tmp_path / "few/hqvox.yaml").read_text())["recipe"] == "small"
+    hq("init", tmp_path / "named", "--photos", photos, "--recipe", "bundled")
+    assert yaml.safe_load((tmp_path / "named/hqvox.yaml").read_text())["recipe"] == "bundled"
+    for number in range(2, 101):
+        (photos / "Ann" / f"{number}.jpg").touch()
+    hq("init", tmp_path / "many", "--photos", photos)
+    assert yaml.safe_load((tmp_path / "many/hqvox.yaml").read_text())["recipe"] == "bundled"
+
+
 def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     assert "nothing to start from: give --photos" in one_line(hq("init", work))
