@@ -1,6 +1,6 @@
 """How well an embedding tells people apart, and how well the core of an identity is found.
 
-    python benchmarks/identity.py --data ../shared/data/expressions
+    python benchmarks/identity.py --data DIR
 
 ``--data`` is a folder with ``labels.csv`` (columns image, identity) and ``images/``. People with at
 least two photographs are split into a tuning and a held-out half by a hash of their name. The

@@ -1,6 +1,6 @@
 """Landmarks against annotations and against themselves, and what a photo costs.
 
-    python benchmarks/landmarks.py --data ../shared/data [--network dlib68]
+    python benchmarks/landmarks.py --data DIR [--network dlib68]
 
 1. ``landmarks/``: eye centres against the annotated 68 points, as a share of the pupil distance.
    Those annotations are themselves dlib's predictions, in whole pixels; below some 20 px between
@@ -167,7 +167,7 @@ def shrunken(network: FaceLandmarker, paths: list[Path]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a landmark network.")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--network", default="dlib68", choices=sorted(WEIGHTS))
     options = parser.parse_args()
     network = load(options.network, ModelStore())

@@ -1,6 +1,6 @@
 """What the stages do on real photographs of a few people.
 
-    python benchmarks/stages.py --photos ../shared/data/celebrities [--sheet results.png]
+    python benchmarks/stages.py --photos PHOTOS [--sheet results.png]
 
 ``--photos`` holds one folder per person; folders whose name begins with ``_`` are left out (they
 show several people). Into every folder with at least three photographs goes one of somebody else.
