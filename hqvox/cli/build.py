@@ -79,7 +79,7 @@ def build(
     with opened.lock():
         tasks = plan()
         if not tasks:
-            console.print(f"{workspace}: up to date", markup=False, highlight=False)
+            console.print(f"{workspace}: up to date", markup=False, highlight=False, soft_wrap=True)
             return
         store.ensure(needed_weights(tasks, config, store))
         shards = opened.shards()

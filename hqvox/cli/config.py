@@ -64,7 +64,12 @@ def check(workspace: WorkspaceArgument) -> None:
     """
     opened = Workspace.open(workspace)
     opened.config()
-    console.print(f"{opened.storage.path('hqvox.yaml')}: no errors", markup=False, highlight=False)
+    console.print(
+        f"{opened.storage.path('hqvox.yaml')}: no errors",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _add(table: Table, name: str, value: object, default: object, meaning: str | None) -> None:

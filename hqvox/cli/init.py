@@ -84,6 +84,7 @@ def init(
                 f"{mean:.0f} photographs a person: using the recipe small, with wider limits for "
                 "pose and smiles; the paper's own: --recipe bundled",
                 highlight=False,
+                soft_wrap=True,
             )
     values = {"format": 1, "recipe": chosen}
     if photos is not None:
@@ -92,7 +93,13 @@ def init(
     load_config(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "--set")
     text = HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Workspace.create(workspace, text, source.to_table(rows))
-    console.print(f"{workspace}: {len(rows)} identities", highlight=False, markup=False)
+    console.print(
+        f"{workspace}: {len(rows)} identities", highlight=False, markup=False, soft_wrap=True
+    )
     if photos is not None and with_folder < len(rows):
-        console.print(f"{len(rows) - with_folder} of them have no folder in {photos}", markup=False)
-    console.print(f"next: hqvox build {workspace}", highlight=False, markup=False)
+        console.print(
+            f"{len(rows) - with_folder} of them have no folder in {photos}",
+            markup=False,
+            soft_wrap=True,
+        )
+    console.print(f"next: hqvox build {workspace}", highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ import yaml
 
 import hqvox
 from hqvox.cli.app import escape_line, main
+from hqvox.cli.common import console
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def hq(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hqvox", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(console, "_width", 200)
         with pytest.raises(SystemExit) as end:
             main()
         out, err = capsys.readouterr()
