@@ -81,7 +81,7 @@ class Workspace:
         """The identities table. Raises HqvoxError where the file is damaged."""
         try:
             return pq.read_table(io.BytesIO(self.storage.read(IDENTITIES_FILE)))
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             path = self.storage.path(IDENTITIES_FILE)
             raise HqvoxError(f"{path}: cannot be read ({error}); run hqvox init again") from None
 
@@ -103,27 +103,41 @@ class Workspace:
         return f"stages/{stage}/{shard}.tar"
 
     def committed(self, stage: str, shard: str) -> dict[str, Any] | None:
-        """The fingerprint record of a committed shard, or None where there is none (or damaged)."""
+        """The fingerprint record of a committed shard, or None where there is none (or damaged).
+
+        None also where the pixels that the table points into are gone.
+        """
         name = self.table_name(stage, shard)
         if not self.storage.exists(name):
+            return None
+        if stage in TAR_OF.values() and not self.storage.exists(self.tar_name(stage, shard)):
             return None
         try:
             with self.storage.open(name) as file:
                 metadata = pq.read_schema(file).metadata or {}
             return json.loads(metadata[FINGERPRINT])
-        except (pa.ArrowInvalid, KeyError, json.JSONDecodeError):
+        except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError):
             return None
 
     def read_stage(
         self, stage: str, shard: str, columns: Sequence[str] | None = None
     ) -> pa.Table | None:
-        """A stage's table (keys always included), or None where it is not there."""
+        """A stage's table (keys always included), or None where it is not there.
+
+        Raises HqvoxError where the file is damaged.
+        """
         name = self.table_name(stage, shard)
         if not self.storage.exists(name):
             return None
         wanted = None if columns is None else [*KEYS, *columns]
-        with self.storage.open(name) as file:
-            return pq.read_table(file, columns=wanted)
+        try:
+            with self.storage.open(name) as file:
+                return pq.read_table(file, columns=wanted)
+        except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
+            raise HqvoxError(
+                f"{self.storage.path(name)}: cannot be read ({error}); delete it and run "
+                f"`hqvox build {self.url}`, which makes it again"
+            ) from None
 
     def write_stage(
         self, stage: str, shard: str, table: pa.Table, fingerprint: Mapping[str, Any]

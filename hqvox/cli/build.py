@@ -59,6 +59,13 @@ def build(
         raise HqvoxError("--only needs --stage: which stage to run alone")
     opened = Workspace.open(workspace)
     config = opened.config(settings or [], recipe)
+    photos = config.discover.photos
+    if photos and not os.path.isdir(photos):
+        # Built all the same, every photograph would count as taken away, and the work be lost.
+        raise HqvoxError(
+            f"{photos}: the folder of photographs is not there; bring it back, or name its new "
+            f"place as discover.photos in {opened.storage.path('hqvox.yaml')}"
+        )
     store = ModelStore()
 
     def plan() -> list[ShardTask]:

@@ -172,7 +172,7 @@ def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
                 pipe.send(("failed", (_one_line(error), traceback.format_exc())))
             else:
                 pipe.send(("done", seconds))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # the parent is done, or gone
 
 

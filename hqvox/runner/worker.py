@@ -6,8 +6,9 @@ The same code runs in this process, in a pool on one machine, or in a cluster's 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -74,6 +75,7 @@ class ShardWorker:
                 pixels,
                 lambda identity_id, tallies: report(Progress(task.shard, identity_id, tallies)),
             )
+            self._withdraw(task, records)
             for index in range(task.first, task.last + 1):
                 stage = STAGE_NAMES[index]
                 for kind, writer in writers.items():
@@ -87,6 +89,20 @@ class ShardWorker:
             for writer in writers.values():
                 writer.discard()
         return time.perf_counter() - started
+
+    def _withdraw(self, task: ShardTask, records: Sequence[Mapping[str, Any]]) -> None:
+        """Remove tables that a commit cut short would leave looking current, last one first.
+
+        A table must not stand beside a newer tar than its own; and where a stage runs again with
+        the same fingerprint (``--from``, ``--retry-failed``), what follows it is stale although
+        its fingerprint matches.
+        """
+        for index in reversed(range(task.first, len(STAGE_NAMES))):
+            stage = STAGE_NAMES[index]
+            committed = self.workspace.committed(stage, task.shard)
+            current = committed is not None and committed["hash"] == records[index]["hash"]
+            if current or (index <= task.last and stage in TAR_OF.values()):
+                self.workspace.storage.remove(self.workspace.table_name(stage, task.shard))
 
     def _writers(self, task: ShardTask) -> Mapping[str, ShardWriter]:
         return {

@@ -227,6 +227,47 @@ def test_a_damaged_table_is_built_again(undisturbed: Path, tmp_path: Path) -> No
     assert files(root) == files(undisturbed)
 
 
+def test_missing_pixels_are_built_again(undisturbed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(undisturbed, root)
+    sorted((root / "stages/segment").glob("*.tar"))[0].unlink()
+    assert [task.stages[0] for task in build(Workspace.open(root)).tasks] == ["segment"]
+    assert files(root) == files(undisturbed)
+
+
+def test_a_table_damaged_inside_is_one_line_with_the_remedy(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(undisturbed, root)
+    table = sorted((root / "stages/quality").iterdir())[0]
+    data = table.read_bytes()
+    table.write_bytes(data[:4] + bytes(100) + data[104:])
+    workspace = Workspace.open(root)
+    with pytest.raises(HqvoxError, match=r"(?s)quality/\d+\.parquet: cannot be read .* delete it"):
+        workspace.frame(STAGE_NAMES, {})
+    table.unlink()
+    build(workspace)
+    assert files(root) == files(undisturbed)
+
+
+def test_what_follows_a_retried_stage_is_stale_even_if_the_retry_stops_there(
+    small_world: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(small_world, photos)
+    folder = next(p for p in sorted(photos.iterdir()) if p.is_dir())
+    (folder / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    workspace = make(tmp_path / "w", photos)
+    build(workspace, target="duplicates")
+    retried = build(workspace, target="download", retry_failed=True)
+    assert [task.stages for task in retried.tasks] == [("download",)]
+    plan = plan_build(workspace, workspace.config(), ModelStore(), target="duplicates")
+    assert [(task.shard, task.stages[0]) for task in plan] == [
+        (retried.tasks[0].shard, "duplicates")
+    ]
+
+
 def test_a_workspace_on_object_storage_gives_the_same_tables(
     small_world: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
