@@ -163,6 +163,8 @@ def disk_error(error: OSError, where: str) -> HqvoxError:
         errno.EACCES: "permission denied; choose a workspace that you may write",
         errno.EPERM: "permission denied; choose a workspace that you may write",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another workspace",
+        errno.EEXIST: "a file stands where a folder is needed; choose another workspace",
+        errno.ENOENT: "cannot be made there; choose another workspace",
     }
     code = error.errno if error.errno is not None else -1
     return HqvoxError(f"{where}: {remedies.get(code, error.strerror or str(error))}")

@@ -83,7 +83,10 @@ class Workspace:
             return pq.read_table(io.BytesIO(self.storage.read(IDENTITIES_FILE)))
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             path = self.storage.path(IDENTITIES_FILE)
-            raise HqvoxError(f"{path}: cannot be read ({error}); run hqvox init again") from None
+            raise HqvoxError(
+                f"{path}: cannot be read ({error}); make a workspace in another folder "
+                "with hqvox init"
+            ) from None
 
     def shards(self) -> dict[str, list[Row]]:
         """Identity rows of each shard, in order."""

@@ -97,6 +97,9 @@ def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     assert "did you mean pose.max_yaw_deg" in message
     hq("init", work, "--photos", photos)
     assert "a workspace is already here" in one_line(hq("init", work, "--photos", photos))
+    (tmp_path / "file").touch()
+    message = one_line(hq("init", tmp_path / "file", "--photos", photos))
+    assert "a file stands where a folder is needed; choose another workspace" in message
     doubled = tmp_path / "i.csv"
     doubled.write_text("id,name\n1,Ann\n1,Bob\n")
     assert "stands twice" in one_line(hq("init", tmp_path / "x", "--identities", doubled))
