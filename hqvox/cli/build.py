@@ -60,11 +60,12 @@ def build(
     opened = Workspace.open(workspace)
     config = opened.config(settings or [], recipe)
     photos = config.discover.photos
-    if photos and not os.path.isdir(photos):
-        # Built all the same, every photograph would count as taken away, and the work be lost.
+    if photos and not (os.path.isdir(photos) and os.listdir(photos)):
+        # Built all the same, every photograph would count as taken away, and the work be lost. An
+        # empty folder is what a disk that is not mounted leaves.
         raise HqvoxError(
-            f"{photos}: the folder of photographs is not there; bring it back, or name its new "
-            f"place as discover.photos in {opened.storage.path('hqvox.yaml')}"
+            f"{photos}: the folder of photographs is not there, or empty; bring it back, "
+            f"or name its new place as discover.photos in {opened.storage.path('hqvox.yaml')}"
         )
     store = ModelStore()
 

@@ -74,17 +74,15 @@ def init(
             "--voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
         )
     with_folder = source.match_folders(rows, photos) if photos is not None else 0
-    chosen = recipe or "bundled"
+    chosen, note = recipe or "bundled", ""
     if recipe is None and photos is not None and with_folder:
         folders = [row["folder"] for row in rows if row["folder"] is not None]
         mean = sum(count_photos(str(photos), folder) for folder in folders) / len(folders)
         if mean < FEW_PHOTOS:
             chosen = "small"
-            console.print(
+            note = (
                 f"{mean:.0f} photographs a person: using the recipe small, with wider limits for "
-                "pose and smiles; the paper's own: --recipe bundled",
-                highlight=False,
-                soft_wrap=True,
+                "pose and smiles; the paper's own: --recipe bundled"
             )
     values = {"format": 1, "recipe": chosen}
     if photos is not None:
@@ -93,6 +91,8 @@ def init(
     load_config(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "--set")
     text = HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Workspace.create(workspace, text, source.to_table(rows))
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
     console.print(
         f"{workspace}: {len(rows)} identities", highlight=False, markup=False, soft_wrap=True
     )

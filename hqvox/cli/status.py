@@ -49,7 +49,7 @@ def print_funnel(workspace: Workspace) -> None:
         table.add_row(step.stage, str(step.entered), str(step.kept), share, reasons)
     console.print(table)
     for reason, names in workspace_notes(workspace).items():
-        listed = ", ".join(names[:SHOWN])
+        listed = ", ".join(" ".join(name.split()) for name in names[:SHOWN])
         rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         console.print(f"{reason}: {escape(listed)}{rest}", highlight=False)
 

@@ -123,6 +123,20 @@ def test_build_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     assert "newer than this hqvox reads" in one_line(hq("build", work))
 
 
+def test_photographs_that_are_gone_stop_a_build_before_it_loses_anything(
+    hq, photos: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    hq("init", work, "--photos", photos)
+    hq("build", work, "--stage", "download", "--workers", "0")
+    before = {p: p.read_bytes() for p in (work / "stages").rglob("*.*")}
+    photos.rename(tmp_path / "elsewhere")
+    assert "is not there, or empty; bring it back" in one_line(hq("build", work))
+    photos.mkdir()
+    assert "is not there, or empty; bring it back" in one_line(hq("build", work))
+    assert {p: p.read_bytes() for p in (work / "stages").rglob("*.*")} == before
+
+
 def test_the_paper_recipe_without_its_weights_is_one_line(
     hq, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
