@@ -176,6 +176,8 @@ class RunnerConfig(Section):
 
     cache_mb: int = Field(256, ge=0, le=65536, description="decoded photos kept per worker, MB")
     max_deaths: int = Field(3, ge=1, le=100, description="worker deaths before a shard is failed")
+    ray_cpus: float = Field(1.0, gt=0, le=256, description="CPUs a worker asks of a Ray cluster")
+    ray_gpus: float = Field(0.0, ge=0, le=16, description="GPUs a worker asks of a Ray cluster")
 
 
 class ReleaseConfig(Section):

@@ -62,7 +62,7 @@ def run_here(
         except (HqvoxError, ModelError):
             raise
         except Exception as error:  # a defect: the shard is marked, the rest goes on
-            on_event(Failed(task, _one_line(error), traceback.format_exc()))
+            on_event(Failed(task, one_line(error), traceback.format_exc()))
         else:
             on_event(Finished(task, seconds))
 
@@ -169,7 +169,7 @@ def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
             except (HqvoxError, ModelError) as error:
                 pipe.send(("stop", str(error)))
             except Exception as error:  # a defect: the shard is marked, the rest goes on
-                pipe.send(("failed", (_one_line(error), traceback.format_exc())))
+                pipe.send(("failed", (one_line(error), traceback.format_exc())))
             else:
                 pipe.send(("done", seconds))
     except (EOFError, ConnectionError, KeyboardInterrupt):
@@ -184,5 +184,6 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What went wrong, for a table or a terminal."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
