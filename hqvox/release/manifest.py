@@ -8,15 +8,29 @@ from hqvox.tables import COLUMNS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 _OF_THE_BUILD = {
-    # Where pixels lie in the workspace, and when a file was last touched, is not the dataset's.
+    # Where pixels lie in the workspace, and how they were fetched, is not the dataset's.
     "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
-    "retrieved_at", "rank", "duplicate_of",
+    "rank", "duplicate_of",
 }  # fmt: skip
 
 MEASURED = tuple(
     name for stage in STAGE_NAMES for name in COLUMNS_OF[stage] if name not in _OF_THE_BUILD
 )
 """Columns of the stages that the manifest carries, ``photo_id`` being the photo's SHA-256."""
+
+LOCAL_SOURCE = "folder"
+
+
+def released_values(face: Row) -> Row:
+    """A face's values that the manifest carries: where it came from, what was measured on it.
+
+    ``retrieved_at`` is the time of a crawl. Of a local file it would be when somebody last
+    touched it, which is not the dataset's: null there.
+    """
+    values = {name: face[name] for name in ("candidate", "face", *MEASURED)}
+    if face["source"] == LOCAL_SOURCE:
+        values["retrieved_at"] = None
+    return values
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -23,7 +23,7 @@ from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.lookup import joined_rows
 from hqvox.pictures import SheetRow, Tile, contact_sheet, encode_jpeg, fitted
-from hqvox.release.manifest import IDENTITIES, MANIFEST, MEASURED, image_file
+from hqvox.release.manifest import IDENTITIES, MANIFEST, MEASURED, image_file, released_values
 from hqvox.release.names import check_name, folder_names
 from hqvox.release.select import Selection, select_auto
 from hqvox.release.split import PARTS, check_split, split_file, split_identities
@@ -225,7 +225,7 @@ def _manifest_row(identity: Row, face: Row, number: int, picture: _Picture, targ
     origin = image_file(identity, "origin_faces", number)
     own = {key: identity[key] for key in ("identity_id", "name", "subset", "split")}
     return (
-        {name: face[name] for name in ("candidate", "face", *MEASURED)}
+        released_values(face)
         | own
         | {
             "masked_file": masked,

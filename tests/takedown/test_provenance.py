@@ -1,0 +1,58 @@
+"""Where a photograph came from follows it into the release."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+from synthetic_build import make_build
+
+from hqvox.release.read import Release
+from hqvox.release.write import write_release
+from hqvox.tables import Row, stage_schema
+from hqvox.workspace import Workspace
+from pipelines.chain import COLUMNS_OF
+
+FETCHED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+def rewrite(workspace: Workspace, stage: str, values: Row) -> None:
+    """Give the first photo of every identity other values, under the same fingerprint."""
+    for shard in workspace.shards():
+        table, record = workspace.read_stage(stage, shard), workspace.committed(stage, shard)
+        assert table is not None
+        assert record is not None
+        rows = [row | (values if row["candidate"] == 0 else {}) for row in table.to_pylist()]
+        schema = stage_schema(COLUMNS_OF[stage])
+        workspace.write_stage(stage, shard, pa.Table.from_pylist(rows, schema), record)
+
+
+def test_provenance_follows_the_photograph_into_the_manifest(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    found = {
+        "url": "https://example.org/1.jpg",
+        "page_url": "https://example.org/people/ada",
+        "source": "urls",
+        "licence": "CC BY 4.0",
+        "author": "Jo Ångström",
+    }
+    rewrite(workspace, "discover", found)
+    rewrite(workspace, "download", {"retrieved_at": FETCHED})
+    write_release(workspace, "first", workspace.config(), auto=True)
+    rows = Release(workspace, "first").manifest().to_pylist()
+    crawled = [row for row in rows if row["candidate"] == 0]
+    assert crawled
+    for row in crawled:
+        assert {name: row[name] for name in found} == found
+        assert row["retrieved_at"] == FETCHED
+        assert len(row["photo_id"]) == 64
+        assert row["phash"] == 0
+
+
+def test_when_a_local_file_was_touched_is_not_the_datasets(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    rewrite(workspace, "download", {"retrieved_at": FETCHED})
+    write_release(workspace, "first", workspace.config(), auto=True)
+    rows = Release(workspace, "first").manifest().to_pylist()
+    assert [row["retrieved_at"] for row in rows] == [None] * len(rows)
