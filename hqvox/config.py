@@ -32,11 +32,51 @@ class DiscoverConfig(StageSection):
 
 
 class DownloadConfig(StageSection):
-    """Fetching bytes, and what is refused before decoding."""
+    """Fetching bytes, and what is refused before decoding. The limits hold for local files too."""
 
     max_bytes: int = Field(50_000_000, ge=1_000, description="largest file, bytes (house)")
     max_pixels: int = Field(
         100_000_000, ge=10_000, le=500_000_000, description="most pixels, from the header (house)"
+    )
+    contact: str = Field(
+        "", description="e-mail address or page of who crawls, told to every server; a must"
+    )
+    robots: bool = Field(True, description="keep to robots.txt (RFC 9309)")
+    opt_out: list[Literal["noai", "noimageai", "noindex", "noimageindex"]] = Field(
+        ["noai", "noimageai", "noindex", "noimageindex"],
+        description="X-Robots-Tag values that refuse a photo",
+    )
+    allow_hosts: list[str] = Field(
+        [], description="host or host:port that may have a private address, e.g. 127.0.0.1:8000"
+    )
+    connections: int = Field(64, ge=1, le=1024, description="at once, over all hosts (house)")
+    host_connections: int = Field(2, ge=1, le=256, description="at once to one host (house)")
+    host_requests_per_second: float = Field(
+        4.0, gt=0, le=10_000, description="to one host; a longer Crawl-delay counts (house)"
+    )
+    memory_mb: int = Field(
+        256, ge=16, le=65536, description="bodies in flight, MB; one photo may exceed it (house)"
+    )
+    connect_seconds: float = Field(10.0, gt=0, le=600, description="to connect (house)")
+    read_seconds: float = Field(20.0, gt=0, le=600, description="between two reads (house)")
+    total_seconds: float = Field(300.0, gt=0, le=86_400, description="for one photo (house)")
+    slowest_bytes_per_second: int = Field(
+        2_000, ge=0, le=10**9, description="slowest transfer, once slow_seconds have passed (house)"
+    )
+    slow_seconds: float = Field(10.0, ge=0, le=600, description="before the rate counts (house)")
+    redirects: int = Field(5, ge=0, le=50, description="followed for one photo (house)")
+    retries: int = Field(4, ge=0, le=100, description="after what can pass, for one photo (house)")
+    backoff_seconds: float = Field(
+        1.0, ge=0, le=600, description="before the first retry; doubles, with jitter (house)"
+    )
+    longest_backoff_seconds: float = Field(
+        60.0, ge=0, le=3600, description="longest pause of our own choice (house)"
+    )
+    longest_retry_after_seconds: float = Field(
+        600.0, ge=0, le=86_400, description="longest Retry-After that is waited for (house)"
+    )
+    host_patience_seconds: float = Field(
+        180.0, ge=0, le=86_400, description="how long a host may answer nothing (house)"
     )
 
 

@@ -55,6 +55,12 @@ COLUMNS: dict[str, Column] = {
     "retrieved_at": Column(pa.timestamp("s", "UTC"), "time of retrieval; local file: its mtime"),
     "photo_offset": Column(pa.int64(), "offset of the photo's bytes in the download tar"),
     "photo_bytes": Column(pa.int64(), "size of the photo in bytes"),
+    "requested_url": Column(pa.string(), "url that was asked for; local file: null, and so below"),
+    "final_url": Column(pa.string(), "url that answered, after redirects"),
+    "host": Column(pa.dictionary(pa.int32(), pa.string()), "host that answered"),
+    "http_status": Column(pa.int16(), "status of the last answer; null: there was none"),
+    "etag": Column(pa.string(), "ETag of the answer, for asking whether the photo changed"),
+    "last_modified": Column(pa.string(), "Last-Modified of the answer, likewise"),
     # duplicates
     "phash": Column(pa.uint64(), "64-bit perceptual hash (DCT)"),
     "duplicate_of": Column(pa.int32(), "candidate that stands for this row's cluster"),
