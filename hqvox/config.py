@@ -26,7 +26,9 @@ class StageSection(Section):
 class DiscoverConfig(StageSection):
     """Where candidate photos are."""
 
-    source: Literal["folder"] = Field("folder", description="folder: one folder per identity")
+    sources: list[Literal["folder"]] = Field(
+        ["folder"], min_length=1, description="where to look; several take turns"
+    )
     photos: str = Field("", description="folder source: the folder that holds the folders")
     limit: int = Field(300, ge=1, le=100_000, description="photos per identity (paper: 300)")
 

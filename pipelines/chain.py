@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.storage import Storage
 from hqvox.tables import COLUMNS, KEYS, REASON, Row, stage_schema
 from models.store import ModelStore
 from pipelines.align import AlignStage
-from pipelines.discover.folder import DiscoverStage
+from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage
 from pipelines.duplicates import DuplicatesStage
 from pipelines.emotion import EmotionStage
@@ -59,12 +60,20 @@ BATCH_PHOTOS = 16
 """Photos per batch. Not configurable: networks may round differently in batches of other sizes."""
 
 
-def make_stages(config: BuildConfig, store: ModelStore) -> list[Stage]:
-    """All stages of a build, configured, without loading any network."""
+def make_stages(
+    config: BuildConfig, store: ModelStore, storage: Storage | None = None
+) -> list[Stage]:
+    """All stages of a build, configured, without loading any network.
+
+    ``storage``: the workspace's; remote sources keep their answers there and cannot be asked, or
+    planned for, without it.
+    """
     stages: list[Stage] = []
     for kind in STAGES:
         section = getattr(config, kind.name)
-        if kind is DownloadStage:
+        if kind is DiscoverStage:
+            stages.append(DiscoverStage(section, store, storage, config.download.contact))
+        elif kind is DownloadStage:
             stages.append(DownloadStage(section, store, photos=config.discover.photos))
         else:
             stages.append(kind(section, store))

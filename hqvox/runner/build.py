@@ -53,7 +53,7 @@ def plan_build(
     retry_failed: bool = False,
 ) -> list[ShardTask]:
     """The tasks of a build; see :func:`hqvox.runner.plan.make_plan`."""
-    fingerprints = Fingerprints(make_stages(config, store), config, store)
+    fingerprints = Fingerprints(make_stages(config, store, workspace.storage), config, store)
     return make_plan(
         workspace, fingerprints, target=target, start=start, only=only, retry_failed=retry_failed
     )

@@ -19,7 +19,7 @@ from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
-from pipelines.discover.folder import DiscoverStage
+from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage
 from pipelines.stage import Needs, Stage
 
@@ -73,9 +73,10 @@ class Fingerprints:
 
     @staticmethod
     def _stage_parts(stage: Stage, config: BuildConfig, store: ModelStore) -> dict[str, Any]:
-        section = stage.config.model_dump(mode="json")
-        # Where the folder of photos stands does not matter, what is in it does: see "input".
-        section.pop("photos", None)
+        if isinstance(stage, DiscoverStage):
+            section = stage.settings()
+        else:
+            section = stage.config.model_dump(mode="json")
         if stage.needs is Needs.PHOTO:
             section["decode"] = config.decode.model_dump(mode="json")
         return {

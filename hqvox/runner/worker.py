@@ -42,7 +42,7 @@ class ShardWorker:
         self.workspace = Workspace(root)
         self.config = config
         store = ModelStore()
-        self.stages = make_stages(config, store)
+        self.stages = make_stages(config, store, self.workspace.storage)
         self.fingerprints = Fingerprints(self.stages, config, store)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()

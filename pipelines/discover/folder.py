@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+from hqvox.config import DiscoverConfig
 from hqvox.tables import Row
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.discover.source import Candidate, Stream
 
 
-class DiscoverStage(Stage):
-    """Lists the candidate photographs of an identity.
+class FolderSource:
+    """Photographs below ``photos/<identity's folder>/``.
 
-    Its input is one row per identity (``identity_id``, ``folder``); its output one row per
-    candidate. The photographs of sub-folders count too; hidden files do not.
+    Those of sub-folders count too; hidden files do not.
     """
 
-    name = "discover"
-    reads = ()
-    writes = ("url", "page_url", "source", "rank", "licence", "author")
-    reasons = ()
-    needs = Needs.NONE
-    scope = Scope.IDENTITY
-    version = 1
+    name = "folder"
+    remote = False
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """One row per candidate of each identity row."""
-        found: list[Row] = []
-        for identity in rows:
-            for rank, url in enumerate(self.candidates(identity)):
-                found.append(
-                    {
-                        "identity_id": identity["identity_id"],
-                        "candidate": rank,
-                        "face": None,
-                        "url": url,
-                        "page_url": None,
-                        "source": "folder",
-                        "rank": rank,
-                        "licence": None,
-                        "author": None,
-                        "reason": None,
-                    }
-                )
-        return found
+    def __init__(self, config: DiscoverConfig) -> None:
+        self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> None:
-        """Every candidate goes on."""
+    def streams(self, identity: Row) -> list[Stream]:
+        """One stream: the folder's files."""
+        return [Stream(None, (Candidate(url) for url in self.candidates(identity)))]
 
     def candidates(self, identity: Row) -> list[str]:
         """Percent-encoded paths below the photos folder, in natural order, up to the limit."""
@@ -61,7 +39,7 @@ class DiscoverStage(Stage):
         return [f"{identity['folder']}/{quote(name)}" for name in names[: self.config.limit]]
 
     def listing(self, identity: Row) -> list[list[Any]]:
-        """What decides whether discovery is stale: each candidate's path, size and mtime (ns)."""
+        """Each candidate's path, size and mtime (ns)."""
         entries: list[list[Any]] = []
         for url in self.candidates(identity):
             try:
@@ -70,6 +48,14 @@ class DiscoverStage(Stage):
             except OSError as error:  # a broken link: the download stage gives its reason
                 entries.append([url, -1, error.errno])
         return entries
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing: where the folder stands does not matter, and what is in it is listed."""
+        return {}
+
+    def missing(self) -> list[str]:
+        """Always ready: an identity without a folder has no photographs."""
+        return []
 
 
 def local_path(photos: str, url: str) -> Path:

@@ -1,0 +1,97 @@
+"""What a source of photographs is: an identity in, candidates out, best first, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, Protocol
+
+from hqvox.tables import Row
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A photograph that a source names. What the source does not say is None."""
+
+    url: str
+    """Of the photograph itself; folder source: percent-encoded relative path."""
+    page_url: str | None = None
+    title: str | None = None
+    licence: str | None = None
+    licence_url: str | None = None
+    author: str | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The answer to one query: candidates, best first; asked for only as far as it is read."""
+
+    query: str | None
+    candidates: Iterator[Candidate]
+
+
+class Source(Protocol):
+    """One place to look for photographs."""
+
+    name: str
+    remote: bool
+    """Whether its candidates are urls to fetch, rather than files of this machine."""
+
+    def streams(self, identity: Row) -> list[Stream]:
+        """One stream for each variant of the query.
+
+        Reading a stream raises :class:`SourceError` where the source cannot answer now, and
+        HqvoxError where the user must mend something first.
+        """
+        ...
+
+    def listing(self, identity: Row) -> Any:
+        """What makes discovery stale when it changes, as JSON values; asks nobody."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The part of its configuration that decides what it answers, as JSON values."""
+        ...
+
+    def missing(self) -> list[str]:
+        """What must be set before it can be asked, one line each; empty where it is ready."""
+        ...
+
+
+class SourceError(Exception):
+    """A source cannot answer now; ``str()`` is one line, without secrets.
+
+    The shard at hand stays uncommitted and the rest goes on: it is no HqvoxError, which would end
+    the build. What was answered before is kept, and a rerun asks only for what is missing.
+    """
+
+
+class QuotaSpent(SourceError):
+    """A source's quota is used up; ``str()`` says how far, and when to run again."""
+
+
+QUERY_FIELDS = ("name", "id", "gender", "nationality", "subset")
+GENDERS = {"m": "male", "f": "female"}
+
+
+def render_query(template: str, identity: Mapping[str, Any]) -> str:
+    """A query template with an identity's fields filled in; unknown ones are left out.
+
+    ``_`` in names (VoxCeleb writes them so) becomes a space.
+    """
+    fields = {
+        "name": str(identity["name"]).replace("_", " "),
+        "id": identity["identity_id"],
+        "gender": GENDERS.get(identity.get("gender") or "", ""),
+        "nationality": (identity.get("nationality") or "").replace("_", " "),
+        "subset": identity.get("subset") or "",
+    }
+    return " ".join(Formatter().vformat(template, (), fields).split())
+
+
+def render_queries(templates: list[str], identity: Mapping[str, Any]) -> list[str]:
+    """Every template's query, each once, in order."""
+    return list(dict.fromkeys(render_query(template, identity) for template in templates))

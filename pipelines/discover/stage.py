@@ -1,0 +1,162 @@
+"""The discover stage: every source asked, their answers merged into one list per identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hqvox.config import DiscoverConfig
+from hqvox.storage import Storage
+from hqvox.tables import Row
+from hqvox.tombstones import normalised_url
+from models.store import ModelStore
+from pipelines.discover.folder import FolderSource
+from pipelines.discover.source import Candidate, Source, SourceError, Stream
+from pipelines.stage import Needs, Pixels, Scope, Stage
+
+
+class DiscoverStage(Stage):
+    """Lists the candidate photographs of an identity.
+
+    Its input is one row per identity (``identity_id``, ``name``, ``folder``, …); its output one
+    row per candidate. Several sources, and several variants of a query, take turns until the limit
+    is reached; a url that was named before is passed over.
+    """
+
+    name = "discover"
+    reads = ()
+    writes = (
+        "url",
+        "page_url",
+        "source",
+        "query",
+        "rank",
+        "title",
+        "licence",
+        "licence_url",
+        "author",
+        "stated_width_px",
+        "stated_height_px",
+    )
+    reasons = ()
+    needs = Needs.NONE
+    scope = Scope.IDENTITY
+    version = 2
+
+    def __init__(
+        self,
+        config: DiscoverConfig,
+        store: ModelStore,
+        storage: Storage | None = None,
+        contact: str = "",
+    ) -> None:
+        """``storage``: the workspace's, where answers are kept; remote sources need it to work.
+
+        ``contact``: whom to write to about the crawl, for the User-Agent.
+        """
+        super().__init__(config, store)
+        self.sources = [make_source(name, config, storage, contact) for name in config.sources]
+
+    @property
+    def remote(self) -> bool:
+        """Whether candidates are urls to fetch, rather than files of this machine."""
+        return any(source.remote for source in self.sources)
+
+    def missing(self) -> list[str]:
+        """What must be set before the sources can be asked, one line each."""
+        return [line for source in self.sources for line in source.missing()]
+
+    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """One row per candidate of each identity row; may be called from several threads.
+
+        Raises SourceError where a source cannot answer now, after the others were asked (their
+        answers are kept); HqvoxError where the user must mend something first.
+        """
+        return [row for identity in rows for row in self._discover(identity)]
+
+    def judge(self, rows: Sequence[Row]) -> None:
+        """Every candidate goes on."""
+
+    def listing(self, identity: Row) -> list[Any]:
+        """What decides whether an identity's discovery is stale, source by source."""
+        return [source.listing(identity) for source in self.sources]
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the configuration that decides what is found."""
+        return {
+            "enabled": self.config.enabled,
+            "sources": list(self.config.sources),
+            "limit": self.config.limit,
+        } | {source.name: source.settings() for source in self.sources if source.settings()}
+
+    def _discover(self, identity: Row) -> list[Row]:
+        streams = [
+            (source, stream) for source in self.sources for stream in source.streams(identity)
+        ]
+        found: list[Row] = []
+        for source, query, rank, candidate in take_turns(streams, self.config.limit):
+            found.append(
+                {
+                    "identity_id": identity["identity_id"],
+                    "candidate": len(found),
+                    "face": None,
+                    "url": candidate.url,
+                    "page_url": candidate.page_url,
+                    "source": source.name,
+                    "query": query,
+                    "rank": rank,
+                    "title": candidate.title,
+                    "licence": candidate.licence,
+                    "licence_url": candidate.licence_url,
+                    "author": candidate.author,
+                    "stated_width_px": candidate.width_px,
+                    "stated_height_px": candidate.height_px,
+                    "reason": None,
+                }
+            )
+        return found
+
+
+def make_source(name: str, config: DiscoverConfig, storage: Storage | None, contact: str) -> Source:
+    """A source by its name."""
+    return FolderSource(config)
+
+
+def take_turns(
+    streams: Sequence[tuple[Source, Stream]], limit: int
+) -> Iterator[tuple[Source, str | None, int, Candidate]]:
+    """Candidates of several streams, one from each in turn, each url once, up to ``limit``.
+
+    Yields (source, query, rank within the stream, candidate). A stream that cannot be read on is
+    left out, the others are read as far as they are needed, and its SourceError raised at the end.
+    """
+    waiting = [(source, stream.query, enumerate(stream.candidates)) for source, stream in streams]
+    seen: set[str] = set()
+    failure: SourceError | None = None
+    while waiting and len(seen) < limit:
+        for turn in list(waiting):
+            source, query, numbered = turn
+            try:
+                rank, candidate = _next_new(numbered, seen)
+            except StopIteration:
+                waiting.remove(turn)
+                continue
+            except SourceError as error:
+                failure = failure or error
+                waiting.remove(turn)
+                continue
+            yield source, query, rank, candidate
+            if len(seen) >= limit:
+                break
+    if failure is not None:
+        raise failure
+
+
+def _next_new(numbered: Iterator[tuple[int, Candidate]], seen: set[str]) -> tuple[int, Candidate]:
+    """The stream's next candidate that nobody named before. Raises StopIteration at its end."""
+    while True:
+        rank, candidate = next(numbered)
+        key = normalised_url(candidate.url)
+        if key not in seen:
+            seen.add(key)
+            return rank, candidate
