@@ -10,7 +10,8 @@ from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 _OF_THE_BUILD = {
     # Where pixels lie in the workspace, and how they were fetched, is not the dataset's.
     "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
-    "rank", "duplicate_of",
+    "rank", "duplicate_of", "requested_url", "host", "http_status", "etag", "last_modified",
+    "stated_width_px", "stated_height_px",
 }  # fmt: skip
 
 MEASURED = tuple(
