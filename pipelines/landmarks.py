@@ -59,7 +59,7 @@ class LandmarksStage(Stage):
     failures: ClassVar[tuple[str, ...]] = ("undecodable", "no_face")
     needs: ClassVar[Needs] = Needs.PHOTO
     scope: ClassVar[Scope] = Scope.PHOTO
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: LandmarksConfig
     landmarker: FaceLandmarker
 

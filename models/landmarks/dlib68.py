@@ -8,7 +8,7 @@ Scanning is nearly all of the cost and grows with area, so a photo is first look
 most portraits are settled, and at its own size or larger only where that does not do. The
 predictor depends on the box it starts from, and the detector's boxes are coarse; so a first
 prediction only tells where the face is, how large and how tilted, and the landmarks are then read
-on a level crop of one size, averaged over slightly moved boxes.
+on a level crop of one size and on its mirror image, averaged over slightly moved boxes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,18 @@ the landmarks' root-mean-square distance from their mean: medians over LFW faces
 CROP_BOX_PX = 200
 CROP_MARGIN_PX = 80
 """The level crop: side of the box in its middle, and what is seen around it."""
-BOX_SHIFTS_PX = ((0, 0), (12, 0), (-12, 0), (0, 12), (0, -12))
-"""Boxes that predictions on the crop start from, moved by (x, y)."""
+BOX_SHIFTS_PX = ((12, 0), (0, 12), (0, -12))
+"""Boxes that predictions on the crop start from, moved by (x, y); the same on its mirror image,
+which puts the first on the other side. The predictor's two sides err differently; with both views
+they err alike, and a face and its mirror image are read the same way."""
+MIRRORED = np.array(
+    [
+        *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+        45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+        *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
+    ]
+)  # fmt: skip
+"""For each of the 68 points, the one it becomes in the mirror."""
 
 
 class _Face(NamedTuple):
@@ -140,15 +150,16 @@ class Dlib68:
     def _landmarks(self, grey: Grey, box_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return landmarks (68, 2) of the face in a box."""
         crop, to_crop = _level_crop(grey, self._predict(grey, box_xyxy))
-        corners = np.add(BOX_SHIFTS_PX, CROP_MARGIN_PX)
-        mean = np.mean(
-            [
-                self._predict(crop, np.concatenate([corner, corner + CROP_BOX_PX]))
-                for corner in corners
-            ],
-            axis=0,
-        )
+        straight = self._averaged(crop)
+        mirrored = self._averaged(np.ascontiguousarray(crop[:, ::-1]))[MIRRORED]
+        mirrored[:, 0] = crop.shape[1] - 1 - mirrored[:, 0]
+        mean = (straight + mirrored) / 2
         return (mean - to_crop[:, 2]) @ np.linalg.inv(to_crop[:, :2]).T
+
+    def _averaged(self, crop: Grey) -> NDArray[np.float64]:
+        corners = np.add(BOX_SHIFTS_PX, CROP_MARGIN_PX)
+        found = [self._predict(crop, np.append(corner, corner + CROP_BOX_PX)) for corner in corners]
+        return np.asarray(np.mean(found, axis=0))
 
     def _predict(self, grey: Grey, box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
         left, top, right, bottom = (round(float(value)) for value in box_xyxy)
@@ -190,8 +201,9 @@ def _level_crop(grey: Grey, landmarks_xy: NDArray[np.float64]) -> tuple[Grey, ND
 
 
 def _warp(grey: Grey, matrix: NDArray[np.float64], side: int) -> Grey:
+    # Small faces are enlarged a lot: linear interpolation blurs them, which moves their points.
     crop = cv2.warpAffine(
-        grey, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        grey, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(crop, np.uint8)
 
