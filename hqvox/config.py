@@ -228,6 +228,21 @@ class ReleaseConfig(Section):
     min_faces: int = Field(3, ge=1, le=100, description="identities with fewer are dropped (paper)")
     max_faces: int = Field(7, ge=1, le=300, description="most faces per identity (paper)")
     jpeg_quality: int = Field(95, ge=50, le=100, description="of the released JPEGs (house)")
+    on_leak: Literal["drop", "refuse"] = Field(
+        "drop",
+        description="a photo on two sides of the split: drop the evaluation side's face, or refuse "
+        "to release (house)",
+    )
+    max_photo_distance_bits: int = Field(
+        6, ge=0, le=32, description="photos with hashes this near are one, across sides (house)"
+    )
+    min_face_similarity: float = Field(
+        0.99, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
+    )
+    purpose: str = Field("", description="what the dataset is made for, told in its datasheet")
+    contact: str = Field(
+        "", description="e-mail address or page for takedown requests, told in the datasheet"
+    )
 
 
 class BuildConfig(Section):
