@@ -8,29 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Section(BaseModel):
-    """A section of hqvox.yaml: unknown keys are errors, values are checked, nothing is coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class StageSection(Section):
-    """What every stage's section has."""
-
-    enabled: bool = Field(True, description="false: measure, but refuse nobody")
-
-
-class DiscoverConfig(StageSection):
-    """Where candidate photos are."""
-
-    sources: list[Literal["folder"]] = Field(
-        ["folder"], min_length=1, description="where to look; several take turns"
-    )
-    photos: str = Field("", description="folder source: the folder that holds the folders")
-    limit: int = Field(300, ge=1, le=100_000, description="photos per identity (paper: 300)")
+from hqvox.config_discover import DiscoverConfig
+from hqvox.config_sections import Section, StageSection
 
 
 class DownloadConfig(StageSection):

@@ -41,18 +41,7 @@ def show(
         table.add_column(title, overflow="fold")
     defaults = BuildConfig()
     for name, field in BuildConfig.model_fields.items():
-        value, default = getattr(config, name), getattr(defaults, name)
-        if not isinstance(value, BaseModel):
-            _add(table, name, value, default, field.description)
-            continue
-        for key, inner in type(value).model_fields.items():
-            _add(
-                table,
-                f"{name}.{key}",
-                getattr(value, key),
-                getattr(default, key),
-                inner.description,
-            )
+        _add(table, name, getattr(config, name), getattr(defaults, name), field.description)
     console.print(table)
 
 
@@ -73,6 +62,11 @@ def check(workspace: WorkspaceArgument) -> None:
 
 
 def _add(table: Table, name: str, value: object, default: object, meaning: str | None) -> None:
+    if isinstance(value, BaseModel):
+        for key, field in type(value).model_fields.items():
+            inner = getattr(value, key), getattr(default, key)
+            _add(table, f"{name}.{key}", *inner, field.description)
+        return
     shown = escape(json.dumps(value, ensure_ascii=False))
     changed = value != default
     table.add_row(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from hqvox.config import DiscoverConfig
+from hqvox.config_discover import DiscoverConfig
 from hqvox.tables import Row
 from pipelines.discover.source import Candidate, Stream
 

@@ -73,7 +73,6 @@ class QuotaSpent(SourceError):
     """A source's quota is used up; ``str()`` says how far, and when to run again."""
 
 
-QUERY_FIELDS = ("name", "id", "gender", "nationality", "subset")
 GENDERS = {"m": "male", "f": "female"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hqvox.config import DiscoverConfig
+from hqvox.config_discover import DiscoverConfig
 from hqvox.storage import Storage
 from hqvox.tables import Row
 from hqvox.tombstones import normalised_url
