@@ -69,12 +69,15 @@ def make_stages(
     planned for, without it.
     """
     stages: list[Stage] = []
+    discover = DiscoverStage(config.discover, store, storage, config.download.contact)
     for kind in STAGES:
         section = getattr(config, kind.name)
         if kind is DiscoverStage:
-            stages.append(DiscoverStage(section, store, storage, config.download.contact))
+            stages.append(discover)
         elif kind is DownloadStage:
-            stages.append(DownloadStage(section, store, photos=config.discover.photos))
+            stages.append(
+                DownloadStage(section, store, config.discover.photos, remote=discover.remote)
+            )
         else:
             stages.append(kind(section, store))
     check(stages)

@@ -1,6 +1,8 @@
 """Photo bytes: read, typed by content, measured from the header, hashed, stored.
 
-Nothing is decoded here, so a picture of 30,000 × 30,000 pixels is refused from its header.
+Nothing is decoded here, so a picture of 30,000 × 30,000 pixels is refused from its header. Local
+files are read by the stage itself; what lies on the network is fetched by the runner's crawl, many
+at a time (``hqvox.runner.crawl``), and judged by the same rules.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from hqvox.config import DownloadConfig
 from hqvox.tables import Row
+from hqvox.tombstones import Tombstones
 from pipelines.decode import read_header
-from pipelines.discover.folder import local_path
+from pipelines.discover.folder import FolderSource, local_path
+from pipelines.fetch.content import unsupported_type
 from pipelines.stage import Needs, Pixels, Scope, Stage, UndecodableError
 
 
@@ -23,7 +29,7 @@ class DownloadStage(Stage):
     """Brings the bytes of every candidate into the workspace."""
 
     name = "download"
-    reads = ("url", "source")
+    reads = ("url", "page_url", "source")
     writes = (
         "photo_id",
         "media_type",
@@ -32,57 +38,139 @@ class DownloadStage(Stage):
         "retrieved_at",
         "photo_offset",
         "photo_bytes",
+        "requested_url",
+        "final_url",
+        "host",
+        "http_status",
+        "etag",
+        "last_modified",
     )
     reasons = ()
     failures = (
+        # files
         "not_found",
         "unreadable",
         "not_a_file",
+        # files and network alike
         "empty_file",
         "not_an_image",
+        "unsupported_type",
         "too_large",
+        "taken_down",
+        # network
+        "bad_url",
+        "refused_address",
+        "robots_disallowed",
+        "opted_out",
+        "dns_failed",
+        "connection_failed",
+        "tls_error",
+        "timed_out",
+        "too_slow",
+        "truncated",
+        "malformed_response",
+        "unsupported_encoding",
+        "too_many_redirects",
+        "rate_limited",
+        "http_client_error",
+        "http_server_error",
     )
-    passing = ("not_found", "unreadable")
+    passing = (
+        "not_found",
+        "unreadable",
+        "refused_address",
+        "dns_failed",
+        "connection_failed",
+        "tls_error",
+        "timed_out",
+        "too_slow",
+        "truncated",
+        "malformed_response",
+        "rate_limited",
+        "http_server_error",
+    )
     """Reasons that may be gone next time: ``--retry-failed`` tries these rows again."""
     needs = Needs.BYTES
     scope = Scope.PHOTO
-    version = 1
+    version = 2
 
-    def __init__(self, config, store, photos: str = "") -> None:
+    def __init__(self, config, store, photos: str = "", remote: bool = False) -> None:
         super().__init__(config, store)
         self.photos = photos
+        self.remote = remote
+        self.tombstones = Tombstones()
+        """Of the workspace; set by who runs the stage."""
+
+    def settings(self) -> dict[str, Any]:
+        """The part of the configuration that decides what is kept, rather than how it is fetched.
+
+        ``allow_hosts`` is no part of it: a workspace's own server may have another port each time.
+        """
+        names = {"enabled", "max_bytes", "max_pixels"}
+        if self.remote:
+            names |= {"robots", "opt_out"}
+        return self.config.model_dump(mode="json", include=names)
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Fetch each row's bytes; a row that cannot be had gets its reason and null columns."""
+        """Read each row's file; a row that cannot be had gets its reason and null columns."""
         for row in rows:
+            assert is_local(row), row["source"]
             row.update(dict.fromkeys(self.writes))
-            row["reason"] = self._fetch(row, pixels)
+            row["reason"], data = self.read_file(row)
+            if row["reason"] is None:
+                pixels.keep_photo(row, data)
         return list(rows)
 
-    def _fetch(self, row: Row, pixels: Pixels) -> str | None:
+    def read_file(self, row: Row) -> tuple[str | None, bytes]:
+        """Reason and bytes of a local row; sets its columns but where the bytes are stored."""
+        if covered(self.tombstones, row):
+            return "taken_down", b""
         path = local_path(self.photos, row["url"])
         try:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
-                return "not_a_file"
+                return "not_a_file", b""
             row["photo_bytes"] = status.st_size
             row["retrieved_at"] = datetime.fromtimestamp(int(status.st_mtime), UTC)
             if status.st_size == 0:
-                return "empty_file"
+                return "empty_file", b""
             if status.st_size > self.config.max_bytes:
-                return "too_large"
+                return "too_large", b""
             data = Path(path).read_bytes()
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
-            return "not_found" if missing else "unreadable"
+            return "not_found" if missing else "unreadable", b""
         row["photo_id"] = hashlib.sha256(data).hexdigest()
-        try:
-            header = read_header(data)
-        except UndecodableError:
-            return "not_an_image"
-        row["media_type"] = header.media_type
-        row["width_px"], row["height_px"] = header.width_px, header.height_px
-        if header.width_px * header.height_px > self.config.max_pixels:
-            return "too_large"
-        pixels.keep_photo(row, data)
-        return None
+        if self.tombstones.covers_photo(row["photo_id"]):
+            row.update(dict.fromkeys(self.writes))
+            return "taken_down", b""
+        return judge(row, data, self.config), data
+
+
+def is_local(row: Row) -> bool:
+    """Whether a candidate is a file of this machine."""
+    return bool(row["source"] == FolderSource.name)
+
+
+def covered(tombstones: Tombstones, row: Row) -> bool:
+    """Whether a candidate was taken down, as far as is known before it is fetched."""
+    return tombstones.covers_identity(row["identity_id"]) or any(
+        tombstones.covers_url(row.get(name)) for name in ("url", "page_url", "final_url")
+    )
+
+
+def judge(row: Row, data: bytes, config: DownloadConfig) -> str | None:
+    """Type and size by content; sets ``media_type``, ``width_px`` and ``height_px``.
+
+    Returns ``empty_file``, ``not_an_image``, ``unsupported_type``, ``too_large`` or None.
+    """
+    if not data:
+        return "empty_file"
+    try:
+        header = read_header(data)
+    except UndecodableError:
+        row["media_type"] = unsupported_type(data)
+        return "not_an_image" if row["media_type"] is None else "unsupported_type"
+    row["media_type"] = header.media_type
+    row["width_px"], row["height_px"] = header.width_px, header.height_px
+    return "too_large" if header.width_px * header.height_px > config.max_pixels else None

@@ -73,7 +73,7 @@ class Fingerprints:
 
     @staticmethod
     def _stage_parts(stage: Stage, config: BuildConfig, store: ModelStore) -> dict[str, Any]:
-        if isinstance(stage, DiscoverStage):
+        if isinstance(stage, DiscoverStage | DownloadStage):
             section = stage.settings()
         else:
             section = stage.config.model_dump(mode="json")

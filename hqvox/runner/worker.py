@@ -17,10 +17,13 @@ from hqvox.runner.plan import Fingerprints, ShardTask
 from hqvox.shards import ShardReader, ShardWriter
 from hqvox.storage import disk_error
 from hqvox.tables import Row
+from hqvox.tombstones import Tombstones
 from hqvox.workspace import TAR_OF, Workspace
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
+from pipelines.download import DownloadStage
 from pipelines.pixels import ChainPixels
+from pipelines.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class ShardWorker:
         self.config = config
         store = ModelStore()
         self.stages = make_stages(config, store, self.workspace.storage)
+        download_stage(self.stages).tombstones = Tombstones.read(self.workspace)
         self.fingerprints = Fingerprints(self.stages, config, store)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()
@@ -71,11 +75,14 @@ class ShardWorker:
         )
         try:
             tables = chain.run(
-                [(row["identity_id"], rows) for row, rows in self._input(task, identities)],
+                [
+                    (i["identity_id"], rows)
+                    for i, rows in task_input(self.workspace, task, identities)
+                ],
                 pixels,
                 lambda identity_id, tallies: report(Progress(task.shard, identity_id, tallies)),
             )
-            self._withdraw(task, records)
+            withdraw(self.workspace, task, records)
             for index in range(task.first, task.last + 1):
                 stage = STAGE_NAMES[index]
                 for kind, writer in writers.items():
@@ -90,20 +97,6 @@ class ShardWorker:
                 writer.discard()
         return time.perf_counter() - started
 
-    def _withdraw(self, task: ShardTask, records: Sequence[Mapping[str, Any]]) -> None:
-        """Remove tables that a commit cut short would leave looking current, last one first.
-
-        A table must not stand beside a newer tar than its own; and where a stage runs again with
-        the same fingerprint (``--from``, ``--retry-failed``), what follows it is stale although
-        its fingerprint matches.
-        """
-        for index in reversed(range(task.first, len(STAGE_NAMES))):
-            stage = STAGE_NAMES[index]
-            committed = self.workspace.committed(stage, task.shard)
-            current = committed is not None and committed["hash"] == records[index]["hash"]
-            if current or (index <= task.last and stage in TAR_OF.values()):
-                self.workspace.storage.remove(self.workspace.table_name(stage, task.shard))
-
     def _writers(self, task: ShardTask) -> Mapping[str, ShardWriter]:
         return {
             kind: ShardWriter(self.workspace.storage, self.workspace.tar_name(stage, task.shard))
@@ -111,13 +104,36 @@ class ShardWorker:
             if stage in task.stages
         }
 
-    def _input(self, task: ShardTask, identities: list[Row]) -> list[tuple[Row, list[Row]]]:
-        """Each identity with the rows its first stage starts from."""
-        if task.first == 0:
-            return [(row, [dict(row)]) for row in identities]
-        columns = {name: COLUMNS_OF[name] for name in STAGE_NAMES}
-        rows = self.workspace.kept_rows(task.shard, STAGE_NAMES[: task.first], columns)
-        found: dict[str, list[Row]] = {row["identity_id"]: [] for row in identities}
-        for row in rows:
-            found[row["identity_id"]].append(row)
-        return [(row, found[row["identity_id"]]) for row in identities]
+
+def withdraw(workspace: Workspace, task: ShardTask, records: Sequence[Mapping[str, Any]]) -> None:
+    """Remove tables that a commit cut short would leave looking current, last one first.
+
+    A table must not stand beside a newer tar than its own; and where a stage runs again with the
+    same fingerprint (``--from``, ``--retry-failed``), what follows it is stale although its
+    fingerprint matches.
+    """
+    for index in reversed(range(task.first, len(STAGE_NAMES))):
+        stage = STAGE_NAMES[index]
+        committed = workspace.committed(stage, task.shard)
+        current = committed is not None and committed["hash"] == records[index]["hash"]
+        if current or (index <= task.last and stage in TAR_OF.values()):
+            workspace.storage.remove(workspace.table_name(stage, task.shard))
+
+
+def task_input(
+    workspace: Workspace, task: ShardTask, identities: Sequence[Row]
+) -> list[tuple[Row, list[Row]]]:
+    """Each identity with the rows its first stage starts from."""
+    if task.first == 0:
+        return [(row, [dict(row)]) for row in identities]
+    columns = {name: COLUMNS_OF[name] for name in STAGE_NAMES}
+    rows = workspace.kept_rows(task.shard, STAGE_NAMES[: task.first], columns)
+    found: dict[str, list[Row]] = {row["identity_id"]: [] for row in identities}
+    for row in rows:
+        found[row["identity_id"]].append(row)
+    return [(row, found[row["identity_id"]]) for row in identities]
+
+
+def download_stage(stages: Sequence[Stage]) -> DownloadStage:
+    """The download stage among a build's stages."""
+    return next(stage for stage in stages if isinstance(stage, DownloadStage))

@@ -1,0 +1,1 @@
+"""Fetching photographs over the network: politely, within limits, from public addresses only."""

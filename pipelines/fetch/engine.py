@@ -1,0 +1,463 @@
+"""The download engine: many urls, each host at its pace, what can pass tried again.
+
+Every url stands in the queue of the host that it (or what it was redirected to) names. A host's
+queue moves when its pace, its number of connections and its health allow; so a slow or dead host
+holds up its own urls and nobody else's, and waiting takes no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC
+from types import TracebackType
+from typing import Any
+
+from yarl import URL
+
+from hqvox.config import DownloadConfig
+from pipelines.fetch.client import AGENT, Answer, Client
+from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
+from pipelines.fetch.limits import Host, backoff_seconds
+from pipelines.fetch.optout import opted_out
+from pipelines.fetch.robots import MAX_BYTES as ROBOTS_BYTES
+from pipelines.fetch.robots import REDIRECTS as ROBOTS_REDIRECTS
+from pipelines.fetch.robots import RobotsCache, Rules
+
+RETRIED = frozenset(
+    {
+        "dns_failed",
+        "connection_failed",
+        "timed_out",
+        "too_slow",
+        "truncated",
+        "malformed_response",
+        "rate_limited",
+        "http_server_error",
+    }
+)
+"""What can pass within a crawl."""
+_ILL = (None, 429, 503)
+"""Statuses of failures that say more about the host than about the url; None: no answer at all."""
+
+_REFUSING = ("tls_error", "refused_address", "bad_url")
+"""What a host's robots.txt can run into that its pictures would too."""
+
+Attempt = dict[str, Any]
+"""One request, or one refusal to make it: a row of the attempts table."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a url."""
+
+    url: str
+    reason: str | None
+    answer: Answer | None
+    """The last one; null where nothing was asked. Its body is valid until the callback returns."""
+    attempts: list[Attempt]
+    final_url: str
+    host: str | None
+
+
+@dataclass(slots=True)
+class _Item:
+    asked: str
+    done: Callable[[Outcome], None]
+    headers: dict[str, str]
+    attempts: list[Attempt] = field(default_factory=list)
+    url: URL = field(default_factory=URL)
+    redirects: int = 0
+    tries: int = 0
+    failed_at: float | None = None
+
+
+@dataclass
+class Counts:
+    """What the engine did so far."""
+
+    fetched: int = 0
+    unchanged: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    requests: int = 0
+
+
+class Engine:
+    """Fetches urls; use as an asynchronous context manager.
+
+    ``refuse``: asked before each request, with the url; a reason refuses it.
+    """
+
+    def __init__(
+        self,
+        config: DownloadConfig,
+        lookup: Lookup = system_lookup,
+        refuse: Callable[[str], str | None] = lambda url: None,
+    ) -> None:
+        self.config = config
+        self.client = Client(config, lookup)
+        self.refuse = refuse
+        self.counts = Counts()
+        self.waiting = 0
+        """Urls added and not done."""
+        self._robots = RobotsCache(AGENT)
+        self._asking_robots: dict[str, asyncio.Task[Answer]] = {}
+        self._hosts: dict[str, Host] = {}
+        self._due: list[tuple[float, int, Host]] = []
+        self._number = 0
+        self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    async def __aenter__(self) -> Engine:
+        self._loop = asyncio.get_running_loop()
+        self._slots = asyncio.Semaphore(self.config.connections)
+        await self.client.__aenter__()
+        self._dispatcher = asyncio.create_task(self._dispatch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        tasks = [self._dispatcher, *self._running, *self._asking_robots.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.client.__aexit__(kind, error, trace)
+
+    def add(
+        self,
+        url: str,
+        done: Callable[[Outcome], None],
+        etag: str | None = None,
+        last_modified: str | None = None,
+    ) -> None:
+        """Queue a url. ``done`` is called in the event loop, once, with what became of it.
+
+        ``etag``, ``last_modified``: of the answer that is at hand; status 304 then says that it
+        still holds.
+        """
+        headers = {}
+        if etag:
+            headers["If-None-Match"] = etag
+        if last_modified:
+            headers["If-Modified-Since"] = last_modified
+        self.waiting += 1
+        self._aim(_Item(url, done, headers), url)
+
+    def hosts_waiting(self) -> int:
+        """Hosts with urls that wait for the host's pace, its connections or its recovery."""
+        now = self._loop.time()
+        waiting = 0
+        for host in self._hosts.values():
+            due = host.due()
+            waiting += due is not None and (due > now or host.active > 0)
+        return waiting
+
+    @property
+    def active(self) -> int:
+        """Requests in flight."""
+        return len(self._running)
+
+    # Queues --------------------------------------------------------------------------------------
+
+    def _aim(self, item: _Item, text: str, first: bool = False) -> None:
+        """Check a url and put the item into its host's queue."""
+        try:
+            item.url = self.client.guard.url(text)
+        except RefusedUrlError as error:
+            self._finish(item, error.reason, detail=str(error), final_url=text)
+            return
+        host = self._host(item.url)
+        if host.closed_until > self._loop.time():
+            self._finish(item, host.closed_reason, detail="the host was given up before")
+            return
+        if first:
+            host.ready.appendleft(item)
+        else:
+            host.ready.append(item)
+        self._queue(host)
+
+    def _host(self, url: URL) -> Host:
+        name = url.raw_host or ""
+        if url.port not in (80, 443):
+            name = f"{name}:{url.port}"
+        host = self._hosts.get(name)
+        if host is None:
+            if len(self._hosts) > 50_000:
+                self._forget_hosts()
+            host = Host(name, 1.0 / self.config.host_requests_per_second)
+            self._hosts[name] = host
+        return host
+
+    def _forget_hosts(self) -> None:
+        now = self._loop.time()
+        self._hosts = {
+            name: host
+            for name, host in self._hosts.items()
+            if host.active or host.due() is not None or max(host.next_at, host.closed_until) > now
+        }
+
+    def _queue(self, host: Host) -> None:
+        """Put a host where the dispatcher finds it when its next item is due."""
+        due = host.due()
+        if due is None or host.active >= self.config.host_connections:
+            return
+        if host.queued_at is not None and host.queued_at <= due:
+            return  # it is looked at in time, and then put where it belongs
+        host.queued_at = due
+        self._number += 1
+        heapq.heappush(self._due, (due, self._number, host))
+        self._wake.set()
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._slots.acquire()
+            host = await self._next_host()
+            item = host.take(self._loop.time())
+            self._queue(host)
+            task = asyncio.create_task(self._run(item, host))
+            self._running.add(task)
+            task.add_done_callback(self._ran)
+
+    async def _next_host(self) -> Host:
+        while True:
+            self._wake.clear()
+            now = self._loop.time()
+            while self._due and self._due[0][0] <= now:
+                at, _, host = heapq.heappop(self._due)
+                if at != host.queued_at:
+                    continue  # it was put further to the front meanwhile
+                host.queued_at = None
+                due = host.due()
+                if due is not None and due <= now and host.active < self.config.host_connections:
+                    return host
+                self._queue(host)  # its pace changed meanwhile
+            timer = None
+            if self._due:
+                timer = self._loop.call_at(self._due[0][0], self._wake.set)
+            await self._wake.wait()
+            if timer is not None:
+                timer.cancel()
+
+    async def _run(self, item: _Item, host: Host) -> None:
+        try:
+            await self._step(item, host)
+        finally:
+            host.active -= 1
+            self._queue(host)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._slots.release()
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+
+    def check(self) -> None:
+        """Raise what a callback raised (a full disk, a defect)."""
+        if self._failure is not None:
+            raise self._failure
+        if self._dispatcher.done():
+            self._dispatcher.result()
+
+    # One request ---------------------------------------------------------------------------------
+
+    async def _step(self, item: _Item, host: Host) -> None:
+        url = str(item.url)
+        refused = self.refuse(url)
+        if refused is not None:
+            self._finish(item, refused)
+            return
+        if self.config.robots:
+            rules = self._robots.known(_origin(item.url))
+            if rules is None:
+                answer = await self._ask_robots(item.url)
+                if answer.reason in RETRIED:
+                    self._failed(item, host, answer)
+                    return
+                item.attempts.append(_attempt(answer))
+                if answer.reason in _REFUSING:
+                    self._end(item, answer.reason, answer)
+                else:
+                    host.ready.appendleft(item)
+                return
+            host.interval_seconds = self._interval(rules)
+            if not rules.allow(url):
+                self._finish(item, "robots_disallowed", detail="robots.txt")
+                return
+        answer = await self.client.ask(item.url, self.config.max_bytes, item.headers or None)
+        self.counts.requests += 1
+        try:
+            self._take(item, host, answer)
+        finally:
+            self.client.budget.give_back(answer, answer.taken_bytes)
+
+    def _take(self, item: _Item, host: Host, answer: Answer) -> None:
+        """Decide what an answer means for its url and its host."""
+        if answer.reason is None:
+            out = opted_out(answer.robots_tags, AGENT, self.config.opt_out)
+            if out is not None:
+                answer.reason, answer.detail = "opted_out", f"X-Robots-Tag: {out}"
+                answer.body = b""
+            elif answer.status == 304 and not item.headers:
+                answer.reason, answer.detail = "malformed_response", "304, but nothing was at hand"
+        if answer.reason in RETRIED:
+            self._failed(item, host, answer)
+            return
+        if answer.status is not None:
+            host.answered(self._loop.time())
+        if answer.reason is None and answer.location is not None:
+            self._redirect(item, answer)
+            return
+        item.attempts.append(_attempt(answer))
+        self._end(item, answer.reason, answer)
+
+    def _redirect(self, item: _Item, answer: Answer) -> None:
+        item.attempts.append(_attempt(answer))
+        item.redirects += 1
+        if item.redirects > self.config.redirects:
+            detail = f"more than {self.config.redirects}"
+            self._finish(item, "too_many_redirects", detail=detail)
+            return
+        assert answer.location is not None
+        try:
+            target = str(item.url.join(URL(answer.location)))
+        except (ValueError, TypeError, UnicodeError) as error:
+            self._finish(item, "bad_url", detail=f"redirect: {error}")
+            return
+        self._aim(item, target, first=True)
+
+    def _failed(self, item: _Item, host: Host, answer: Answer) -> None:
+        """Try again later, or give up: the url where the host is well, else the host."""
+        config, now = self.config, self._loop.time()
+        item.attempts.append(_attempt(answer))
+        item.tries += 1
+        if item.failed_at is None:
+            item.failed_at = now
+        wait = backoff_seconds(config.backoff_seconds, config.longest_backoff_seconds, item.tries)
+        asked = answer.retry_after_seconds
+        if answer.status in _ILL:
+            host.failed(now)
+            if asked is not None:
+                host.pause(now + min(asked, config.longest_retry_after_seconds))
+            elif host.failures > 1 or answer.reason == "rate_limited":
+                first, longest = config.backoff_seconds, config.longest_backoff_seconds
+                host.pause(now + backoff_seconds(first, longest, host.failures))
+        else:
+            host.answered(now)
+        if answer.hopeless:
+            self._give_up_host(item, host, answer, now + config.longest_backoff_seconds)
+            return
+        if asked is not None and asked > config.longest_retry_after_seconds:
+            self._give_up_host(item, host, answer, now + asked)
+            return
+        if item.tries > config.retries:
+            well_since = host.answered_at >= item.failed_at
+            since = host.failing_since
+            if well_since or since is None:
+                self._end(item, answer.reason, answer)
+                return
+            if now - since >= config.host_patience_seconds:
+                self._give_up_host(item, host, answer, now + config.longest_backoff_seconds)
+                return
+        host.later(item, now + wait)
+        self._queue(host)
+
+    def _give_up_host(self, item: _Item, host: Host, answer: Answer, until: float) -> None:
+        assert answer.reason is not None
+        host.close(until, answer.reason)
+        self._end(item, answer.reason, answer)
+        for other in host.take_all():
+            self._finish(other, answer.reason, detail="the host was given up")
+
+    def _finish(
+        self, item: _Item, reason: str, *, detail: str = "", final_url: str | None = None
+    ) -> None:
+        """End an item without a request."""
+        url = final_url if final_url is not None else str(item.url)
+        item.attempts.append(_attempt(Answer(url, reason=reason, detail=detail or None)))
+        self._end(item, reason, None)
+
+    def _end(self, item: _Item, reason: str | None, answer: Answer | None) -> None:
+        last = item.attempts[-1]
+        for attempt in item.attempts:
+            attempt["url"] = item.asked
+        self.waiting -= 1
+        outcome = Outcome(
+            item.asked, reason, answer, item.attempts, last["final_url"], last["host"]
+        )
+        item.done(outcome)
+        if outcome.reason is not None:
+            self.counts.failed[outcome.reason] += 1
+        elif answer is not None and answer.status == 304:
+            self.counts.unchanged += 1
+        else:
+            self.counts.fetched += 1
+            self.counts.bytes += len(answer.body) if answer is not None else 0
+
+    # robots.txt ----------------------------------------------------------------------------------
+
+    def _interval(self, rules: Rules) -> float:
+        return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
+
+    async def _ask_robots(self, url: URL) -> Answer:
+        """Fetch an origin's rules; see :meth:`_fetch_robots`."""
+        origin = _origin(url)
+        task = self._asking_robots.get(origin)
+        if task is None:
+            task = asyncio.create_task(self._fetch_robots(origin))
+            self._asking_robots[origin] = task
+            task.add_done_callback(lambda _: self._asking_robots.pop(origin, None))
+        return await asyncio.shield(task)
+
+    async def _fetch_robots(self, origin: str) -> Answer:
+        """The last answer. Its reason is in RETRIED or _REFUSING where rules cannot be had now."""
+        url = URL(f"{origin}/robots.txt")
+        for _ in range(ROBOTS_REDIRECTS + 1):
+            answer = await self.client.ask(url, ROBOTS_BYTES, cut=True)
+            self.client.budget.give_back(answer, answer.taken_bytes)
+            self.counts.requests += 1
+            answer.detail = f"robots.txt: {answer.detail or answer.status}"
+            if answer.reason in RETRIED or answer.reason in _REFUSING:
+                return answer
+            if answer.location is None:
+                break
+            try:
+                url = self.client.guard.url(str(url.join(URL(answer.location))))
+            except (RefusedUrlError, ValueError):
+                break
+        body = answer.body if answer.reason is None else b""
+        self._robots.keep(origin, answer.status or 404, body)
+        return answer
+
+
+def _origin(url: URL) -> str:
+    return f"{url.scheme}://{url.raw_authority}"
+
+
+def _attempt(answer: Answer) -> Attempt:
+    return {
+        "url": "",
+        "final_url": answer.url,
+        "status": answer.status,
+        "reason": answer.reason,
+        "detail": answer.detail,
+        "bytes": answer.wire_bytes,
+        "seconds": answer.seconds,
+        "time": answer.time.astimezone(UTC),
+        "host": _host_name(answer.url),
+    }
+
+
+def _host_name(url: str) -> str | None:
+    try:
+        return URL(url).raw_host
+    except ValueError:
+        return None
