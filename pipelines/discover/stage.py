@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hqvox.config_discover import DiscoverConfig
@@ -12,7 +13,11 @@ from hqvox.tombstones import normalised_url
 from models.store import ModelStore
 from pipelines.discover.folder import FolderSource
 from pipelines.discover.source import Candidate, Source, SourceError, Stream
+from pipelines.discover.urls import UrlsSource
 from pipelines.stage import Needs, Pixels, Scope, Stage
+
+FOLDER = "discover"
+"""Where sources keep what they were told, below the workspace."""
 
 
 class DiscoverStage(Stage):
@@ -55,7 +60,13 @@ class DiscoverStage(Stage):
         ``contact``: whom to write to about the crawl, for the User-Agent.
         """
         super().__init__(config, store)
-        self.sources = [make_source(name, config, storage, contact) for name in config.sources]
+        cache = store.cache_dir if storage is None or not storage.local else Path(storage.path(""))
+        self.sources: list[Source] = []
+        for name in config.sources:
+            if name == "folder":
+                self.sources.append(FolderSource(config))
+            elif name == "urls":
+                self.sources.append(UrlsSource(config.urls, cache / FOLDER / name))
 
     @property
     def remote(self) -> bool:
@@ -115,11 +126,6 @@ class DiscoverStage(Stage):
                 }
             )
         return found
-
-
-def make_source(name: str, config: DiscoverConfig, storage: Storage | None, contact: str) -> Source:
-    """A source by its name."""
-    return FolderSource(config)
 
 
 def take_turns(

@@ -1,0 +1,69 @@
+"""The urls source: a file that names every photograph, however large, looked up by identity."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hqvox.config_discover import UrlsConfig
+from hqvox.errors import HqvoxError
+from hqvox.tables import Row
+from pipelines.discover.source import Candidate, Stream
+from pipelines.discover.urls_index import UrlsIndex, open_index
+
+
+class UrlsSource:
+    """Candidates out of a CSV, TSV, JSONL or Parquet file (each also .gz), in the file's order.
+
+    A row belongs to the identity whose id its identity column holds; where no row holds the id, to
+    the one whose name it holds.
+    """
+
+    name = "urls"
+    remote = True
+
+    def __init__(self, config: UrlsConfig, folder: Path) -> None:
+        """``folder``: where the file's index is kept."""
+        self.config = config
+        self.folder = folder
+        self._index: UrlsIndex | None = None
+        self._lock = threading.Lock()
+
+    def streams(self, identity: Row) -> list[Stream]:
+        """One stream: the identity's rows."""
+        return [Stream(None, self._candidates(identity))]
+
+    def listing(self, identity: Row) -> list[str]:
+        """Digest of the identity's rows; empty where it has none."""
+        index = self._opened()
+        key = index.key_of(identity)
+        return [] if key is None else [index.digest(key)]
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing: which file, and how its columns are named, shows in the digest of its rows."""
+        return {}
+
+    def missing(self) -> list[str]:
+        """The file, where none is named."""
+        if self.config.file:
+            return []
+        return ["urls: no file is named; set discover.urls.file, or make the workspace with --urls"]
+
+    def _candidates(self, identity: Row) -> Iterator[Candidate]:
+        index = self._opened()
+        key = index.key_of(identity)
+        if key is None:
+            return
+        for row in index.rows(key):
+            yield Candidate(**row)
+
+    def _opened(self) -> UrlsIndex:
+        """The file's index, made at the first need; one thread makes it, the others wait."""
+        if not self.config.file:
+            raise HqvoxError(self.missing()[0])
+        with self._lock:
+            if self._index is None:
+                self._index = open_index(Path(self.config.file), self.config, self.folder)
+            return self._index

@@ -1,0 +1,180 @@
+"""A file of urls as an index on disk: rows sorted by identity, memory-mapped, read once.
+
+``<workspace>/discover/urls/<key>.arrow`` holds the rows, ``<key>.json`` where each identity's
+begin, how many they are, and a digest of them; a workspace in an object store keeps them in the
+user's cache folder. The key is the file's path, size and time and the
+names of its columns, so another file, or a changed one, makes another index; older ones go.
+Deleting them is safe: they are made again when needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hqvox.config_discover import UrlsConfig
+from hqvox.errors import HqvoxError
+from hqvox.storage import TEMPORARY, disk_error
+from hqvox.tables import Row
+from pipelines.discover.urls_read import KEY, SCHEMA, read_batches
+
+VERSION = 1
+"""Raised by hand when reading a file, sorting or digests change."""
+WINDOW_ROWS = 65_536
+FIELDS = [field.name for field in SCHEMA if field.name != KEY]
+
+
+class UrlsIndex:
+    """Rows of a file of urls by identity; safe to use from several threads."""
+
+    def __init__(self, table: pa.Table, places: dict[str, tuple[int, int, str]]) -> None:
+        self._table = table
+        self._places = places
+
+    def key_of(self, identity: Row) -> str | None:
+        """What the file calls an identity: its id, else its name; None where it has no rows."""
+        return next(
+            (k for k in (identity["identity_id"], identity["name"]) if k in self._places), None
+        )
+
+    def digest(self, key: str) -> str:
+        """Hash over an identity's rows, in order."""
+        return self._places[key][2]
+
+    def rows(self, key: str) -> list[dict[str, Any]]:
+        """An identity's rows in the file's order: fields of a candidate to values."""
+        start, count, _ = self._places[key]
+        return self._table.slice(start, count).to_pylist()
+
+
+def open_index(file: Path, columns: UrlsConfig, folder: Path) -> UrlsIndex:
+    """The file's index in ``folder``, made first where it is missing.
+
+    Raises HqvoxError where the file cannot be read, or the disk refuses.
+    """
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise HqvoxError(
+            f"{file}: {error.strerror}; name the file of urls as discover.urls.file"
+        ) from None
+    identity = [VERSION, str(file.resolve()), status.st_size, status.st_mtime_ns]
+    named = json.dumps([*identity, columns.model_dump(), sorted(columns.model_fields_set)])
+    key = hashlib.sha256(named.encode()).hexdigest()[:16]
+    rows, places = folder / f"{key}.arrow", folder / f"{key}.json"
+    try:
+        if not places.exists():  # written last
+            folder.mkdir(parents=True, exist_ok=True)
+            _build(file, columns, rows, places)
+            for old in folder.glob("*.*"):
+                if old.stem != key and old.suffix in (".arrow", ".json"):
+                    old.unlink(missing_ok=True)
+        table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
+        return UrlsIndex(table, json.loads(places.read_bytes()))
+    except OSError as error:
+        raise disk_error(error, str(folder)) from error
+
+
+def _build(file: Path, columns: UrlsConfig, rows: Path, places: Path) -> None:
+    """Write the index: first the rows as they come, then sorted by identity, then the places."""
+    stem = f"{rows.stem}.{os.getpid()}.{threading.get_ident()}"
+    unsorted = rows.parent / f".{stem}.unsorted{TEMPORARY}"
+    temporary = rows.parent / f".{stem}{TEMPORARY}"
+    try:
+        codes: list[NDArray[np.int32]] = []
+        numbers: dict[str, int] = {}
+        with pa.OSFile(str(unsorted), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+            for batch in read_batches(file, columns):
+                codes.append(_numbered(batch.column(KEY), numbers))
+                writer.write_batch(batch)
+        of_row = np.concatenate(codes) if codes else np.empty(0, np.int32)
+        order = np.argsort(of_row, kind="stable")
+        ends = np.cumsum(np.bincount(of_row, minlength=len(numbers)))
+        found: dict[str, tuple[int, int, str]] = {}
+        with pa.memory_map(str(unsorted)) as mapped:
+            source = pa.ipc.open_file(mapped)
+            batches = [source.get_batch(i) for i in range(source.num_record_batches)]
+            with (
+                pa.OSFile(str(temporary), "wb") as sink,
+                pa.ipc.new_file(sink, _without_key()) as writer,
+            ):
+                for window, keys in _windows(list(numbers), ends):
+                    taken = _take(batches, order[window]).drop_columns([KEY])
+                    writer.write_table(taken)
+                    _place(taken, keys, ends, window.start, found)
+            del batches, source
+        os.replace(temporary, rows)
+        temporary.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
+        os.replace(temporary, places)
+    finally:
+        unsorted.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _without_key() -> pa.Schema:
+    return pa.schema([field for field in SCHEMA if field.name != KEY])
+
+
+def _numbered(keys: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
+    """Each row's identity as a number, given out in the order they come."""
+    encoded = keys.dictionary_encode()
+    own = [numbers.setdefault(key, len(numbers)) for key in encoded.dictionary.to_pylist()]
+    if not own:
+        return np.empty(0, np.int32)
+    return np.asarray(own, np.int32)[encoded.indices.to_numpy()]
+
+
+def _windows(
+    keys: list[str], ends: NDArray[np.int64]
+) -> Iterator[tuple[slice, list[tuple[int, str]]]]:
+    """Whole identities, some tens of thousands of rows together: their rows, their keys."""
+    start, chosen = 0, []
+    for number, key in enumerate(keys):
+        chosen.append((number, key))
+        end = int(ends[number])
+        if end - start >= WINDOW_ROWS or number == len(keys) - 1:
+            yield slice(start, end), chosen
+            start, chosen = end, []
+
+
+def _take(batches: list[pa.RecordBatch], rows: NDArray[np.int64]) -> pa.Table:
+    """Rows by their number over all batches, in the order given."""
+    starts = np.cumsum([0, *(len(batch) for batch in batches)])
+    where = np.searchsorted(starts, rows, side="right") - 1
+    by_batch = np.argsort(where, kind="stable")
+    parts = [
+        batches[number].take(pa.array(rows[by_batch][where[by_batch] == number] - starts[number]))
+        for number in np.unique(where)
+    ]
+    gathered = pa.Table.from_batches(parts, SCHEMA).combine_chunks()
+    back = np.empty(len(rows), np.int64)
+    back[by_batch] = np.arange(len(rows))
+    return gathered.take(pa.array(back))
+
+
+def _place(
+    rows: pa.Table,
+    keys: list[tuple[int, str]],
+    ends: NDArray[np.int64],
+    first: int,
+    found: dict[str, tuple[int, int, str]],
+) -> None:
+    """Note where each identity's rows are, and their digest."""
+    texts = [pc.fill_null(rows[name].cast(pa.string()), "\x00") for name in FIELDS]
+    lines = pc.binary_join_element_wise(*texts, "\x1f").to_pylist()
+    start = first
+    for number, key in keys:
+        end = int(ends[number])
+        joined = "\x1e".join(lines[start - first : end - first])
+        found[key] = (start, end - start, hashlib.sha256(joined.encode()).hexdigest())
+        start = end
