@@ -131,6 +131,22 @@ COLUMNS: dict[str, Column] = {
 }
 
 
+ATTEMPTS = pa.schema(
+    [
+        pa.field("url", pa.string(), nullable=False),  # as the source named it
+        pa.field("final_url", pa.string(), nullable=False),  # what was asked for this time
+        pa.field("status", pa.int16()),  # null: there was no answer, or nothing was asked
+        pa.field("reason", pa.dictionary(pa.int16(), pa.string())),  # null: it brought us on
+        pa.field("detail", pa.string()),
+        pa.field("bytes", pa.int64()),  # of the body, as it came over the network
+        pa.field("seconds", pa.float32()),
+        pa.field("time", pa.timestamp("ms", "UTC")),
+        pa.field("host", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+"""``attempts/<shard>.parquet``: each request that a crawl made, and each that it refused to make."""
+
+
 def stage_schema(columns: tuple[str, ...]) -> pa.Schema:
     """Arrow schema of a stage's table: keys, the stage's own columns, reason."""
     fields = [pa.field(name, column.type) for name, column in KEYS.items()]
