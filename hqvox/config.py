@@ -215,10 +215,10 @@ class ReleaseConfig(Section):
         "to release (house)",
     )
     max_photo_distance_bits: int = Field(
-        6, ge=0, le=32, description="photos with hashes this near are one, across sides (house)"
+        4, ge=0, le=32, description="photos with hashes this near are one, across sides (house)"
     )
     min_face_similarity: float = Field(
-        0.99, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
+        0.98, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
     )
     purpose: str = Field("", description="what the dataset is made for, told in its datasheet")
     contact: str = Field(
