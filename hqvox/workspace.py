@@ -3,6 +3,7 @@
 <workspace>/hqvox.yaml  identities.parquet
   stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
   stages/{download,align,segment}/<shard>.tar   pixels
+  tombstones.jsonl      what was taken down, see hqvox.tombstones
   failed/<shard>.json   a shard that could not be finished, with its trace
   runs/<time>-<id>/     config, versions, log.jsonl, timings
   releases/<name>/
@@ -33,6 +34,8 @@ CONFIG = "hqvox.yaml"
 IDENTITIES_FILE = "identities.parquet"
 FINGERPRINT = b"hqvox.fingerprint"
 """Key of a stage table's schema metadata: JSON, see ``hqvox.runner.plan``."""
+PURGING = ".purging"
+"""There while photographs are being taken down; see :mod:`hqvox.purge`."""
 TAR_OF = {"photo": "download", "aligned": "align", "mask": "segment"}
 """Which stage's tar holds which pixels."""
 
@@ -232,12 +235,19 @@ class Workspace:
     # One build at a time -----------------------------------------------------------------------
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, purging: bool = False) -> Iterator[None]:
         """Hold the workspace for one build. Raises HqvoxError where another holds it.
 
         The lock is the kernel's and goes with the process, however it ends. On object storage,
-        where there is none, the caller sees to it that only one build runs.
+        where there is none, the caller sees to it that only one build runs. Only ``purging`` may
+        hold a workspace in which a purge was cut short: anything else could work on photographs
+        that were taken down.
         """
+        if not purging and self.storage.exists(PURGING):
+            raise HqvoxError(
+                f"{self.url}: photographs are being taken down here, or a purge was cut short; "
+                f"finish it with `hqvox purge {self.url}`"
+            )
         if not self.storage.local:
             yield
             return

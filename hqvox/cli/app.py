@@ -11,7 +11,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import typer
 
 import hqvox
-from hqvox.cli import build, config, demo, doctor, explain, init, models, release, report, status
+from hqvox.cli import (
+    build,
+    config,
+    demo,
+    doctor,
+    explain,
+    init,
+    models,
+    purge,
+    release,
+    report,
+    status,
+)
 from hqvox.cli.common import CONTEXT, errors
 from hqvox.errors import HqvoxError
 from models.errors import ModelError
@@ -30,6 +42,7 @@ app.command()(explain.explain)
 app.command()(release.release)
 app.command()(release.stats)
 app.command()(report.report)
+app.command()(purge.purge)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")

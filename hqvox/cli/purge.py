@@ -1,0 +1,138 @@
+"""`hqvox purge`: take photographs down for good."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.errors import HqvoxError
+from hqvox.purge import PurgePlan, plan_purge, run_purge
+from hqvox.release.target import FOLDER
+from hqvox.tombstones import Tombstone, normalised_host, url_digest
+from hqvox.workspace import Workspace
+
+SHOWN = 10
+"""Files of a release that are named before the rest is counted."""
+
+
+def purge(
+    workspace: WorkspaceArgument,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="A person: all of their photographs, and their name."),
+    ] = None,
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SHA256", help="A photograph, by the SHA-256 of its bytes."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="All that came from a host and the hosts below it."),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="The photographs at an address, or on that page."),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help="Why, for the record, e.g. a ticket number. No personal data.")
+    ] = "",
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="With --photo or --url: leave photographs that look the same"),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go; change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take photographs down: out of every stage, and never to come back.
+
+    Writes a tombstone first, so that no later crawl or build brings them back; then removes them
+    from tables, pixels, logs and unfinished output. Releases never change: it names the files of
+    each that show them. Each option may be given several times. Without any it finishes a purge
+    that was cut short.
+
+    Example: hqvox purge work --identity id10001 --reason "request 17" --dry-run
+    """
+    asked = [Tombstone("identity", value, reason) for value in identity or []]
+    asked += [Tombstone("photo", _sha256(value), reason) for value in photo or []]
+    asked += [Tombstone("host", _host(value), reason) for value in host or []]
+    asked += [Tombstone("url", url_digest(value), reason) for value in url or []]
+    opened = Workspace.open(workspace)
+    with opened.lock(purging=True):
+        with console.status("looking for it"):
+            plan = plan_purge(opened, asked, near_copies=not exact)
+        print_purge(opened, plan)
+        if dry_run:
+            console.print("nothing was changed (--dry-run)")
+            return
+        if (plan.new or plan.shards) and not yes:
+            typer.confirm("Take it down? This cannot be undone.", abort=True)
+        bar = Progress(
+            TextColumn("[bold]shards"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task("", total=None)
+            run_purge(opened, plan, lambda done, all_: bar.update(task, completed=done, total=all_))
+    _say("taken down" if plan.new or plan.shards else "nothing to take down")
+    if plan.shards:
+        _say(f"next: hqvox build {workspace}, which makes the rest of the touched shards again")
+
+
+def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
+    """What goes, what releases show of it, and what hqvox cannot reach."""
+    people = f", {len(plan.identities):,} identities with their names" if plan.identities else ""
+    _say(
+        f"to go: {len(plan.photos):,} photographs, {plan.candidates:,} candidates{people}, "
+        f"in {len(plan.shards):,} of {len(workspace.shards()):,} shards"
+    )
+    if plan.near_copies:
+        _say(f"{plan.near_copies:,} of them look the same as what was named (--exact leaves them)")
+    unreadable = [find.shard for find in plan.shards if find.unreadable]
+    if unreadable:
+        _say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
+    if plan.new and not plan.shards:
+        _say("nothing of it is here now; it is noted, so that no crawl brings it")
+    for name, files in plan.released.items():
+        _say(
+            f"release {name} shows it in {len(files):,} pictures. Releases never change: delete "
+            f"{workspace.storage.path(f'{FOLDER}/{name}')}, tell those who received it, and "
+            "release under a new name after the next build:"
+        )
+        for file in files[:SHOWN]:
+            _say(f"  {file}")
+        if len(files) > SHOWN:
+            _say(f"  and {len(files) - SHOWN:,} more")
+    folder = workspace.config().discover.photos
+    if plan.photos and folder:
+        _say(f"your own files in {folder} stay as they are: delete there what must not stay")
+    if plan.photos:
+        _say("reports and pictures that were written outside the workspace stay: delete them")
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise HqvoxError(
+            f"--photo {value}: not a SHA-256 in hexadecimal; `sha256sum FILE` gives a file's, and "
+            "photo_id in a release's manifest is one"
+        )
+    return value.lower()
+
+
+def _host(value: str) -> str:
+    host = normalised_host(value.strip("[]"))
+    if not re.fullmatch(r"[^\s/@?#:]+|[0-9a-f.:]*:[0-9a-f.:]*", host):
+        raise HqvoxError(f"--host {value}: give the name alone, such as pictures.example.org")
+    return host
