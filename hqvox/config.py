@@ -194,6 +194,28 @@ class QualityConfig(StageSection):
     """The composite that ranks an identity's faces; refuses nobody."""
 
 
+class SpeechConfig(Section):
+    """From audio files to log-mels (the released SF2F code's front end, unless said otherwise)."""
+
+    n_filters: Literal[40, 64] = Field(
+        40, description="mel filters, 0 to 8 kHz (SF2F's code: 40; voice2face: 64)"
+    )
+    vad: bool = Field(True, description="WebRTC voice activity detection; false: keep all of it")
+    vad_aggressiveness: int = Field(
+        1, ge=0, le=3, description="of the VAD, 3 keeps least (SF2F's code: 1)"
+    )
+    min_seconds: float = Field(
+        1.0, ge=0.025, le=60, description="least speech left, s: the shortest training crop (house)"
+    )
+    max_seconds: float = Field(
+        600.0, ge=1, le=36_000, description="longest file, s (house; VoxCeleb's longest: 220)"
+    )
+    max_bytes: int = Field(200_000_000, ge=1_000, description="largest file, bytes (house)")
+    min_peak_dbfs: float = Field(
+        -60.0, ge=-96, le=0, description="quieter files count as silent, dB full scale (house)"
+    )
+
+
 class RunnerConfig(Section):
     """How work is cut up; none of it changes a result."""
 
@@ -244,5 +266,6 @@ class BuildConfig(Section):
     align: AlignConfig = AlignConfig()
     segment: SegmentConfig = SegmentConfig()
     quality: QualityConfig = QualityConfig()
+    speech: SpeechConfig = SpeechConfig()
     runner: RunnerConfig = RunnerConfig()
     release: ReleaseConfig = ReleaseConfig()

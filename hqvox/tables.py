@@ -144,7 +144,7 @@ ATTEMPTS = pa.schema(
         pa.field("host", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-"""``attempts/<shard>.parquet``: each request that a crawl made, and each that it refused to make."""
+"""``attempts/<shard>.parquet``: each request that a crawl made, or refused to make."""
 
 
 def stage_schema(columns: tuple[str, ...]) -> pa.Schema:
@@ -167,3 +167,26 @@ IDENTITIES = pa.schema(
         pa.field("shard", pa.string(), nullable=False),
     ]
 )
+
+UTTERANCE_COLUMNS: dict[str, Column] = {
+    "identity_id": KEYS["identity_id"],
+    "video": Column(pa.string(), "video the utterance is from; empty: not known"),
+    "utterance": Column(pa.string(), "utterance within its video, unique there"),
+    "path": Column(pa.string(), "percent-encoded path below the audio folder"),
+    "shard": Column(pa.string(), "shard of its identity: <shard>.f16 holds the log-mels"),
+    "offset": Column(pa.int64(), "first frame in the shard's array; null: refused"),
+    "frames": Column(pa.int32(), "frames (10 ms each) in the shard's array; null: refused"),
+    "seconds": Column(pa.float32(), "speech that is left, s; 0: none"),
+    "source_seconds": Column(pa.float32(), "duration before VAD, s; null: not decoded"),
+    "media_type": Column(pa.dictionary(pa.int16(), pa.string()), "container and codec, by content"),
+    "rate_hz": Column(pa.int32(), "sample rate of the file, Hz"),
+    "channels": Column(pa.int16(), "channels of the file; their mean is taken"),
+    "peak_dbfs": Column(pa.float32(), "loudest sample, dB full scale; null: digital silence"),
+    "clipped_fraction": Column(pa.float32(), "share of samples at full scale, 0 to 1"),
+    "sha256": Column(pa.string(), "SHA-256 of the file, hex; null: not read"),
+    "reason": Column(REASON.type, "null: packed; else why the file was refused"),
+    "detail": Column(pa.string(), "what exactly was wrong, one line; null: nothing to add"),
+}
+
+UTTERANCES = pa.schema([pa.field(name, c.type) for name, c in UTTERANCE_COLUMNS.items()])
+"""A shard's index of utterances, packed and refused: ``speech/<shard>.parquet``."""

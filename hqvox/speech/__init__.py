@@ -1,0 +1,1 @@
+"""Voices: finding VoxCeleb's audio, decoding, voice activity, log-mels, and packing them."""

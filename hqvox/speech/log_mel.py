@@ -1,0 +1,129 @@
+"""Log-mel filterbank energies: the front end of the released SF2F code, vectorised.
+
+25 ms frames every 10 ms, rectangular window, 512-point FFT, pre-emphasis 0.97, triangular filters
+from 0 to 8 kHz evenly spaced in mel, natural logarithm: ``python_speech_features.logfbank`` with
+40 (or 64) filters, to which the result agrees within 1e-4.
+
+The transform runs in float32, which is twice as fast. A filter whose energy is far below its
+frame's would show float32's rounding, so such frames (some 1 to 2 % of speech) are done again in
+float64. Pre-emphasis is exact in both: it is taken a hundredfold, ``100 x[n] - 97 x[n - 1]``, an
+integer below 2^24, and the factor is taken out in the filters.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_SAMPLES = 400
+HOP_SAMPLES = 160
+FFT_POINTS = 512
+PRE_EMPHASIS = 0.97
+FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_SAMPLES
+
+_BINS = FFT_POINTS // 2 + 1
+_CHUNK = 1024
+"""Frames transformed at once: bounds memory (10 MB) whatever the length of the utterance."""
+_GROUP = 16
+"""Filters multiplied at once; each group reads only the bins it covers."""
+_SURE = 1e-6
+"""Share of the frame's energy above which a filter's float32 value is within 1e-4 (measured)."""
+_EPS = float(np.finfo(np.float64).eps)
+"""Stands for an energy of zero, as in the reference: its logarithm is -36.04."""
+
+
+def n_frames(samples: int) -> int:
+    """Frames of an utterance of that many samples: the last one is padded with zeros."""
+    return 1 + max(0, -(-(samples - FRAME_SAMPLES) // HOP_SAMPLES)) if samples else 0
+
+
+def log_mel(samples: NDArray[np.int16], n_filters: int = 40) -> NDArray[np.float32]:
+    """Log-mel energies (frames, n_filters), natural logarithm, -36 to 25, of 16 kHz mono int16.
+
+    No samples give no frames.
+    """
+    count = n_frames(len(samples))
+    energies = np.empty((count, n_filters), np.float32)
+    if not count:
+        return energies
+    # Each window holds the sample before its frame, which pre-emphasis reads.
+    length = (count - 1) * HOP_SAMPLES + FRAME_SAMPLES
+    whole = np.zeros(1 + length, np.int16)
+    whole[1 : 1 + len(samples)] = samples
+    windows = np.lib.stride_tricks.sliding_window_view(whole, 1 + FRAME_SAMPLES)[::HOP_SAMPLES]
+    emphasised = np.multiply(whole[1:], 100, dtype=np.float32)
+    emphasised -= np.multiply(whole[:-1], 97, dtype=np.float32)
+    emphasised[len(samples) :] = 0
+    framed = np.lib.stride_tricks.sliding_window_view(emphasised, FRAME_SAMPLES)[::HOP_SAMPLES]
+    padded = np.zeros((min(count, _CHUNK), FFT_POINTS), np.float32)
+    for start in range(0, count, _CHUNK):
+        frames = framed[start : start + _CHUNK]
+        size = len(frames)
+        padded[:size, :FRAME_SAMPLES] = frames
+        spectrum = torch.fft.rfft(torch.from_numpy(padded[:size])).numpy().view(np.float32)
+        spectrum *= spectrum
+        power = spectrum[:, ::2] + spectrum[:, 1::2]
+        out = energies[start : start + size]
+        for first, last, low, high, weights in _groups(n_filters):
+            np.matmul(power[:, low:high], weights, out=out[:, first:last])
+        faint = out < (out @ np.full((n_filters, 1), _SURE, np.float32))
+        if faint.any():
+            rows = np.flatnonzero(faint.any(axis=1))
+            ends = start + rows[-1] == count - 1
+            tail = len(samples) - (count - 1) * HOP_SAMPLES if ends else FRAME_SAMPLES
+            out[rows] = _precisely(windows[start + rows], tail, n_filters)
+    energies[energies == 0] = _EPS
+    return np.log(energies, out=energies)
+
+
+@lru_cache
+def filters(n_filters: int) -> NDArray[np.float64]:
+    """Weights (n_filters, 257) of the triangular filters, 0 to 1, on the bins of the FFT.
+
+    Corners are rounded down to whole bins, as in the released front end.
+    """
+    top_mel = 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700)
+    corners_hz = 700 * (10 ** (np.linspace(0, top_mel, n_filters + 2) / 2595) - 1)
+    corners = np.floor((FFT_POINTS + 1) * corners_hz / SAMPLE_RATE_HZ)
+    left, middle, right = (corners[i : i + n_filters, None] for i in range(3))
+    bins = np.arange(_BINS)
+    # A side of no width holds no bin: what is divided there is not used.
+    rising = (bins - left) / np.maximum(middle - left, 1)
+    falling = (right - bins) / np.maximum(right - middle, 1)
+    on_rise = (bins >= left) & (bins < middle)
+    on_fall = (bins >= middle) & (bins < right)
+    weights = np.where(on_rise, rising, np.where(on_fall, falling, 0.0))
+    weights.setflags(write=False)
+    return weights
+
+
+@lru_cache
+def _groups(n_filters: int) -> list[tuple[int, int, int, int, NDArray[np.float32]]]:
+    """First and last filter, first and last bin, and weights (bins, filters) of each group."""
+    # Power is the squared spectrum over the FFT's points; 100 was the pre-emphasis' factor.
+    scaled = filters(n_filters).T / FFT_POINTS / 100**2
+    groups = []
+    for first in range(0, n_filters, _GROUP):
+        last = min(first + _GROUP, n_filters)
+        used = np.flatnonzero(scaled[:, first:last].any(axis=1))
+        low, high = int(used[0]), int(used[-1]) + 1
+        weights = np.ascontiguousarray(scaled[low:high, first:last], np.float32)
+        groups.append((first, last, low, high, weights))
+    return groups
+
+
+def _precisely(windows: NDArray[np.int16], tail: int, n_filters: int) -> NDArray[np.float64]:
+    """Filter energies (frames, n_filters) in float64 of windows (frames, 401) of samples.
+
+    ``tail``: where the utterance ends in the last window's frame, 400 if beyond. Every step rounds
+    as the reference's does, because a filter of one bin can hold nothing but rounding.
+    """
+    emphasised = windows[:, 1:] - PRE_EMPHASIS * windows[:, :-1]
+    emphasised[-1, tail:] = 0
+    spectrum = np.fft.rfft(emphasised, FFT_POINTS)
+    power = 1.0 / FFT_POINTS * np.square(np.absolute(spectrum))
+    return power @ filters(n_filters).T
