@@ -7,7 +7,9 @@ whose pupils are about 63 mm apart; ratios are relative to the average adult.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,68 @@ _HAIR = np.array(
      (0.62, 0.45, 0.25), (0.78, 0.66, 0.45)]
 )  # fmt: skip
 _GREY = np.array((0.66, 0.65, 0.64))
+_LIMIT = 2.0
+
+
+class FaceSpread(NamedTuple):
+    """How a trait is drawn: centre + ``by_masculinity`` · m + ``by_tone`` · t + sd · a deviate.
+
+    m is masculinity − ½, t the skin's tone (0 fair to 1 dark) − ½; the deviate is standard normal,
+    clipped at ±2; the sum is clipped to ``low`` and ``high``.
+    """
+
+    centre: float
+    by_masculinity: float
+    by_tone: float
+    sd: float
+    low: float = -np.inf
+    high: float = np.inf
+
+    def value(self, m: float, t: float, deviate: float) -> float:
+        """Return the trait."""
+        centre = self.centre + self.by_masculinity * m + self.by_tone * t
+        value = centre + self.sd * float(np.clip(deviate, -_LIMIT, _LIMIT))
+        return float(np.clip(value, self.low, self.high))
+
+    def deviate(self, value: float, m: float) -> float:
+        """Return the deviate behind a value, in standard deviations over all skin tones."""
+        centre = self.centre + self.by_masculinity * m
+        return (value - centre) / float(np.hypot(self.sd, self.by_tone / np.sqrt(12)))
+
+
+FACE_SPREADS = {
+    "face_width": FaceSpread(1.0, 0.03, 0.0, 0.045),
+    "face_height": FaceSpread(1.0, 0.03, 0.0, 0.035),
+    "cranium_height": FaceSpread(1.0, 0.0, 0.0, 0.035),
+    "jaw_width": FaceSpread(1.0, 0.1, 0.0, 0.08),
+    "chin_width": FaceSpread(1.0, 0.18, 0.0, 0.17),
+    "chin_mm": FaceSpread(0.0, 3.0, 0.0, 3.6),
+    "cheekbone_mm": FaceSpread(2.0, -1.5, 0.0, 2.0),
+    "fullness_mm": FaceSpread(0.5, 0.0, 0.0, 2.6),
+    "brow_ridge_mm": FaceSpread(2.0, 4.0, 0.0, 1.2),
+    "ipd_mm": FaceSpread(63.0, 1.5, 0.0, 3.2),
+    "eye_width": FaceSpread(1.0, 0.0, 0.0, 0.06),
+    "eye_opening": FaceSpread(1.0, -0.12, 0.0, 0.13),
+    "eye_tilt_mm": FaceSpread(0.2, -0.6, 0.0, 1.5),
+    "eye_depth_mm": FaceSpread(0.0, 1.5, 0.0, 1.3),
+    "lid_crease_mm": FaceSpread(2.2, -1.0, 0.0, 1.0, 0.4, 4.5),
+    "brow_height_mm": FaceSpread(0.0, -2.0, 0.0, 1.0),
+    "brow_thickness_mm": FaceSpread(6.4, 3.6, 0.0, 1.9, 2.8, 11.0),
+    "brow_tilt_mm": FaceSpread(0.0, 0.8, 0.0, 1.4),
+    "brow_arch_mm": FaceSpread(0.5, -1.2, 0.0, 0.8),
+    "brow_density": FaceSpread(0.8, 0.15, 0.0, 0.15, 0.4, 1.0),
+    "nose_width": FaceSpread(1.0, 0.06, 0.16, 0.14),
+    "nose_bridge": FaceSpread(1.0, 0.1, 0.0, 0.16),
+    "nose_projection": FaceSpread(1.0, 0.06, 0.0, 0.05),
+    "nose_length_mm": FaceSpread(0.0, 0.0, 0.0, 0.5),
+    "nose_hump_mm": FaceSpread(0.3, 0.0, 0.0, 1.1),
+    "mouth_width": FaceSpread(1.0, 0.04, 0.0, 0.11),
+    "mouth_height_mm": FaceSpread(0.0, 0.0, 0.0, 0.6),
+    "upper_lip": FaceSpread(1.0, -0.25, 0.3, 0.32, 0.45, 1.8),
+    "lower_lip": FaceSpread(1.0, -0.12, 0.3, 0.24, 0.5, 1.7),
+    "lip_redness": FaceSpread(0.45, -0.6, 0.0, 0.15, 0.08, 1.0),
+}
+"""Traits of the face's shape, in the order they are drawn, which is the class's."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +156,29 @@ class FaceIdentity:
     texture_seed: int
 
     @staticmethod
-    def sample(rng: np.random.Generator) -> FaceIdentity:
-        """Draw a person; the same generator state gives the same person."""
+    def sample(
+        rng: np.random.Generator,
+        masculinity: float | None = None,
+        age_years: float | None = None,
+        deviates: Mapping[str, float] | None = None,
+    ) -> FaceIdentity:
+        """Draw a person; the same generator state gives the same person.
 
-        def spread(centre: float, sd: float, limit: float = 2.0) -> float:
-            return centre + sd * float(np.clip(rng.normal(), -limit, limit))
+        Where ``masculinity`` (0 to 1, male above ½), ``age_years`` or ``deviates`` (standard
+        normal, by name in ``FACE_SPREADS``) are given, they are used instead of drawn ones.
+        """
+
+        def spread(centre: float, sd: float) -> float:
+            return centre + sd * float(np.clip(rng.normal(), -_LIMIT, _LIMIT))
 
         male = float(rng.random() < 0.5)
-        masculinity = float(np.clip(spread(0.12 + 0.76 * male, 0.15), 0, 1))
+        drawn = float(np.clip(spread(0.12 + 0.76 * male, 0.15), 0, 1))
+        if masculinity is None:
+            masculinity = drawn
+        else:
+            male = float(masculinity > 0.5)
         age = float(rng.uniform(22, 68))
+        age = age if age_years is None else age_years
         m = masculinity - 0.5
         tone = float(rng.random())
         skin = _walk(_SKIN, tone) * (1 + rng.normal(0, 0.03, 3))
@@ -116,39 +194,16 @@ class FaceIdentity:
         else:
             style = str(rng.choice(HAIR_STYLES, p=_STYLE_P_FEMALE))
             beard = "none"
+        given = deviates or {}
+        unknown = set(given) - set(FACE_SPREADS)
+        if unknown:
+            raise ValueError(f"no trait {', '.join(sorted(unknown))}; there are {[*FACE_SPREADS]}")
+        normal = {name: float(rng.normal()) for name in FACE_SPREADS} | dict(given)
+        shape = {n: s.value(m, tone - 0.5, normal[n]) for n, s in FACE_SPREADS.items()}
         return FaceIdentity(
             masculinity=masculinity,
             age_years=age,
-            face_width=spread(1.0 + 0.03 * m, 0.045),
-            face_height=spread(1.0 + 0.03 * m, 0.035),
-            cranium_height=spread(1.0, 0.035),
-            jaw_width=spread(1.0 + 0.10 * m, 0.08),
-            chin_width=spread(1.0 + 0.18 * m, 0.17),
-            chin_mm=spread(0.0 + 3 * m, 3.6),
-            cheekbone_mm=spread(2.0 - 1.5 * m, 2.0),
-            fullness_mm=spread(0.5, 2.6),
-            brow_ridge_mm=spread(2.0 + 4 * m, 1.2),
-            ipd_mm=spread(63.0 + 1.5 * m, 3.2),
-            eye_width=spread(1.0, 0.06),
-            eye_opening=spread(1.0 - 0.12 * m, 0.13),
-            eye_tilt_mm=spread(0.2 - 0.6 * m, 1.5),
-            eye_depth_mm=spread(0.0 + 1.5 * m, 1.3),
-            lid_crease_mm=float(np.clip(spread(2.2 - 1.0 * m, 1.0), 0.4, 4.5)),
-            brow_height_mm=spread(0.0 - 2.0 * m, 1.0),
-            brow_thickness_mm=float(np.clip(spread(6.4 + 3.6 * m, 1.9), 2.8, 11)),
-            brow_tilt_mm=spread(0.0 + 0.8 * m, 1.4),
-            brow_arch_mm=spread(0.5 - 1.2 * m, 0.8),
-            brow_density=float(np.clip(spread(0.8 + 0.15 * m, 0.15), 0.4, 1)),
-            nose_width=spread(1.0 + 0.06 * m + 0.16 * (tone - 0.5), 0.14),
-            nose_bridge=spread(1.0 + 0.1 * m, 0.16),
-            nose_projection=spread(1.0 + 0.06 * m, 0.05),
-            nose_length_mm=spread(0.0, 0.5),
-            nose_hump_mm=spread(0.3, 1.1),
-            mouth_width=spread(1.0 + 0.04 * m, 0.11),
-            mouth_height_mm=spread(0.0, 0.6),
-            upper_lip=float(np.clip(spread(1.0 - 0.25 * m + 0.3 * (tone - 0.5), 0.32), 0.45, 1.8)),
-            lower_lip=float(np.clip(spread(1.0 - 0.12 * m + 0.3 * (tone - 0.5), 0.24), 0.5, 1.7)),
-            lip_redness=float(np.clip(spread(0.45 - 0.6 * m, 0.15), 0.08, 1)),
+            **shape,
             skin_rgb=_colour(skin),
             iris_rgb=_colour(iris),
             hair_rgb=_colour(hair),

@@ -1,0 +1,239 @@
+"""What a phantom says and how: a random sequence of sounds, and the tracks that speak it.
+
+Syllables make words, words make phrases, phrases are parted by pauses. Targets of neighbouring
+sounds are blended by smoothing the tracks, which is what coarticulation does. Everything is a track
+of one value per millisecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from hqvox.phantom.phonemes import CONSONANTS, PAUSE, PHONEMES, VOWELS, Phoneme
+
+if TYPE_CHECKING:
+    from hqvox.phantom.voices import VoiceIdentity
+
+F64 = NDArray[np.float64]
+
+_CODAS = tuple(s for s in CONSONANTS if s not in ("w", "j", "h"))
+_ONSETS = tuple(s for s in CONSONANTS if s != "ŋ")
+_NEUTRAL = (500.0, 1500.0, 2500.0)
+_ORAL_ZERO_HZ = 270.0
+"""Where the nasal pole and zero meet, and so cancel, in sounds that are not nasal."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One phoneme of an utterance: its symbol, or ``PAUSE``, from ``start_s`` to ``end_s``."""
+
+    symbol: str
+    start_s: float
+    end_s: float
+    stressed: bool = False
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What the synthesiser follows; each (milliseconds,), formants (milliseconds, 3).
+
+    Formants are for the reference tract; amplitudes are relative to a vowel's; ``semitones`` above
+    the voice's own pitch.
+    """
+
+    formants_hz: F64
+    nasal_zero_hz: F64
+    noise_hz: F64
+    noise_width_hz: F64
+    voicing: F64
+    aspiration: F64
+    frication: F64
+    semitones: F64
+
+
+def compose(voice: VoiceIdentity, seconds: float, rng: np.random.Generator) -> list[Sound]:
+    """Return what is said in ``seconds``, whole milliseconds each, pauses at both ends included.
+
+    The last sound is cut short, or a pause is left, so that the sum is exact.
+    """
+    total = round(seconds * 1000)
+    sounds: list[tuple[str, int, bool]] = [(PAUSE, int(rng.integers(60, 200)), False)]
+    tail = int(rng.integers(80, 200))
+    while sum(ms for _, ms, _ in sounds) < total - tail:
+        phrase = _phrase(voice, rng)
+        sounds += phrase
+        sounds.append((PAUSE, int(rng.integers(130, 380) / voice.rate), False))
+    out: list[Sound] = []
+    at = 0
+    for symbol, ms, stressed in sounds:
+        end = min(at + ms, total - tail)
+        if end - at >= 30:
+            out.append(Sound(symbol, at / 1000, end / 1000, stressed))
+            at = end
+        if at >= total - tail:
+            break
+    if out[-1].symbol == PAUSE:
+        at = round(out.pop().start_s * 1000)
+    return [*out, Sound(PAUSE, at / 1000, total / 1000)]
+
+
+def _phrase(voice: VoiceIdentity, rng: np.random.Generator) -> list[tuple[str, int, bool]]:
+    words = int(rng.integers(2, 6))
+    out: list[tuple[str, int, bool]] = []
+    for word in range(words):
+        syllables = int(rng.choice((1, 2, 3), p=(0.45, 0.4, 0.15)))
+        accent = int(rng.integers(syllables))
+        for syllable in range(syllables):
+            stressed = syllable == accent
+            symbols = [str(rng.choice(_ONSETS))] if rng.random() < 0.85 else []
+            if symbols and PHONEMES[symbols[0]].kind == "stop" and rng.random() < 0.2:
+                symbols.append(str(rng.choice(("l", "r", "w"))))
+            vowel = str(rng.choice(VOWELS))
+            if not stressed and rng.random() < 0.35:
+                vowel = "ə"
+            symbols.append(vowel)
+            if rng.random() < 0.4:
+                symbols.append(str(rng.choice(_CODAS)))
+            final = word == words - 1 and syllable == syllables - 1
+            stretch = (1.2 if stressed else 0.9) * (1.35 if final else 1.0) / voice.rate
+            for symbol in symbols:
+                length = PHONEMES[symbol].length_ms * stretch * float(rng.uniform(0.85, 1.2))
+                out.append((symbol, max(30, round(length)), stressed))
+    return out
+
+
+def tracks(voice: VoiceIdentity, sounds: list[Sound], rng: np.random.Generator) -> Tracks:
+    """Return the tracks that speak ``sounds`` in this voice."""
+    n = round(sounds[-1].end_s * 1000)
+    formants = np.tile(np.array(_NEUTRAL), (n, 1))
+    zero, noise, width = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    voicing, aspiration, frication = np.zeros(n), np.zeros(n), np.zeros(n)
+    accent = _accent(voice)
+    for number, sound in enumerate(sounds):
+        a, b = round(sound.start_s * 1000), round(sound.end_s * 1000)
+        if sound.symbol == PAUSE:
+            # the tongue stays where it was until half-way, then makes for what comes
+            follows = sounds[number + 1 : number + 2]
+            if number:
+                formants[a : (a + b) // 2] = formants[a - 1]
+            if follows:
+                formants[(a + b) // 2 : b] = _target(voice, PHONEMES[follows[0].symbol], accent)
+            continue
+        phoneme = PHONEMES[sound.symbol]
+        formants[a:b] = _target(voice, phoneme, accent)
+        if phoneme.glide_hz is not None:
+            end = _spread(voice, np.array(phoneme.glide_hz)) * accent[phoneme.symbol]
+            go = np.clip(np.linspace(-0.3, 1.2, b - a), 0, 1)[:, None]
+            formants[a:b] += go * (end - formants[a:b])
+        if phoneme.nasal_zero_hz:
+            zero[a:b] = phoneme.nasal_zero_hz
+        if phoneme.frication:
+            noise[a:b] = (
+                voice.sibilance * phoneme.noise_hz if phoneme.sibilant else phoneme.noise_hz
+            )
+            width[a:b] = phoneme.noise_width_hz
+        _excite(phoneme, a, b, sound.stressed, voicing, aspiration, frication)
+    smooth = 16 / voice.rate
+    return Tracks(
+        formants_hz=np.exp(gaussian_filter1d(np.log(formants), smooth, axis=0, mode="nearest")),
+        nasal_zero_hz=gaussian_filter1d(_nasal(voice, zero, voicing), 10, mode="nearest"),
+        noise_hz=_hold(noise, 4000.0),
+        noise_width_hz=_hold(width, 2000.0),
+        voicing=gaussian_filter1d(voicing, 6),
+        aspiration=gaussian_filter1d(aspiration, 6),
+        frication=gaussian_filter1d(frication, 2.5),
+        semitones=_intonation(voice, sounds, n, rng),
+    )
+
+
+def _excite(
+    phoneme: Phoneme, a: int, b: int, stressed: bool, voicing: F64, aspiration: F64, frication: F64
+) -> None:
+    """Write the amplitudes of one sound from millisecond ``a`` to ``b``, in place."""
+    if not phoneme.closure_ms:
+        loud = 1.0 if stressed or phoneme.kind != "vowel" else 0.8
+        voicing[a:b] = phoneme.voicing * loud
+        aspiration[a:b] = phoneme.aspiration
+        edge = np.minimum(np.arange(b - a) + 1, np.arange(b - a, 0, -1))
+        frication[a:b] = phoneme.frication * np.clip(edge / 20, 0, 1)
+        return
+    share = phoneme.closure_ms / (phoneme.closure_ms + phoneme.onset_ms)
+    release = a + round((b - a) * share)
+    voicing[a:release] = phoneme.voicing
+    burst = min(b, release + 12)
+    frication[release:burst] = phoneme.frication * 1.6
+    aspiration[burst:b] = phoneme.aspiration
+
+
+def _target(voice: VoiceIdentity, phoneme: Phoneme, accent: dict[str, F64]) -> F64:
+    if phoneme.kind != "vowel":
+        return np.array(phoneme.formants_hz)
+    return _spread(voice, np.array(phoneme.formants_hz)) * accent[phoneme.symbol]
+
+
+def _spread(voice: VoiceIdentity, formants: F64) -> F64:
+    """Move a vowel away from the neutral one, as far as this speaker does."""
+    middle = np.array(_NEUTRAL)
+    return np.asarray(middle * (formants / middle) ** voice.vowel_space)
+
+
+def _accent(voice: VoiceIdentity) -> dict[str, F64]:
+    """This speaker's own way with each vowel: factors of F1 to F3."""
+    rng = np.random.default_rng(voice.accent_seed)
+    return {s: np.exp(rng.normal(0, (0.03, 0.03, 0.02))) for s in VOWELS}
+
+
+def _nasal(voice: VoiceIdentity, zero: F64, voicing: F64) -> F64:
+    """Where the nasal zero lies: a nasal's own place, else off its pole by the voice's nasality."""
+    oral = _ORAL_ZERO_HZ * (1 + voice.nasality * (voicing > 0.6))
+    return np.where(np.isnan(zero), oral, zero)
+
+
+def _hold(values: F64, default: float) -> F64:
+    """Fill the gaps of a track with the value that comes next, so that filters are set in time."""
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return np.full(len(values), default)
+    following = np.minimum(np.searchsorted(known, np.arange(len(values))), len(known) - 1)
+    return values[known[following]]
+
+
+def _intonation(voice: VoiceIdentity, sounds: list[Sound], n: int, rng: np.random.Generator) -> F64:
+    """Declination over each phrase, a peak on stressed vowels, a fall or rise at the end."""
+    t = np.arange(n)
+    line = np.zeros(n)
+    size = voice.range_st
+    at = 0
+    while at < len(sounds):
+        if sounds[at].symbol == PAUSE:
+            at += 1
+            continue
+        last = at
+        while last + 1 < len(sounds) and sounds[last + 1].symbol != PAUSE:
+            last += 1
+        a, b = round(sounds[at].start_s * 1000), round(sounds[last].end_s * 1000)
+        inside = (t >= a - 50) & (t < b + 50)
+        through = np.clip((t - a) / (b - a), 0, 1)
+        phrase = size * (0.35 - 0.7 * through)
+        for sound in sounds[at : last + 1]:
+            if sound.stressed and PHONEMES[sound.symbol].kind == "vowel":
+                peak = 1000 * (0.6 * sound.start_s + 0.4 * sound.end_s)
+                height = size * float(rng.uniform(0.2, 0.9))
+                phrase = phrase + height * np.exp(-0.5 * ((t - peak) / 75) ** 2)
+        end = 0.9 if rng.random() < 0.2 else -0.6
+        phrase = phrase + end * size * np.exp(-0.5 * ((t - b) / 110) ** 2)
+        line[inside] = phrase[inside]
+        at = last + 1
+    said = np.zeros(n, dtype=bool)
+    for sound in sounds:
+        if sound.symbol != PAUSE and PHONEMES[sound.symbol].voicing > 0.3:
+            said[round(sound.start_s * 1000) : round(sound.end_s * 1000)] = True
+    if said.any():
+        line -= line[said].mean()
+    flutter = gaussian_filter1d(rng.standard_normal(n), 40) * 0.15 * np.sqrt(2 * 40 * np.pi**0.5)
+    return np.asarray(gaussian_filter1d(line, 15, mode="nearest") + flutter)

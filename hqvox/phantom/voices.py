@@ -1,0 +1,339 @@
+"""Voices of phantoms: source-filter synthesis with the truth about every utterance.
+
+``speak(voice, seconds, rng)`` composes a random sequence of sounds and says it: glottal pulses with
+jitter and shimmer and breath (``glottis.py``), through resonators that follow the formants, five
+milliseconds at a time; fricatives' and bursts' noise through its own resonators. Only NumPy and
+SciPy are needed, and the same arguments give the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy.fft import irfft, rfft
+from scipy.signal import fftconvolve, lfilter
+
+from hqvox.phantom.glottis import RD_RANGE, glottal_source, open_quotient
+from hqvox.phantom.phonemes import REFERENCE_CM
+from hqvox.phantom.prosody import Sound, Tracks, compose, tracks
+
+F64 = NDArray[np.float64]
+
+RATE_HZ = 16_000
+FRAME_S = 0.005
+"""Step of the truth's tracks, whose frame i is about the time (i + ½) · ``FRAME_S``."""
+_STEP = round(RATE_HZ * FRAME_S)
+_SOUND_CM_S = 35_000.0
+_BANDWIDTHS = (70.0, 90.0, 130.0, 180.0, 240.0, 320.0, 420.0)
+_HIGHEST_HZ = 7600.0
+_NASAL_POLE_HZ = 270.0
+_RING = 960
+"""Samples that a frame's filter rings for, 60 ms: the narrowest formant has then died away."""
+
+
+class VoiceSpread(NamedTuple):
+    """How a trait is drawn: centre + ``by_masculinity`` · m + sd · a normal deviate, within limits.
+
+    m is masculinity − ½; a deviate is clipped at ±2. Where ``log``, centre and limits are given as
+    they are, and the sum is one of natural logarithms.
+    """
+
+    centre: float
+    by_masculinity: float
+    sd: float
+    low: float
+    high: float
+    log: bool = False
+
+    def value(self, masculinity: float, deviate: float) -> float:
+        """Return the trait of someone with this masculinity (0 to 1) and deviate."""
+        centre = np.log(self.centre) if self.log else self.centre
+        value = centre + self.by_masculinity * (masculinity - 0.5)
+        value += self.sd * np.clip(deviate, -2, 2)
+        return float(np.clip(np.exp(value) if self.log else value, self.low, self.high))
+
+
+VOICE_SPREADS = {
+    "pitch_hz": VoiceSpread(150.0, -0.72, 0.13, 70.0, 320.0, log=True),
+    "tract_cm": VoiceSpread(15.6, 3.0, 0.7, 12.5, 19.0),
+    "rd": VoiceSpread(1.1, -0.3, 0.3, 0.5, 2.2),
+    "tilt_db": VoiceSpread(5.0, 0.0, 2.5, 0.0, 10.0),
+    "jitter": VoiceSpread(0.007, 0.0, 0.35, 0.002, 0.02, log=True),
+    "shimmer": VoiceSpread(0.05, 0.0, 0.35, 0.015, 0.15, log=True),
+    "breath": VoiceSpread(0.05, -0.3, 0.6, 0.008, 0.25, log=True),
+    "nasality": VoiceSpread(0.25, 0.0, 0.14, 0.0, 0.6),
+    "vowel_space": VoiceSpread(1.0, 0.0, 0.13, 0.65, 1.3),
+    "sibilance": VoiceSpread(1.0, -0.12, 0.11, 0.7, 1.3),
+    "rate": VoiceSpread(1.0, 0.0, 0.12, 0.7, 1.35),
+    "range_st": VoiceSpread(3.6, -0.8, 1.1, 1.0, 7.0),
+}
+"""A voice's traits in the order they are drawn."""
+
+
+@dataclass(frozen=True)
+class VoiceIdentity:
+    """One person's lasting ways of speaking.
+
+    ``pitch_hz``: mean pitch (geometric); ``tract_cm``: length of the vocal tract, which scales all
+    formants; ``rd``: shape of the glottal pulse, from pressed 0.5 to lax 2.2; ``tilt_db``: further
+    loss of the source at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's length
+    and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
+    ``nasality``: how far the nasal zero stands off its pole in vowels, 0 to 0.6; ``vowel_space``:
+    spread of the vowels about the neutral one, 1 usual; ``sibilance``: factor on the frequencies of
+    s and sh; ``rate``: of speaking, 1 usual; ``range_st``: liveliness of the pitch, semitones;
+    ``accent_seed``: fixes small shifts of each vowel.
+    """
+
+    pitch_hz: float
+    tract_cm: float
+    rd: float
+    tilt_db: float
+    jitter: float
+    shimmer: float
+    breath: float
+    nasality: float
+    vowel_space: float
+    sibilance: float
+    rate: float
+    range_st: float
+    accent_seed: int
+
+    @staticmethod
+    def sample(
+        rng: np.random.Generator,
+        masculinity: float | None = None,
+        deviates: Mapping[str, float] | None = None,
+    ) -> VoiceIdentity:
+        """Draw a voice; the same generator state gives the same voice.
+
+        ``masculinity``: 0 to 1, drawn where None; ``deviates``: standard normal deviates, by name
+        in ``VOICE_SPREADS``, to use instead of drawn ones. What is drawn for the others does not
+        depend on them.
+        """
+        drawn = 0.12 + 0.76 * float(rng.random() < 0.5) + 0.1 * float(rng.normal())
+        m = float(np.clip(drawn, 0, 1)) if masculinity is None else masculinity
+        own = {name: float(rng.normal()) for name in VOICE_SPREADS} | dict(deviates or {})
+        unknown = set(own) - set(VOICE_SPREADS)
+        if unknown:
+            raise ValueError(
+                f"no trait {', '.join(sorted(unknown))}; there are {list(VOICE_SPREADS)}"
+            )
+        values = {name: spread.value(m, own[name]) for name, spread in VOICE_SPREADS.items()}
+        return VoiceIdentity(**values, accent_seed=int(rng.integers(2**31)))
+
+    @property
+    def open_quotient(self) -> float:
+        """Share of the cycle during which the glottis is open."""
+        return open_quotient(self.rd)
+
+    def traits(self) -> dict[str, float]:
+        """Return the traits that are plain numbers, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "accent_seed"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How an utterance was recorded: what changes from video to video.
+
+    ``level_dbfs``: of the speech, RMS over what is said; ``snr_db``: above background noise;
+    ``tilt_db``: gain at 4 kHz against 500 Hz; ``echo``: strength of the room's echo relative to
+    the direct sound; ``echo_s``: time in which it falls by 60 dB.
+    """
+
+    level_dbfs: float = -23.0
+    snr_db: float = 40.0
+    tilt_db: float = 0.0
+    echo: float = 0.0
+    echo_s: float = 0.25
+
+    @staticmethod
+    def sample(rng: np.random.Generator) -> Recording:
+        """Draw a recording such as interviews have."""
+        return Recording(
+            level_dbfs=float(rng.uniform(-28, -18)),
+            snr_db=float(rng.uniform(28, 45)),
+            tilt_db=float(np.clip(rng.normal(0, 1.0), -2, 2)),
+            echo=float(rng.uniform(0.0, 0.2)),
+            echo_s=float(rng.uniform(0.1, 0.3)),
+        )
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """An utterance and what is true of it.
+
+    ``samples``: int16 (n,), 16 kHz mono; ``pitch_hz``: (frames,), 0 where the voice is silent,
+    without jitter; ``formants_hz``: (frames, 3), F1 to F3 of this tract, everywhere; ``sounds``:
+    phonemes and pauses without gaps. Frames are ``FRAME_S`` apart.
+    """
+
+    samples: NDArray[np.int16]
+    pitch_hz: F64
+    formants_hz: F64
+    sounds: tuple[Sound, ...]
+
+
+def speak(
+    voice: VoiceIdentity,
+    seconds: float,
+    rng: np.random.Generator,
+    recording: Recording | None = None,
+) -> Utterance:
+    """Say something random for ``seconds``, at least 0.5.
+
+    Without a ``recording`` it is a close microphone's in a silent room. The length is rounded to
+    whole frames.
+    """
+    if not seconds >= 0.5:
+        raise ValueError(f"an utterance lasts at least 0.5 s, not {seconds}")
+    frames = round(seconds / FRAME_S)
+    sounds = compose(voice, frames * FRAME_S, rng)
+    plan = tracks(voice, sounds, rng)
+    middle = np.minimum((np.arange(frames) * 5) + 2, len(plan.voicing) - 1)
+    formants = plan.formants_hz[middle] * REFERENCE_CM / voice.tract_cm
+    pitch = voice.pitch_hz * 2 ** (plan.semitones[middle] / 12)
+    voiced = plan.voicing[middle] > 0.12
+    speech = _voice(voice, plan, middle, pitch, formants, rng)
+    said = plan.voicing[middle] > 0.5
+    level = float(np.sqrt(np.mean(speech.reshape(frames, _STEP)[said] ** 2))) if said.any() else 1.0
+    speech = speech / level + _noise(plan, middle, rng)
+    samples = _record(speech, np.repeat(said, _STEP), recording or Recording(snr_db=60.0), rng)
+    return Utterance(samples, np.where(voiced, pitch, 0.0), formants, tuple(sounds))
+
+
+def _voice(
+    voice: VoiceIdentity,
+    plan: Tracks,
+    middle: NDArray[np.int64],
+    pitch: F64,
+    formants: F64,
+    rng: np.random.Generator,
+) -> F64:
+    """Glottal pulses and breath, through the vocal tract, (samples,)."""
+    frames = len(middle)
+    # towards the edges of what is voiced, the glottis is laxer
+    rd = np.clip(voice.rd + 0.5 * (1 - np.clip(plan.voicing[middle], 0, 1)), *RD_RANGE)
+    pulses, opening = glottal_source(
+        pitch, rd, voice.jitter, voice.shimmer, RATE_HZ, _STEP, rng
+    )  # fmt: skip
+    pulses = _tilted(pulses / np.sqrt(np.mean(pulses**2)), -voice.tilt_db)
+    voicing, aspiration = (
+        np.interp((np.arange(frames * _STEP) + 0.5) / (RATE_HZ / 1000),
+                  np.arange(len(track)) + 0.5, track)
+        for track in (plan.voicing, plan.aspiration)
+    )  # fmt: skip
+    breath = rng.standard_normal(len(pulses))
+    source = voicing * (pulses + voice.breath * (0.3 + 1.4 * opening) * breath)
+    source += 0.3 * aspiration * breath
+    return _filtered(source, _tract(voice, formants, plan.nasal_zero_hz[middle]))
+
+
+def _tract(voice: VoiceIdentity, formants: F64, nasal_zero: F64) -> F64:
+    """Second-order sections of the vocal tract at each frame, (frames, sections, 6)."""
+    frames = len(formants)
+    quarter = _SOUND_CM_S / (4 * voice.tract_cm)
+    upper = [(2 * n - 1) * quarter for n in range(4, len(_BANDWIDTHS) + 1)]
+    poles = [*formants.T, *(np.full(frames, f) for f in upper if f < _HIGHEST_HZ)]
+    sections = [
+        _resonators(np.minimum(f, _HIGHEST_HZ), np.full(frames, width))
+        for f, width in zip(poles, _BANDWIDTHS, strict=False)
+    ]
+    wide = 60 + 0.25 * np.abs(nasal_zero - _NASAL_POLE_HZ) ** 0.85
+    nose = _resonators(np.full(frames, _NASAL_POLE_HZ), wide)
+    zero = _resonators(nasal_zero, wide)
+    nose[:, :3] = zero[:, 3:] * (nose[:, :1] / zero[:, :1])
+    return np.stack([nose, *sections], axis=1)
+
+
+def _noise(plan: Tracks, middle: NDArray[np.int64], rng: np.random.Generator) -> F64:
+    """Noise of fricatives and bursts, (samples,)."""
+    frames = len(middle)
+    strength = np.interp(
+        (np.arange(frames * _STEP) + 0.5) / (RATE_HZ / 1000),
+        np.arange(len(plan.frication)) + 0.5,
+        plan.frication,
+    )
+    band = _resonators(
+        np.minimum(plan.noise_hz[middle], _HIGHEST_HZ), plan.noise_width_hz[middle]
+    )  # fmt: skip
+    band[:, :3] = (1.0, -1.9, 0.9025)  # noise of a constriction has no low frequencies
+    z = np.exp(-1j * np.linspace(0, np.pi, 65))
+    powers = np.stack([np.ones_like(z), z, z**2])
+    response = np.abs(band[:, :3] @ powers) ** 2 / np.abs(band[:, 3:] @ powers) ** 2
+    band[:, :3] /= np.sqrt(response.mean(axis=1))[:, None]
+    return _filtered(strength * rng.standard_normal(len(strength)), band[:, None])
+
+
+def _resonators(frequency: F64, width: F64) -> F64:
+    """Klatt's resonators of unit gain at 0 Hz, (frames, 6): b0 b1 b2 1 a1 a2."""
+    radius = np.exp(-np.pi * width / RATE_HZ)
+    a1 = -2 * radius * np.cos(2 * np.pi * frequency / RATE_HZ)
+    a2 = radius**2
+    nothing = np.zeros_like(a1)
+    return np.stack([1 + a1 + a2, nothing, nothing, np.ones_like(a1), a1, a2], axis=1)
+
+
+def _filtered(source: F64, sections: F64) -> F64:
+    """Filter ``source`` by second-order sections (frames, k, 6) that change from frame to frame.
+
+    Each frame's stretch of the source, faded in and out over two frames, rings on in its own
+    filter, and all are added up: filters blend into each other, where switching them would click.
+    """
+    frames = len(sections)
+    fade = np.hanning(2 * _STEP + 1)[:-1]
+    padded = np.concatenate([np.zeros(_STEP // 2), source, np.zeros(3 * _STEP // 2)])
+    stretches = sliding_window_view(padded, 2 * _STEP)[::_STEP][:frames] * fade
+    spectra = rfft(stretches, _RING)
+    spectra *= rfft(_product(sections[:, :, :3]), _RING) / rfft(_product(sections[:, :, 3:]), _RING)
+    rung = irfft(spectra, _RING).reshape(frames, -1, _STEP)
+    out = np.zeros((frames + rung.shape[1], _STEP))
+    for k in range(rung.shape[1]):
+        out[k : k + frames] += rung[:, k]
+    return out.ravel()[_STEP // 2 :][: len(source)]
+
+
+def _product(factors: F64) -> F64:
+    """Multiply the polynomials (n, k, 3) of each row, (n, 2k + 1)."""
+    out = factors[:, 0]
+    for k in range(1, factors.shape[1]):
+        longer = np.zeros((len(out), out.shape[1] + 2))
+        for power in range(3):
+            longer[:, power : power + out.shape[1]] += factors[:, k, power : power + 1] * out
+        out = longer
+    return out
+
+
+def _tilted(signal: F64, tilt_db: float) -> F64:
+    """Raise or lower high frequencies by a shelf around 1.4 kHz, ``tilt_db`` at 4 kHz."""
+    gain = 10 ** (tilt_db / 20)
+    # the bilinear transform of (1 + s·√g/ω) / (1 + s/(√g·ω)), a shelf from 1 to g
+    warp = np.tan(np.pi * 1400 / RATE_HZ)
+    up, down = np.sqrt(gain) / warp, 1 / (np.sqrt(gain) * warp)
+    return np.asarray(lfilter([1 + up, 1 - up], [1 + down, 1 - down], signal))
+
+
+def _record(
+    speech: F64, said: NDArray[np.bool_], recording: Recording, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Set room, noise and level, and round to int16."""
+    heard = _tilted(speech, recording.tilt_db) if recording.tilt_db else speech
+    if recording.echo:
+        n = round(recording.echo_s * RATE_HZ)
+        tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
+        tail[: round(0.004 * RATE_HZ)] = 0
+        tail *= recording.echo / np.sqrt(np.sum(tail**2))
+        heard = heard + fftconvolve(heard, tail)[: len(heard)]
+    level = np.sqrt(np.mean(heard[said] ** 2)) if said.any() else 1.0
+    hum = lfilter([1.0], [1.0, -0.9], rng.standard_normal(len(heard)))
+    hum *= level * 10 ** (-recording.snr_db / 20) / np.sqrt(np.mean(hum**2))
+    out = (heard + hum) * (10 ** (recording.level_dbfs / 20) / level)
+    # peaks are bent, not cut, as a limiter would
+    out = np.where(
+        np.abs(out) > 0.7, np.sign(out) * (0.7 + 0.3 * np.tanh((np.abs(out) - 0.7) / 0.3)), out
+    )
+    return np.clip(np.rint(out * 32767), -32768, 32767).astype(np.int16)
