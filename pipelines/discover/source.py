@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from hqvox.tables import Row
 
@@ -94,3 +95,51 @@ def render_query(template: str, identity: Mapping[str, Any]) -> str:
 def render_queries(templates: list[str], identity: Mapping[str, Any]) -> list[str]:
     """Every template's query, each once, in order."""
     return list(dict.fromkeys(render_query(template, identity) for template in templates))
+
+
+LONGEST_TEXT = 2_000
+"""Characters of a title, licence or author that are kept."""
+
+
+def text_of(value: Any) -> str | None:
+    """A text that a source gave, on one line, printable; None where it is none, or empty."""
+    if not isinstance(value, str):
+        return None
+    # Lone surrogates, which JSON can hold, are not printable either: no table could store them.
+    line = "".join(c if c.isprintable() else " " for c in value[: 4 * LONGEST_TEXT])
+    return " ".join(line.split())[:LONGEST_TEXT] or None
+
+
+def url_of(value: Any) -> str | None:
+    """An http(s) address that a source gave; None where it is none."""
+    if not isinstance(value, str) or len(value) > 8 * LONGEST_TEXT:
+        return None
+    url = value.strip()
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    printable = url.isprintable() and " " not in url
+    return url if parts.scheme in ("http", "https") and parts.hostname and printable else None
+
+
+def size_of(value: Any) -> int | None:
+    """A width or height that a source gave, in pixels; None where it is no sensible number."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:12])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 < value < 2**31 else None
+
+
+def part_of(value: Any, *path: str) -> Any:
+    """What stands at ``path`` within nested JSON objects; None where one of them is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def objects_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON array; empty where it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

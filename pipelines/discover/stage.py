@@ -11,11 +11,19 @@ from hqvox.storage import Storage
 from hqvox.tables import Row
 from hqvox.tombstones import normalised_url
 from models.store import ModelStore
+from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource
+from pipelines.discover.google import GoogleSource
+from pipelines.discover.openverse import OpenverseSource
+from pipelines.discover.paged import ApiSource
 from pipelines.discover.source import Candidate, Source, SourceError, Stream
 from pipelines.discover.urls import UrlsSource
+from pipelines.discover.wikimedia import WikimediaSource
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
+APIS: dict[str, type[ApiSource]] = {
+    source.name: source for source in (WikimediaSource, OpenverseSource, GoogleSource, BraveSource)
+}
 FOLDER = "discover"
 """Where sources keep what they were told, below the workspace."""
 
@@ -67,6 +75,9 @@ class DiscoverStage(Stage):
                 self.sources.append(FolderSource(config))
             elif name == "urls":
                 self.sources.append(UrlsSource(config.urls, cache / FOLDER / name))
+            else:
+                section = getattr(config, name)
+                self.sources.append(APIS[name](section, config.queries, storage, contact))
 
     @property
     def remote(self) -> bool:

@@ -39,8 +39,8 @@ def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
     """The file's rows in order, as batches of :data:`SCHEMA`.
 
     Rows without identity or url are left out. Values of any type become text; empty text, and
-    sizes that are no positive number, null. Memory is bounded by the batch. Raises HqvoxError where the file
-    cannot be read or lacks a column.
+    sizes that are no positive number, null. Memory is bounded by the batch. Raises HqvoxError
+    where the file cannot be read or lacks a column.
     """
     kind = _format(file)
     try:

@@ -1,4 +1,4 @@
-"""Files of urls: every format, every way a column or a value can be wrong, looked up by identity."""
+"""Files of urls: every format, every way a column or a value can be wrong, looked up by person."""
 
 from __future__ import annotations
 

@@ -1,0 +1,256 @@
+"""Asking a search API: at its pace, within a budget, again after what can pass, keys kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from hqvox.config_discover import ApiConfig
+from hqvox.errors import HqvoxError
+from pipelines.discover.budget import Budget, Pace
+from pipelines.discover.secrets import Redactor
+from pipelines.discover.source import SourceError
+from pipelines.fetch.client import user_agent
+
+MAX_BYTES = 32 << 20
+"""Largest answer, decompressed: fifty times the largest that any of the APIs gives."""
+MAX_REDIRECTS = 3
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses that may be gone next time."""
+DETAIL_CHARACTERS = 160
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an API said."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case."""
+    body: Any
+    """Parsed JSON without secrets; None where it is not JSON."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why an answer will not do, and whether to ask again."""
+
+    what: str
+    again: bool = True
+    wait_seconds: float = 0.0
+    """At least so long, as the API says."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The quota is used up until then; None: until the source's next day."""
+
+    until: datetime | None = None
+
+
+class ApiClient:
+    """One source's API; safe to use from several threads."""
+
+    def __init__(
+        self,
+        source: str,
+        config: ApiConfig,
+        contact: str,
+        budget: Budget,
+        keys: Mapping[str, str],
+        judge: Callable[[Answer], Failed | Spent | None],
+    ) -> None:
+        """``keys``: environment variable to its secret.
+
+        ``judge``: what the source alone knows of an answer: that it is a failure or a spent quota
+        whatever its status; None leaves it to the status.
+        """
+        self.source = source
+        self.config = config
+        self.contact = contact
+        self.budget = budget
+        self.variables = list(keys)
+        self.judge = judge
+        self.redactor = Redactor(keys.values())
+        self._pace = Pace(config.requests_per_second)
+        self._local = threading.local()
+
+    def get(
+        self,
+        url: str,
+        parameters: Mapping[str, Any],
+        secret_parameters: Mapping[str, str] | None = None,
+        secret_headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The JSON object that the API answers, without the secrets in it.
+
+        Raises QuotaSpent; SourceError where it still fails after the retries, or refuses the
+        request; HqvoxError where it refuses the key. None of them says a secret.
+        """
+        sent = {**parameters, **(secret_parameters or {})}
+        headers = {
+            "User-Agent": user_agent(self.contact),
+            "Accept": "application/json",
+            **(secret_headers or {}),
+        }
+        failure = Failed("was not asked")
+        for attempt in range(self.config.retries + 1):
+            self.budget.take()
+            self._pace.wait()
+            answer = self._ask(url, sent, headers)
+            if isinstance(answer, dict):
+                return answer
+            failure = answer
+            pause = self.config.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
+            pause = max(failure.wait_seconds, min(pause, self.config.longest_wait_seconds))
+            if not failure.again or attempt == self.config.retries:
+                break
+            time.sleep(pause)
+        tries = f" {attempt + 1} times" if failure.again and attempt else ""
+        raise SourceError(
+            f"{self.source} {self.redactor.text(failure.what)}{tries}; run again later"
+        )
+
+    def _ask(
+        self, url: str, parameters: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any] | Failed:
+        answer = self._send(url, parameters, headers)
+        if isinstance(answer, Failed):
+            return answer
+        judged = self.judge(answer)
+        if isinstance(judged, Spent):
+            raise self.budget.spend(judged.until or self.budget.next_day())
+        if judged is not None:
+            return judged
+        detail = _detail(answer.body)
+        if 200 <= answer.status < 300:
+            if isinstance(answer.body, dict):
+                return answer.body
+            return Failed("answered something that is no JSON object")
+        if answer.status in PASSING:
+            seconds = retry_after_seconds(answer.headers.get("Retry-After"))
+            if seconds > self.config.longest_wait_seconds:
+                if answer.status == 429:
+                    raise self.budget.spend(datetime.now(UTC) + timedelta(seconds=seconds))
+                return Failed(f"answered {answer.status}{detail} and asks for a long wait", False)
+            return Failed(f"answered {answer.status}{detail}", wait_seconds=seconds)
+        if answer.status in (401, 403):
+            named = " and ".join(self.variables)
+            remedy = f"check {named}" if named else "check download.contact and the terms of use"
+            raise HqvoxError(
+                f"{self.source} refuses us: {answer.status}{self.redactor.text(detail)}; {remedy}"
+            )
+        return Failed(f"answered {answer.status}{detail}", again=False)
+
+    def _send(
+        self, url: str, parameters: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Answer | Failed:
+        """One request. What the library raises is put into words: its own hold the address."""
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                with self._session().get(
+                    url,
+                    params=dict(parameters),
+                    headers=dict(headers),
+                    timeout=self.config.timeout_seconds,
+                    allow_redirects=False,
+                    stream=True,
+                ) as response:
+                    location = response.headers.get("Location")
+                    if response.status_code in (301, 302, 303, 307, 308) and location:
+                        target = urljoin(url, location)
+                        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                            host = urlsplit(target).hostname
+                            return Failed(f"sends us to another host ({host})", again=False)
+                        url, parameters = target, {}
+                        continue
+                    data = self._body(response)
+                    if isinstance(data, Failed):
+                        return data
+                    return Answer(response.status_code, response.headers, self._parsed(data))
+            return Failed("sends us in a circle", again=False)
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
+            return Failed(f"did not answer within {self.config.timeout_seconds:g} s")
+        except (requests.exceptions.SSLError, ssl.SSLError):
+            return Failed("has no valid TLS certificate", again=False)
+        except (OSError, urllib3.exceptions.HTTPError):  # requests' own are OSErrors
+            return Failed("could not be reached, or broke off")
+        except ValueError:
+            return Failed("sends us to what is no address", again=False)
+
+    def _body(self, response: requests.Response) -> bytes | Failed:
+        """The answer's bytes, within the limits of size and time."""
+        parts: list[bytes] = []
+        size = 0
+        deadline = time.monotonic() + self.config.timeout_seconds
+        while part := response.raw.read1(1 << 16, decode_content=True):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BYTES:
+                return Failed(f"answered more than {MAX_BYTES >> 20} MB", again=False)
+            if time.monotonic() > deadline:
+                return Failed(f"did not finish within {self.config.timeout_seconds:g} s")
+        announced = response.headers.get("Content-Length", "")
+        whole = "Content-Encoding" in response.headers or not announced.isdigit()
+        if not whole and size < int(announced):
+            return Failed("broke off")
+        return b"".join(parts)
+
+    def _parsed(self, data: bytes) -> Any:
+        try:
+            return self.redactor.value(json.loads(data))
+        except (ValueError, RecursionError):
+            return None
+
+    def _session(self) -> requests.Session:
+        """This thread's own: sessions are not made to be shared."""
+        session = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        return session
+
+
+def retry_after_seconds(header: str | None) -> float:
+    """Retry-After in seconds from now, whether it is a number or a date; 0 where it is neither."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(header)
+        except ValueError:
+            return 0.0
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _detail(body: Any) -> str:
+    """The API's own words for an error, in brackets; they stand in a few usual places."""
+    found = body
+    for key in ("error", "message", "detail", "info"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+            if key == "error" and isinstance(found, dict):
+                found = next((found[k] for k in ("message", "detail", "info") if k in found), None)
+                break
+    if not isinstance(found, str):
+        return ""
+    line = "".join(c if c.isprintable() else " " for c in found)
+    return f" ({' '.join(line.split())[:DETAIL_CHARACTERS]})"

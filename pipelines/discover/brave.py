@@ -1,0 +1,71 @@
+"""Brave's image search API.
+
+Documented at https://api-dashboard.search.brave.com/app/documentation/image-search: up to 200
+results in one answer, which has no further pages; the plan's limits stand in the headers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from hqvox.config_discover import BraveConfig
+from pipelines.discover.api import Answer, ApiClient, Failed, Spent
+from pipelines.discover.paged import ApiSource, Page, Token
+from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of
+
+MOST = 200
+
+
+class BraveSource(ApiSource[BraveConfig]):
+    """Pictures that Brave finds for each query."""
+
+    name = "brave"
+    keys: ClassVar = {"HQVOX_BRAVE_KEY": "API key of the Brave Search API"}
+
+    def page(self, client: ApiClient, token: Token) -> Page:
+        """The whole answer: there is one page."""
+        parameters = {
+            "q": token["q"],
+            "count": MOST,
+            "country": self.config.country,
+            "safesearch": "strict" if self.config.safe else "off",
+            "spellcheck": "false",  # names are to be taken as they are
+        }
+        secret = {"X-Subscription-Token": self.secrets["HQVOX_BRAVE_KEY"]}
+        address = f"{self.config.base_url}/res/v1/images/search"
+        body = client.get(address, parameters, secret_headers=secret)
+        found = []
+        for result in objects_of(body.get("results")):
+            if url := url_of(part_of(result, "properties", "url")):
+                found.append(
+                    Candidate(
+                        url,
+                        page_url=url_of(result.get("url")),
+                        title=text_of(result.get("title")),
+                        width_px=size_of(part_of(result, "properties", "width")),
+                        height_px=size_of(part_of(result, "properties", "height")),
+                    )
+                )
+        return Page(found)
+
+    def judge(self, answer: Answer) -> Failed | Spent | None:
+        """429 is either the second's limit, which passes, or the plan's, which is spent."""
+        if answer.status == 402:
+            return Spent()
+        if answer.status != 429:
+            return None
+        # "1, 15000" requests are left within windows that end in "1, 1419704" seconds.
+        left = _numbers(answer.headers.get("X-RateLimit-Remaining"))
+        ends = _numbers(answer.headers.get("X-RateLimit-Reset"))
+        if len(left) > 1 and len(left) == len(ends):
+            over = [end for count, end in zip(left[1:], ends[1:], strict=True) if count == 0]
+            if over:
+                return Spent(datetime.now(UTC) + timedelta(seconds=max(over)))
+        code = part_of(answer.body, "error", "code")
+        return Spent() if isinstance(code, str) and "QUOTA" in code.upper() else None
+
+
+def _numbers(header: str | None) -> list[int]:
+    parts = [part.strip() for part in (header or "").split(",")]
+    return [int(part[:9]) for part in parts] if all(p.isdigit() for p in parts) else []

@@ -1,0 +1,106 @@
+"""How many requests a source was sent today, counted on disk, and how fast they may follow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from hqvox.errors import HqvoxError
+from hqvox.storage import Storage
+from pipelines.discover.source import QuotaSpent
+
+
+class Budget:
+    """Requests of one source today, in ``discover/<source>/quota.json``; safe between threads.
+
+    A request is written down before it is sent, so that a killed build forgets none.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        source: str,
+        daily_requests: int | None,
+        zone: str = "UTC",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``daily_requests``: None counts without a limit. ``zone``: where the day begins."""
+        self.storage = storage
+        self.source = source
+        self.daily_requests = daily_requests
+        self.zone = ZoneInfo(zone)
+        self.now = now
+        self.file = f"discover/{source}/quota.json"
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Count a request that is about to be sent. Raises QuotaSpent where there is none left."""
+        with self._lock:
+            day, requests, spent_until = self._read()
+            if spent_until is not None and self.now() < spent_until:
+                raise QuotaSpent(self._line(f"{requests} today, as it says", spent_until))
+            if self.daily_requests is not None and requests >= self.daily_requests:
+                raise QuotaSpent(
+                    self._line(f"{requests} of {self.daily_requests} today", self.next_day())
+                )
+            self._write(day, requests + 1, None)
+
+    def spend(self, until: datetime) -> QuotaSpent:
+        """The source says that the quota is used up until then; the exception to raise."""
+        with self._lock:
+            day, requests, _ = self._read()
+            self._write(day, requests, until)
+        return QuotaSpent(self._line(f"{requests} today, as it says", until))
+
+    def next_day(self) -> datetime:
+        """When the source's next day begins."""
+        tomorrow = self.now().astimezone(self.zone).date() + timedelta(days=1)
+        return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=self.zone)
+
+    def _line(self, how_far: str, until: datetime) -> str:
+        # Rounded up to the minute: at the time that is named, the quota is there again.
+        minute = (until.astimezone(UTC) + timedelta(seconds=59)).strftime("%Y-%m-%d %H:%M UTC")
+        return f"quota of {self.source} spent ({how_far}); run again after {minute}"
+
+    def _read(self) -> tuple[str, int, datetime | None]:
+        today = self.now().astimezone(self.zone).date().isoformat()
+        try:
+            record = json.loads(self.storage.read(self.file))
+            until = record["spent_until"]
+            spent_until = datetime.fromisoformat(until) if until else None
+            requests = int(record["requests"]) if record["day"] == today else 0
+        except FileNotFoundError:
+            return today, 0, None
+        except (ValueError, KeyError, TypeError):
+            raise HqvoxError(
+                f"{self.storage.path(self.file)}: damaged; delete it, and today's count of "
+                f"requests to {self.source} begins at 0"
+            ) from None
+        return today, requests, spent_until
+
+    def _write(self, day: str, requests: int, spent_until: datetime | None) -> None:
+        until = spent_until.isoformat() if spent_until else None
+        record = {"day": day, "requests": requests, "spent_until": until}
+        self.storage.write(self.file, json.dumps(record).encode())
+
+
+class Pace:
+    """Keeps requests apart; threads take their turns in the order they come."""
+
+    def __init__(self, per_second: float) -> None:
+        self.gap = 1.0 / per_second
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when the next request may be sent."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self.gap
+        if turn > now:
+            time.sleep(turn - now)
