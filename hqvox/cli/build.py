@@ -43,6 +43,10 @@ def build(
         bool,
         typer.Option("--retry-failed", help="Try photos again that failed for a passing reason."),
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Ask servers whether photos changed; others stay."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and why; run nothing.")
     ] = False,
@@ -79,6 +83,7 @@ def build(
             start=start,
             only=target if only else None,
             retry_failed=retry_failed,
+            refresh=refresh,
         )
 
     if dry_run:
@@ -95,7 +100,15 @@ def build(
         total = sum(len(shards[task.shard]) for task in tasks)
         count = workers if workers is not None else len(os.sched_getaffinity(0))
         with Display(console, stages, total) as display:
-            result = run_build(opened, config, tasks, workers=count, on_event=display)
+            result = run_build(
+                opened,
+                config,
+                tasks,
+                workers=count,
+                on_event=display,
+                retry_failed=retry_failed,
+                refresh=refresh,
+            )
     print_funnel(opened)
     rate = result.photos / result.wall_seconds
     console.print(

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -17,13 +17,20 @@ import yaml
 
 import hqvox
 from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.runner.crawl import Crawling, CrawlOrder
 from hqvox.runner.local import Event, Failed, Finished, Started, run_here, run_pool
 from hqvox.runner.plan import Fingerprints, ShardTask, make_plan
-from hqvox.runner.worker import Progress
+from hqvox.runner.worker import Progress, download_stage
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
+from pipelines.discover.stage import DiscoverStage
+from pipelines.download import DownloadStage
+from pipelines.fetch.client import user_agent
 
+CRAWL_NOTED_SECONDS = 30.0
+"""How often the log takes down how the crawl stands."""
 VERSIONS_OF = ("torch", "numpy", "opencv-python", "pillow", "dlib-bin", "pyarrow")
 """Packages whose versions can change a result: they are written into the run's record."""
 
@@ -51,9 +58,23 @@ def plan_build(
     start: str | None = None,
     only: str | None = None,
     retry_failed: bool = False,
+    refresh: bool = False,
 ) -> list[ShardTask]:
-    """The tasks of a build; see :func:`hqvox.runner.plan.make_plan`."""
-    fingerprints = Fingerprints(make_stages(config, store, workspace.storage), config, store)
+    """The tasks of a build; see :func:`hqvox.runner.plan.make_plan`.
+
+    ``refresh``: run download again everywhere, to ask whether photos changed.
+    """
+    stages = make_stages(config, store, workspace.storage)
+    fingerprints = Fingerprints(stages, config, store)
+    if refresh:
+        if not download_stage(stages).remote:
+            raise HqvoxError(
+                "--refresh asks servers whether photos changed, but here they come from a folder; "
+                "leave it out: changed files are noticed by themselves"
+            )
+        if start is not None:
+            raise HqvoxError("give --refresh or --from, not both: --refresh runs from download on")
+        start = DownloadStage.name
     return make_plan(
         workspace, fingerprints, target=target, start=start, only=only, retry_failed=retry_failed
     )
@@ -66,16 +87,21 @@ def run_build(
     *,
     workers: int,
     on_event: Callable[[Event], None] = lambda event: None,
+    retry_failed: bool = False,
+    refresh: bool = False,
 ) -> BuildResult:
     """Run tasks and write the run's record. The caller holds ``workspace.lock()``.
 
-    ``workers``: processes; 0 runs in this one. Raises HqvoxError where the disk refuses; what was
+    ``workers``: processes; 0 runs in this one. ``retry_failed``, ``refresh``: as in planning; they
+    say what a crawl asks for again. Raises HqvoxError where the disk refuses; what was
     committed until then stays. Raises ModelError where weights are missing, before anything runs.
     """
     result = BuildResult(tasks)
     if not tasks:
         return result
     started = time.perf_counter()
+    tasks, order = split_crawl(workspace, config, tasks, retry_failed, refresh)
+    crawled = {task.shard for task in order.tasks} if order else set()
     log = RunLog(workspace, config)
 
     def take(event: Event) -> None:
@@ -87,7 +113,8 @@ def run_build(
             workspace.clear_failed(event.task.shard)
             result.task_seconds += event.seconds
         elif isinstance(event, Progress):
-            result.photos += event.tallies.photos
+            if event.shard not in crawled or DownloadStage.name in event.tallies.stages:
+                result.photos += event.tallies.photos
             for what, seconds in event.tallies.pixel_seconds.items():
                 result.pixel_seconds[what] += seconds
             for name, tally in event.tallies.stages.items():
@@ -98,13 +125,36 @@ def run_build(
         workspace.storage.remove_leftovers(f"stages/{stage}")
     try:
         if workers == 0:
-            run_here(workspace.url, config, tasks, take)
+            run_here(workspace.url, config, tasks, take, order)
         else:
-            run_pool(workspace.url, config, tasks, take, workers)
+            run_pool(workspace.url, config, tasks, take, workers, order=order)
     finally:
         result.wall_seconds = time.perf_counter() - started
         log.close(result)
     return result
+
+
+def split_crawl(
+    workspace: Workspace,
+    config: BuildConfig,
+    tasks: list[ShardTask],
+    retry_failed: bool = False,
+    refresh: bool = False,
+) -> tuple[list[ShardTask], CrawlOrder | None]:
+    """Tasks that workers can run at once, and what must be crawled before, if anything.
+
+    Raises HqvoxError where a crawl lacks its contact or a source its key.
+    """
+    stages = make_stages(config, ModelStore(), workspace.storage)
+    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
+    first = tuple(task for task in tasks if task.first <= STAGE_NAMES.index(DownloadStage.name))
+    if not discover.remote or not first:
+        return tasks, None
+    user_agent(config.download.contact)
+    missing = discover.missing() if any(task.first == 0 for task in first) else []
+    if missing:
+        raise HqvoxError(missing[0])
+    return [task for task in tasks if task not in first], CrawlOrder(first, retry_failed, refresh)
 
 
 class RunLog:
@@ -116,6 +166,7 @@ class RunLog:
         self.folder = f"runs/{stamp}-{uuid.uuid4().hex[:6]}"
         self._lines: list[str] = []
         self._written = 0.0
+        self._crawl_noted = 0.0
         versions = {"hqvox": hqvox.__version__, "python": platform.python_version()}
         for package in VERSIONS_OF:
             try:
@@ -136,6 +187,11 @@ class RunLog:
                 record |= {"event": "finished", "shard": task.shard, "seconds": round(seconds, 3)}
             case Failed(task, error, trace):
                 record |= {"event": "failed", "shard": task.shard, "error": error, "trace": trace}
+            case Crawling():
+                if event.waiting and time.monotonic() - self._crawl_noted < CRAWL_NOTED_SECONDS:
+                    return
+                self._crawl_noted = time.monotonic()
+                record |= {"event": "crawling", **asdict(event)}
             case Progress(shard, identity_id, tallies):
                 record |= {
                     "event": "identity",

@@ -1,5 +1,8 @@
 """Worker processes on this machine: each loads its networks once and takes shards one by one.
 
+Where photographs come over the network, one more process crawls, and hands each shard on as it is
+committed.
+
 A worker that dies (killed, out of memory, a crash in native code) gives its shard back; after
 ``max_deaths`` deaths the shard is marked failed, and the rest goes on.
 """
@@ -7,7 +10,6 @@ A worker that dies (killed, out of memory, a crash in native code) gives its sha
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 import traceback
 from collections import deque
@@ -18,6 +20,10 @@ from typing import Any
 
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.runner.crawl import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled, crawl
+from hqvox.runner.crawl_process import CrawlProcess
+from hqvox.runner.crawl_shard import DOWNLOAD
+from hqvox.runner.parent import die_with_parent, one_line
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import Progress, ShardWorker
 from models.errors import ModelError
@@ -47,15 +53,23 @@ class Failed:
     trace: str
 
 
-Event = Started | Finished | Failed | Progress
+Event = Started | Finished | Failed | Progress | Crawling
 
 
 def run_here(
-    root: str, config: BuildConfig, tasks: Sequence[ShardTask], on_event: Callable[[Event], None]
+    root: str,
+    config: BuildConfig,
+    tasks: Sequence[ShardTask],
+    on_event: Callable[[Event], None],
+    order: CrawlOrder | None = None,
 ) -> None:
-    """Run tasks in this process, one after the other. Raises HqvoxError where the disk refuses."""
+    """Run tasks in this process, one after the other; what must be crawled before the rest.
+
+    Raises HqvoxError where the disk refuses.
+    """
+    rest = crawl_first(root, config, order, on_event) if order else []
     worker = ShardWorker(root, config)
-    for task in tasks:
+    for task in [*tasks, *rest]:
         on_event(Started(task))
         try:
             seconds = worker.run(task, on_event)
@@ -67,6 +81,34 @@ def run_here(
             on_event(Finished(task, seconds))
 
 
+def crawl_first(
+    root: str, config: BuildConfig, order: CrawlOrder, on_event: Callable[[Event], None]
+) -> list[ShardTask]:
+    """Crawl in this process; return what the crawled shards need from the stages that follow.
+
+    Raises HqvoxError where the disk refuses.
+    """
+    rest: list[ShardTask] = []
+    for task in order.tasks:
+        on_event(Started(task))
+    crawl(root, config, order, lambda event: _pass_on(event, rest.append, on_event))
+    return rest
+
+
+def _pass_on(
+    event: CrawlEvent, hand_on: Callable[[ShardTask], None], on_event: Callable[[Event], None]
+) -> None:
+    match event:
+        case Crawled(task, seconds, rest):
+            on_event(Finished(task, seconds))
+            if rest is not None:
+                hand_on(rest)
+        case NotCrawled(task, error, trace):
+            on_event(Failed(task, error, trace))
+        case _:
+            on_event(event)
+
+
 def run_pool(
     root: str,
     config: BuildConfig,
@@ -74,23 +116,39 @@ def run_pool(
     on_event: Callable[[Event], None],
     workers: int,
     serve: Callable[[Connection, str, BuildConfig], None] | None = None,
+    order: CrawlOrder | None = None,
 ) -> None:
     """Run tasks on ``workers`` processes. Raises HqvoxError where one reports that it must stop.
 
-    ``serve``: what a worker process runs, :func:`serve_shards` by default.
+    ``serve``: what a worker process runs, :func:`serve_shards` by default. ``order``: what one more
+    process crawls meanwhile; the workers take its shards as they come.
     """
     life = serve or serve_shards
     # Forked from a server that has imported everything: a worker starts at once, and shares it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hqvox.runner.worker"])
+    context.set_forkserver_preload(["hqvox.runner.worker", "hqvox.runner.crawl_process"])
     queue = deque(tasks)
     deaths: dict[str, int] = {}
-    pool = [_Worker(context, life, root, config) for _ in range(min(workers, len(tasks)))]
+    crawling = CrawlProcess(context, root, config, order) if order else None
+    following = sum(task.last > DOWNLOAD for task in order.tasks) if order else 0
+    size = min(workers, len(tasks) + following)
+    pool = [_Worker(context, life, root, config) for _ in range(size)]
     try:
+        for crawled in order.tasks if order else ():
+            on_event(Started(crawled))
         for member in pool:
             member.give(queue, on_event)
-        while any(member.task for member in pool):
-            ready = wait([m.pipe for m in pool if m.task])
+        while any(member.task for member in pool) or (crawling and crawling.alive):
+            pipes = [m.pipe for m in pool if m.task]
+            if crawling and crawling.alive:
+                pipes.append(crawling.pipe)
+            ready = wait(pipes)
+            if crawling and crawling.alive and crawling.pipe in ready:
+                for event in crawling.hear():
+                    _pass_on(event, queue.append, on_event)
+                for member in pool:
+                    if member.task is None and queue:
+                        member.give(queue, on_event)
             for number, member in enumerate(pool):
                 if member.pipe not in ready:
                     continue
@@ -121,6 +179,8 @@ def run_pool(
                         on_event(Failed(member.task, *value))
                     member.give(queue, on_event)
     finally:
+        if crawling and crawling.alive:
+            crawling.stop()
         for member in pool:
             member.stop()
 
@@ -158,7 +218,7 @@ class _Worker:
 
 def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
     """A worker's life: take tasks until the parent closes the pipe."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     try:
         worker: ShardWorker | None = None
         while True:
@@ -174,16 +234,3 @@ def serve_shards(pipe: Connection, root: str, config: BuildConfig) -> None:
                 pipe.send(("done", seconds))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # the parent is done, or gone
-
-
-def _die_with_parent() -> None:
-    """End this process when the parent is gone: the workspace's lock went with the parent."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong, for a table or a terminal."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]

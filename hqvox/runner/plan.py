@@ -108,7 +108,7 @@ def make_plan(
     tasks = []
     for shard, identities in workspace.shards().items():
         expected = fingerprints.of(identities)
-        first, why = _first_stale(workspace, shard, expected, last)
+        first, why = first_stale(workspace, shard, expected, last)
         if retry_failed and first > DOWNLOAD and _has_passing(workspace, shard):
             first, why = DOWNLOAD, "photos failed for a passing reason"
         if forced is not None and forced < first:
@@ -132,9 +132,10 @@ def _has_passing(workspace: Workspace, shard: str) -> bool:
     return bool(found & set(DownloadStage.passing))
 
 
-def _first_stale(
+def first_stale(
     workspace: Workspace, shard: str, expected: Sequence[Mapping[str, Any]], last: int
 ) -> tuple[int, str]:
+    """Position of the first stage up to ``last`` that is missing or stale, and why; else beyond."""
     for index in range(last + 1):
         committed = workspace.committed(STAGE_NAMES[index], shard)
         if committed is None:

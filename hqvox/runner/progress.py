@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from hqvox.runner.crawl import Crawling
 from hqvox.runner.local import Event
 from hqvox.runner.worker import Progress as IdentityDone
 
@@ -28,6 +30,7 @@ class Display:
         self.photos = 0
         self.entered: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.crawling: Crawling | None = None
         self.started = time.monotonic()
         self._last_line = self.started
         self._bar = Progress(
@@ -56,23 +59,34 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
+        if isinstance(event, Crawling):
+            self.crawling = event
+            self._show()
         if not isinstance(event, IdentityDone):
             return
-        self.done += 1
-        self.photos += event.tallies.photos
+        if self.stages[-1] in event.tallies.stages:  # crawled identities come by twice
+            self.done += 1
+            self.photos += event.tallies.photos
         for name, tally in event.tallies.stages.items():
             self.entered[name] += tally.entered
             self.refused[name] += tally.rejected.total()
         rate = self.photos / max(time.monotonic() - self.started, 1e-9)
         self._bar.update(self._task, completed=self.done, rate=f"{rate:.1f} photos/s")
+        self._show()
+
+    def _show(self) -> None:
         if self._live:
             self._live.update(self._picture())
         elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(
-                f"{self.done}/{self.identities} identities, {self.photos} photos, "
-                f"{rate:.1f} photos/s"
-            )
+            if self.crawling is not None:
+                self.console.print(crawl_line(self.crawling), highlight=False, soft_wrap=True)
+            if self.crawling is None or self.done:
+                rate = self.photos / max(time.monotonic() - self.started, 1e-9)
+                self.console.print(
+                    f"{self.done}/{self.identities} identities, {self.photos} photos, "
+                    f"{rate:.1f} photos/s"
+                )
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)
@@ -82,4 +96,29 @@ class Display:
         for name in self.stages:
             entered, refused = self.entered[name], self.refused[name]
             table.add_row(name, str(entered), str(entered - refused), str(refused))
-        return Group(table, self._bar)
+        parts: list[RenderableType] = [table, self._bar]
+        if self.crawling is not None:
+            parts.insert(0, Text(crawl_line(self.crawling)))
+        return Group(*parts)
+
+
+def crawl_line(crawling: Crawling) -> str:
+    """How a crawl stands, in one line."""
+    done = crawling.urls - crawling.waiting
+    rate = done / max(crawling.seconds, 1e-9)
+    fetched = crawling.fetched + crawling.unchanged
+    parts = [
+        f"crawl: {done}/{crawling.urls} urls",
+        f"{rate:.1f}/s",
+        f"{crawling.bytes / 1e6:.1f} MB",
+        f"{100 * fetched / max(done, 1):.0f} % had",
+    ]
+    worst = sorted(crawling.failed.items(), key=lambda item: (-item[1], item[0]))
+    if worst:
+        parts.append("failed: " + ", ".join(f"{reason} {count}" for reason, count in worst))
+    if crawling.hosts_waiting:
+        parts.append(f"{crawling.hosts_waiting} hosts waiting")
+    if crawling.waiting and rate > 0:
+        left = int(crawling.waiting / rate)
+        parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left of these")
+    return ", ".join(parts)

@@ -41,7 +41,7 @@ class Spool:
         self.found: dict[str, Row] = {}
         """By url: the download columns and ``reason`` of what the journal holds."""
         self.asked: set[str] = set()
-        """Urls that were asked for since the shard was committed last, not copied from there."""
+        """Urls that were asked for since the shard was committed last, whatever came of it."""
         self.attempts: list[Row] = []
         self._table = workspace.table_name("download", shard)
         self._target = workspace.tar_name("download", shard)
@@ -80,16 +80,13 @@ class Spool:
             for line in lines:
                 try:
                     entry = json.loads(line, object_hook=_with_times)
-                    row, attempts = entry["row"], entry["attempts"]
+                    url, row, attempts = entry["url"], entry["row"], entry["attempts"]
                 except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                     break
-                if not line.endswith(b"\n") or not self._holds(row):
+                if not line.endswith(b"\n") or (row is not None and not self._holds(row)):
                     break
                 good += len(line)
-                self.found[row["requested_url"]] = row
-                self.attempts += attempts
-                if entry["asked"]:
-                    self.asked.add(row["requested_url"])
+                self._know(url, row, attempts, entry["asked"])
         self._journal.truncate(good)
 
     def _holds(self, row: Row) -> bool:
@@ -117,20 +114,23 @@ class Spool:
             self._end += len(header) + len(data) + len(padding)
         return self._places[name]
 
-    def note(self, row: Row, attempts: Sequence[Row], asked: bool = True) -> None:
-        """Write down what is known of a url, after its photo is stored. Raises OSError."""
-        self.found[row["requested_url"]] = row
-        self.attempts += attempts
-        if asked:
-            self.asked.add(row["requested_url"])
-        entry = {"row": row, "attempts": list(attempts), "asked": asked}
+    def note(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool = True) -> None:
+        """Write down what is known of a url, after its photo is stored. Raises OSError.
+
+        ``row``: null where what was known before still holds. ``asked``: whether it was asked for,
+        rather than copied from what is committed.
+        """
+        self._know(url, row, attempts, asked)
+        entry = {"url": url, "row": row, "attempts": list(attempts), "asked": asked}
         line = json.dumps(entry, default=datetime.isoformat) + "\n"
         _write_all(self._journal.fileno(), (line.encode(),))
 
-    def read(self, row: Row) -> bytes:
-        """Bytes of a photo that is stored."""
-        self._tar.seek(row["photo_offset"])
-        return self._tar.read(row["photo_bytes"])
+    def _know(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool) -> None:
+        if row is not None:
+            self.found[url] = row
+        if asked:
+            self.asked.add(url)
+        self.attempts += attempts
 
     def commit_tar(self) -> None:
         """Finish the tar and give it its place; the journal stays until :meth:`done`.

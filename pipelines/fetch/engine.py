@@ -12,7 +12,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC
 from types import TracebackType
 from typing import Any
 
@@ -451,7 +450,7 @@ def _attempt(answer: Answer) -> Attempt:
         "detail": answer.detail,
         "bytes": answer.wire_bytes,
         "seconds": answer.seconds,
-        "time": answer.time.astimezone(UTC),
+        "time": answer.time.replace(microsecond=answer.time.microsecond // 1000 * 1000),
         "host": _host_name(answer.url),
     }
 
