@@ -243,57 +243,102 @@ def asked_of(workspace: Workspace) -> list[Tombstone]:
     return [Tombstone("identity", ADA), Tombstone("photo", photo(workspace, BED, 0))]
 
 
-def purge_until(root: str, asked: list[Tombstone], steps: int) -> None:
-    """Purge, and die by SIGKILL before the given change of a file."""
-    left = [steps]
-    os.fsync = lambda handle: None  # a kill loses nothing that the kernel has; fsync is slow
+class KilledError(BaseException):
+    """Stands for SIGKILL within this process."""
+
+
+def die_before(step: int, die: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Die before the given change of a file; fsync, slow and of no matter to a kill, is left out.
+
+    Once dead, nothing is tidied up.
+    """
+    left = [step]
 
     def counted(change: Callable) -> Callable:
         def call(*args: object) -> object:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
+            if left[0] < 0:
+                die()
             return change(*args)
 
         return call
 
-    PendingFile.commit = counted(PendingFile.commit)  # type: ignore[method-assign]
-    Storage.remove = counted(Storage.remove)  # type: ignore[method-assign]
+    def tidy(pending: PendingFile) -> None:
+        pending.file.close()
+        if left[0] >= 0:
+            pending.temporary.unlink(missing_ok=True)
+
+    patch.setattr(os, "fsync", lambda handle: None)
+    patch.setattr(PendingFile, "commit", counted(PendingFile.commit))
+    patch.setattr(PendingFile, "discard", tidy)
+    patch.setattr(Storage, "remove", counted(Storage.remove))
+
+
+def purge_until_killed(root: str, asked: list[Tombstone], step: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        die_before(step, lambda: os.kill(os.getpid(), signal.SIGKILL), patch)
+        purge(Workspace.open(root), *asked)
+
+
+def finish(root: Path, asked: list[Tombstone], whole: dict[str, bytes]) -> None:
+    """Look at what a kill left, finish it, and compare it with the purge that nothing disturbed."""
+    workspace = Workspace.open(root)
+    check_pixels_of_the_others(workspace)
+    if workspace.storage.exists(FILE):
+        with pytest.raises(HqvoxError, match="finish it"), workspace.lock():
+            pass
+        purge(workspace)  # what to finish follows from the tombstones
+    else:
+        purge(workspace, *asked)
+    assert files_of(root) == whole
+
+
+@pytest.fixture
+def whole(finished: Path, tmp_path: Path) -> tuple[list[Tombstone], dict[str, bytes]]:
+    """What to take down, and the files of a workspace in which that was done undisturbed."""
+    root = tmp_path / "whole"
+    shutil.copytree(finished, root)
+    asked = asked_of(Workspace.open(root))
     purge(Workspace.open(root), *asked)
+    return asked, files_of(root)
 
 
-def test_killed_anywhere_and_run_again_ends_the_same(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_cut_short_before_any_change_and_run_again_ends_the_same(
+    finished: Path, tmp_path: Path, whole: tuple[list[Tombstone], dict[str, bytes]]
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    whole = tmp_path / "whole"
-    shutil.copytree(finished, whole)
-    asked = asked_of(Workspace.open(whole))
-    purge(Workspace.open(whole), *asked)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hqvox.purge", "synthetic_build"])
-    kills = 0
-    for steps in range(100):
-        root = tmp_path / f"killed{steps}"
+    def die() -> None:
+        raise KilledError
+
+    asked, files = whole
+    for step in range(200):
+        root = tmp_path / f"killed{step}"
         shutil.copytree(finished, root)
-        process = context.Process(target=purge_until, args=(str(root), asked, steps))
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                die_before(step, die, patch)
+                purge(Workspace.open(root), *asked)
+        except KilledError:
+            finish(root, asked, files)
+            shutil.rmtree(root)
+        else:
+            break
+    assert 20 < step < 199
+
+
+def test_killed_for_real_and_run_again_ends_the_same(
+    finished: Path, tmp_path: Path, whole: tuple[list[Tombstone], dict[str, bytes]]
+) -> None:
+    asked, files = whole
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hqvox.purge"])
+    for step in (2, 13, 20):
+        root = tmp_path / f"killed{step}"
+        shutil.copytree(finished, root)
+        process = context.Process(target=purge_until_killed, args=(str(root), asked, step))
         process.start()
         process.join(60)
-        if process.exitcode == 0:
-            break
         assert process.exitcode == -signal.SIGKILL
-        kills += 1
-        workspace = Workspace.open(root)
-        check_pixels_of_the_others(workspace)
-        if workspace.storage.exists(FILE):
-            with pytest.raises(HqvoxError, match="finish it"), workspace.lock():
-                pass
-            purge(workspace)  # what to finish follows from the tombstones
-        else:
-            purge(workspace, *asked)
-        assert files_of(root) == files_of(whole)
-        shutil.rmtree(root)
-    assert kills > 20
+        finish(root, asked, files)
 
 
 def check_pixels_of_the_others(workspace: Workspace) -> None:
