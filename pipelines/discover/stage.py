@@ -144,13 +144,15 @@ def take_turns(
 ) -> Iterator[tuple[Source, str | None, int, Candidate]]:
     """Candidates of several streams, one from each in turn, each url once, up to ``limit``.
 
-    Yields (source, query, rank within the stream, candidate). A stream that cannot be read on is
-    left out, the others are read as far as they are needed, and its SourceError raised at the end.
+    Yields (source, query, rank within the stream, candidate). A stream that cannot be read on keeps
+    its turns, so that the others are read as far as they would have been, and its SourceError is
+    raised at the end.
     """
     waiting = [(source, stream.query, enumerate(stream.candidates)) for source, stream in streams]
     seen: set[str] = set()
-    failure: SourceError | None = None
-    while waiting and len(seen) < limit:
+    failures: list[SourceError] = []
+    missed = 0
+    while waiting and len(seen) + missed < limit:
         for turn in list(waiting):
             source, query, numbered = turn
             try:
@@ -159,14 +161,15 @@ def take_turns(
                 waiting.remove(turn)
                 continue
             except SourceError as error:
-                failure = failure or error
+                failures.append(error)
                 waiting.remove(turn)
                 continue
             yield source, query, rank, candidate
-            if len(seen) >= limit:
+            if len(seen) + missed >= limit:
                 break
-    if failure is not None:
-        raise failure
+        missed += len(failures)
+    if failures:
+        raise failures[0]
 
 
 def _next_new(numbered: Iterator[tuple[int, Candidate]], seen: set[str]) -> tuple[int, Candidate]:
