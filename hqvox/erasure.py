@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from hqvox.release.read import release_names
 from hqvox.release.target import FOLDER, remove_leftovers
+from hqvox.speech.pack import array_name as speech_array_name
+from hqvox.speech.pack import table_name as speech_table_name
 from hqvox.storage import Storage
 from hqvox.tables import Row
 from hqvox.tombstones import Tombstones
@@ -87,27 +89,43 @@ class ShardEraser:
         if not blanks:
             return
         with self.storage.open(name) as old, self.storage.writing(name) as new:
-            for number, (offset, size) in enumerate(blanks):
+            for offset, size in blanks:
                 _copy(old, new, offset - tarfile.BLOCKSIZE - old.tell())
-                header = tarfile.TarInfo(f"taken-down-{number}")  # the old one named the photo
-                header.size = size
-                new.write(header.tobuf(tarfile.USTAR_FORMAT))
+                new.write(blank_header(size))
                 old.seek(tarfile.BLOCKSIZE + size, 1)
                 new.seek(size, 1)  # a hole: reads as zeros and takes no space
             _copy(old, new, None)
 
 
-def erase_around(workspace: Workspace, stones: Tombstones, shards: set[str]) -> None:
-    """Erase what lies beside the stages: attempts, answers, failures, logs, reports, leftovers.
+def blank_header(size: int) -> bytes:
+    """Tar header of an erased member; the one it replaces named the photo by its hash."""
+    header = tarfile.TarInfo("taken-down")
+    header.size = size
+    return header.tobuf(tarfile.USTAR_FORMAT)
 
-    ``shards``: those of which something goes. Runs before their tables change, as those still
-    say which addresses belong to an identity.
+
+def erase_around(
+    workspace: Workspace, stones: Tombstones, shards: set[str], voices: set[str]
+) -> None:
+    """Erase what lies beside the stages: speech, failures, logs, reports, leftovers.
+
+    ``shards``: those of which something goes; ``voices``: those of which an identity does.
     """
     storage = workspace.storage
     for shard in sorted(shards):
         workspace.clear_failed(shard)
+    for shard in sorted(voices):
+        storage.remove(speech_table_name(shard))
+        storage.remove(speech_array_name(shard))
     runs = [f"runs/{run}" for run in storage.names("runs")]
-    for folder in ("", "failed", *(f"stages/{stage}" for stage in STAGE_NAMES), *runs):
+    for folder in (
+        "",
+        "failed",
+        "speech",
+        "attempts",
+        *(f"stages/{stage}" for stage in STAGE_NAMES),
+        *runs,
+    ):
         storage.remove_leftovers(folder)
     _erase_logs(storage, stones, shards)
     for name in storage.names(""):

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.erasure import ShardEraser, erase_around
+from hqvox.erasure_crawl import erase_crawls
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release, release_names
 from hqvox.runner.plan import Fingerprints
+from hqvox.runner.spool import spool_folder
 from hqvox.tables import Row
 from hqvox.tombstones import Tombstone, Tombstones, host_of, url_digest
 from hqvox.workspace import IDENTITIES_FILE, PURGING, Workspace
@@ -149,7 +151,20 @@ def run_purge(
     everyone = workspace.identities().to_pylist()
     gone = set(plan.identities)
     of_shard = workspace.shards()
-    erase_around(workspace, plan.stones, {find.shard for find in plan.shards})
+    # First what lies around: the tables still say which addresses belong to whom.
+    rows = [row for find in plan.shards for row in find.rows]
+    erase_crawls(
+        workspace,
+        plan.stones,
+        {row[name] for row in rows for name in ADDRESSES if name != "page_url"} - {None},
+        [(find.shard, identity) for find in plan.shards for identity in find.identities],
+    )
+    erase_around(
+        workspace,
+        plan.stones,
+        {find.shard for find in plan.shards},
+        {find.shard for find in plan.shards if find.identities},
+    )
     for number, find in enumerate(plan.shards):
         members = of_shard.get(find.shard, [])
         staying = [row for row in members if row["identity_id"] not in gone]
@@ -209,7 +224,8 @@ def _joined(workspace: Workspace, shard: str) -> list[Row] | None:
             return None
         tables[stage] = table.to_pylist() if table is not None else None
     tar = workspace.storage.exists(workspace.tar_name("download", shard))
-    if tar and tables["download"] is None:
+    cut_short = (spool_folder(workspace) / f"{shard}.jsonl").exists()
+    if tar and tables["download"] is None and not cut_short:
         return None
     nothing: Row = dict.fromkeys((*ADDRESSES, *_WHAT))
     rows: dict[tuple[str, int], Row] = {}
@@ -286,7 +302,11 @@ def _renewed(
 def _released(workspace: Workspace, stones: Tombstones) -> dict[str, list[str]]:
     found = {}
     for name in release_names(workspace):
-        rows = Release(workspace, name).manifest().to_pylist()
+        try:
+            rows = Release(workspace, name).manifest().to_pylist()
+        except HqvoxError as error:
+            found[name] = [f"it cannot be read, look yourself: {error}"]
+            continue
         files = [
             row[kind]
             for row in rows

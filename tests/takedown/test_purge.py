@@ -325,6 +325,7 @@ def test_cut_short_before_any_change_and_run_again_ends_the_same(
     assert 20 < step < 199
 
 
+@pytest.mark.slow
 def test_killed_for_real_and_run_again_ends_the_same(
     finished: Path, tmp_path: Path, whole: tuple[list[Tombstone], dict[str, bytes]]
 ) -> None:
