@@ -78,7 +78,7 @@ def make_world(
     called with photographs made and to make. Existing files of the same names are replaced.
     """
     people = cast(seed, identities)
-    names = _names(identities)
+    names = world_names(identities)
     strangers = unlike(people)
     rows: list[dict[str, str]] = []
     total = identities * photos_per_identity
@@ -154,7 +154,8 @@ def unlike(people: list[FaceIdentity]) -> list[int]:
     return [int(i) for i in distances.argmax(axis=1)]
 
 
-def _names(n: int) -> list[str]:
+def world_names(n: int) -> list[str]:
+    """Return the names of a world's ``n`` people, in their order."""
     return [NAMES[i] if i < len(NAMES) else f"{NAMES[i % len(NAMES)]}_{i}" for i in range(n)]
 
 
