@@ -27,7 +27,9 @@ KEPT_SECONDS = 60.0
 _EMBEDDING = tuple(ipaddress.ip_network(n) for n in ("::/96", "64:ff9b::/96"))
 """IPv4-compatible and NAT64: the last 32 bits are an IPv4 address."""
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
-_METADATA = frozenset(ipaddress.ip_address(a) for a in ("168.63.129.16", "fd00:ec2::254"))
+_METADATA = frozenset(
+    ipaddress.ip_address(a) for a in ("168.63.129.16", "192.0.0.192", "fd00:ec2::254")
+)
 """Cloud metadata services outside of the ranges that are refused anyway."""
 
 
