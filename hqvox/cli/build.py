@@ -19,6 +19,7 @@ from hqvox.runner.progress import Display
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
+from pipelines.discover.stage import DiscoverStage
 
 
 def build(
@@ -87,7 +88,9 @@ def build(
         )
 
     if dry_run:
-        print_plan(plan(), config, store)
+        tasks = plan()
+        print_plan(tasks, config, store)
+        print_sources(opened, tasks, config, store)
         return
     with opened.lock():
         tasks = plan()
@@ -129,6 +132,29 @@ def needed_weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStor
     run = {name for task in tasks for name in task.stages}
     stages = [stage for stage in make_stages(config, store) if stage.name in run]
     return list(dict.fromkeys(name for stage in stages for name in stage.networks))
+
+
+def print_sources(
+    workspace: Workspace, tasks: list[ShardTask], config: BuildConfig, store: ModelStore
+) -> None:
+    """Where photographs would be looked for, what that comes to, and what it lacks."""
+    looked_for = {task.shard for task in tasks if task.first == 0}
+    if not looked_for:
+        return
+    shards = workspace.shards()
+    rows = [row for shard in sorted(looked_for) for row in shards[shard]]
+    stages = make_stages(config, store, workspace.storage)
+    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
+    lines = [
+        f"{len(rows):,} identities in {len(looked_for):,} shards to look for, "
+        f"up to {config.discover.limit:,} photographs each",
+        *discover.forecast(rows),
+        *(f"missing: {line}" for line in discover.missing()),
+    ]
+    if discover.remote and not config.download.contact:
+        lines.append("missing: download.contact, an e-mail address or a page about who crawls")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -12,11 +13,23 @@ from hqvox import identities as source
 from hqvox.cli.common import RecipeOption, SetOption, console
 from hqvox.config_file import load_config, merge, parse_settings
 from hqvox.errors import HqvoxError
+from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from pipelines.discover.folder import count_photos
+from pipelines.discover.urls_read import read_identities
 
 FEW_PHOTOS = 50
 """Mean photographs a person below which the paper's limits, meant for 300, leave next to nobody."""
+
+
+class SourceName(Enum):
+    """The search APIs."""
+
+    WIKIMEDIA = "wikimedia"
+    OPENVERSE = "openverse"
+    GOOGLE = "google"
+    BRAVE = "brave"
+
 
 HEADER = """\
 # A build of hqvox. `hqvox config show` prints every setting with its unit, default and source;
@@ -51,10 +64,26 @@ def init(
             help="Identities from a CSV: id,name and, if known, subset,gender,nationality,folder.",
         ),
     ] = None,
+    urls: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Photographs' addresses: CSV, TSV, JSONL or Parquet with the columns identity_id "
+            "and url and, if known, page_url,title,licence,author.",
+        ),
+    ] = None,
+    sources: Annotated[
+        list[SourceName] | None,
+        typer.Option(
+            "--source",
+            help="Where to look for photographs: a search API. May be given several times.",
+        ),
+    ] = None,
     recipe: RecipeOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Make a workspace from folders of photographs, VoxCeleb's metadata, or a CSV.
+    """Make a workspace from folders of photographs, addresses, VoxCeleb's metadata, or a CSV.
 
     Example: hqvox init work --photos photographs/
     """
@@ -68,14 +97,17 @@ def init(
         rows = source.read_csv(identities)
     elif photos is not None:
         rows = source.read_folders(photos)
+    elif urls is not None:
+        rows = [_identity(name, number) for number, name in enumerate(read_identities(urls))]
     else:
         raise HqvoxError(
             "nothing to start from: give --photos FOLDER (one folder per identity), "
-            "--voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
+            "--urls FILE.csv, --voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
         )
     with_folder = source.match_folders(rows, photos) if photos is not None else 0
     chosen, note = recipe or "bundled", ""
-    if recipe is None and photos is not None and with_folder:
+    remote = urls is not None or bool(sources)
+    if recipe is None and photos is not None and with_folder and not remote:
         folders = [row["folder"] for row in rows if row["folder"] is not None]
         mean = sum(count_photos(str(photos), folder) for folder in folders) / len(folders)
         if mean < FEW_PHOTOS:
@@ -84,11 +116,19 @@ def init(
                 f"{mean:.0f} photographs a person: using the recipe small, with wider limits for "
                 "pose and smiles; the paper's own: --recipe bundled"
             )
-    values = {"format": 1, "recipe": chosen}
+    values: dict[str, Any] = {"format": 1, "recipe": chosen}
+    discover: dict[str, Any] = {}
+    if remote:
+        first = [n for n, given in (("folder", photos), ("urls", urls)) if given is not None]
+        discover["sources"] = [*first, *dict.fromkeys(s.value for s in sources or [])]
     if photos is not None:
-        values = merge(values, {"discover": {"photos": str(photos.resolve())}})
+        discover["photos"] = str(photos.resolve())
+    if urls is not None:
+        discover["urls"] = {"file": str(urls.resolve())}
+    if discover:
+        values["discover"] = discover
     values = merge(values, parse_settings(settings or []))
-    load_config(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "--set")
+    config = load_config(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "--set")
     text = HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     Workspace.create(workspace, text, source.to_table(rows))
     if note:
@@ -102,4 +142,28 @@ def init(
             markup=False,
             soft_wrap=True,
         )
+    if photos is None and config.discover.sources == ["folder"]:
+        console.print(
+            "no photographs are named yet: make it anew with --photos, --urls or --source, or set "
+            "discover.sources in hqvox.yaml"
+        )
+    if remote and not config.download.contact:
+        console.print(
+            "before you crawl, set download.contact in hqvox.yaml: every server is told whom to "
+            "write to",
+            soft_wrap=True,
+        )
     console.print(f"next: hqvox build {workspace}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _identity(name: str, number: int) -> Row:
+    """An identity of which only the name is known."""
+    return {
+        "identity_id": name,
+        "name": name,
+        "subset": source.USER_SUBSET,
+        "gender": None,
+        "nationality": None,
+        "row": number,
+        "folder": None,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -56,6 +56,16 @@ class FolderSource:
     def missing(self) -> list[str]:
         """Always ready: an identity without a folder has no photographs."""
         return []
+
+    def forecast(self, identities: Sequence[Row]) -> str:
+        """How many of the identities have a folder."""
+        if not self.config.photos:
+            return (
+                "folder: no folder of photographs is named; set discover.photos, or look elsewhere "
+                "with discover.sources"
+            )
+        with_folder = sum(row["folder"] is not None for row in identities)
+        return f"folder: {with_folder:,} identities have one in {self.config.photos}"
 
 
 def local_path(photos: str, url: str) -> Path:

@@ -1,19 +1,12 @@
-"""What the search APIs have in common: queries, pages, and answers that are kept.
-
-Every page that an API answered is kept in ``discover/<source>/<shard>/<identity>.jsonl``, one line
-a page, candidates only: a rerun asks for what is missing and for nothing twice. Deleting files
-there makes the next run of discover ask again.
-"""
+"""What the search APIs have in common: queries, and pages that are asked for once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
-from urllib.parse import quote
 
 from hqvox.config_discover import ApiConfig
 from hqvox.errors import HqvoxError
@@ -21,25 +14,15 @@ from hqvox.storage import Storage
 from hqvox.tables import Row
 from pipelines.discover.api import Answer, ApiClient, Failed, Spent
 from pipelines.discover.budget import Budget
+from pipelines.discover.kept import KeptPages, Page, Token
 from pipelines.discover.secrets import from_environment, keep_out_of_logs
 from pipelines.discover.source import Candidate, Stream, render_queries
-
-Token = dict[str, Any]
-"""Which page: JSON values that name it wholly, without secrets."""
 
 MAX_PAGES = 200
 """Of one query: an API that always names a next page ends too."""
 
 OPERATION = frozenset(ApiConfig.model_fields) | {"wikidata_url"}
 """Settings that decide where and how fast an API is asked, not what; queries are listed apart."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """One answer: its candidates, best first, and the token of the next page, if there is one."""
-
-    candidates: list[Candidate] = field(default_factory=list)
-    next: Token | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +100,18 @@ class ApiSource(ABC, Generic[Config]):
             if variable not in self.secrets
         ]
 
+    def forecast(self, identities: Sequence[Row]) -> str:
+        """The fewest requests that the identities take, and how long those last."""
+        requests = sum(len(self.searches(identity)) for identity in identities)
+        days = requests / self.config.requests_per_second / 86_400
+        pace = f"{self.config.requests_per_second:g} a second"
+        budget = self.config.daily_requests
+        if budget is not None and requests > budget * max(days, 1):
+            days = requests / budget if budget else math.inf
+            pace = f"{budget:,} a day"
+        length = f"{days:,.0f} days" if days >= 2 else f"{24 * days:,.1f} hours"
+        return f"{self.name}: {requests:,} requests or more, {length} at {pace}"
+
     def _read(self, search: Search, kept: KeptPages) -> Iterator[Candidate]:
         token: Token | None = search.first
         for _ in range(MAX_PAGES):
@@ -136,50 +131,3 @@ class ApiSource(ABC, Generic[Config]):
         if self.storage is None:
             raise HqvoxError(f"{self.name}: needs a workspace to keep its answers in")
         return self.storage
-
-
-class KeptPages:
-    """An identity's answers on disk."""
-
-    def __init__(
-        self, storage: Storage, source: str, identity: Row, settings: Mapping[str, Any]
-    ) -> None:
-        self.storage = storage
-        self.settings = settings
-        leaf = quote(str(identity["identity_id"]), safe=" ") or "_"
-        self.file = f"discover/{source}/{identity.get('shard') or '_'}/{leaf}.jsonl"
-        self._lines: list[str] = []
-        self._pages: dict[str, Page] = {}
-        try:
-            text = storage.read(self.file).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return
-        for line in text.split("\n"):  # titles may hold other separators
-            try:
-                record = json.loads(line)
-                found = [Candidate(**c) for c in record["candidates"]]
-                self._pages[record["page"]] = Page(found, record["next"])
-            except (ValueError, KeyError, TypeError):
-                continue  # damaged: the page is asked for again
-            self._lines.append(line)
-
-    def get(self, token: Token) -> Page | None:
-        """A page that was answered before, else None."""
-        return self._pages.get(self._name(token))
-
-    def put(self, token: Token, query: str, page: Page) -> None:
-        """Keep a page, on disk when this returns. Raises HqvoxError where the disk refuses."""
-        name = self._name(token)
-        self._pages[name] = page
-        candidates = [
-            {key: value for key, value in asdict(c).items() if value is not None}
-            for c in page.candidates
-        ]
-        record = {"page": name, "query": query, "next": page.next, "candidates": candidates}
-        self._lines.append(json.dumps(record, ensure_ascii=False))
-        text = "\n".join([*self._lines, ""])
-        self.storage.write(self.file, text.encode("utf-8", "replace"))
-
-    def _name(self, token: Token) -> str:
-        asked = json.dumps([self.settings, token], sort_keys=True)
-        return hashlib.sha256(asked.encode()).hexdigest()[:24]

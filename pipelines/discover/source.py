@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Protocol
@@ -59,6 +59,10 @@ class Source(Protocol):
 
     def missing(self) -> list[str]:
         """What must be set before it can be asked, one line each; empty where it is ready."""
+        ...
+
+    def forecast(self, identities: Sequence[Row]) -> str:
+        """What looking for these identities comes to, in one line; asks nobody."""
         ...
 
 

@@ -14,6 +14,7 @@ from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource
 from pipelines.discover.google import GoogleSource
+from pipelines.discover.kept import FOLDER
 from pipelines.discover.openverse import OpenverseSource
 from pipelines.discover.paged import ApiSource
 from pipelines.discover.source import Candidate, Source, SourceError, Stream
@@ -24,8 +25,6 @@ from pipelines.stage import Needs, Pixels, Scope, Stage
 APIS: dict[str, type[ApiSource]] = {
     source.name: source for source in (WikimediaSource, OpenverseSource, GoogleSource, BraveSource)
 }
-FOLDER = "discover"
-"""Where sources keep what they were told, below the workspace."""
 
 
 class DiscoverStage(Stage):
@@ -87,6 +86,10 @@ class DiscoverStage(Stage):
     def missing(self) -> list[str]:
         """What must be set before the sources can be asked, one line each."""
         return [line for source in self.sources for line in source.missing()]
+
+    def forecast(self, identities: Sequence[Row]) -> list[str]:
+        """What looking for these identities comes to, a line for each source; asks nobody."""
+        return [source.forecast(identities) for source in self.sources]
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """One row per candidate of each identity row; may be called from several threads.

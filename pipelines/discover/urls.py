@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,18 @@ class UrlsSource:
         if self.config.file:
             return []
         return ["urls: no file is named; set discover.urls.file, or make the workspace with --urls"]
+
+    def forecast(self, identities: Sequence[Row]) -> str:
+        """How many rows the file has for the identities."""
+        if self.missing():
+            return self.missing()[0]
+        index = self._opened()
+        keys = [key for row in identities if (key := index.key_of(row)) is not None]
+        rows = sum(index.count(key) for key in keys)
+        return (
+            f"urls: {rows:,} photographs for {len(keys):,} of {len(identities):,} identities in "
+            f"{self.config.file}"
+        )
 
     def _candidates(self, identity: Row) -> Iterator[Candidate]:
         index = self._opened()

@@ -51,6 +51,10 @@ class UrlsIndex:
         """Hash over an identity's rows, in order."""
         return self._places[key][2]
 
+    def count(self, key: str) -> int:
+        """How many rows an identity has."""
+        return self._places[key][1]
+
     def rows(self, key: str) -> list[dict[str, Any]]:
         """An identity's rows in the file's order: fields of a candidate to values."""
         start, count, _ = self._places[key]

@@ -64,6 +64,14 @@ def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
         raise HqvoxError(f"{file}: {error.strerror or error}; name a file that is there") from None
 
 
+def read_identities(file: Path, columns: UrlsConfig | None = None) -> list[str]:
+    """What the file's identity column holds, each once, in order; errors as for the rows."""
+    found: dict[str, None] = {}
+    for batch in read_batches(file, columns or UrlsConfig()):
+        found.update(dict.fromkeys(batch.column(KEY).unique().to_pylist()))
+    return list(found)
+
+
 def _format(file: Path) -> str:
     name = file.name.lower().removesuffix(".gz")
     for ending in FORMATS:
