@@ -22,6 +22,7 @@ from hqvox.cli import (
     purge,
     release,
     report,
+    speech,
     status,
 )
 from hqvox.cli.common import CONTEXT, errors
@@ -37,9 +38,10 @@ app = typer.Typer(
 )
 app.command()(init.init)
 app.command()(build.build)
+app.command()(speech.speech)
 app.command()(status.status)
 app.command()(explain.explain)
-app.command()(release.release)
+app.add_typer(release.app, name="release")
 app.command()(release.stats)
 app.command()(report.report)
 app.command()(purge.purge)

@@ -19,6 +19,8 @@ MEASURED = tuple(
 )
 """Columns of the stages that the manifest carries, ``photo_id`` being the photo's SHA-256."""
 
+FORMAT = 2
+"""Version of the layout of a release."""
 LOCAL_SOURCE = "folder"
 
 
@@ -35,6 +37,8 @@ def released_values(face: Row) -> Row:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("ms", kind.tz)  # Parquet has no seconds
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -50,6 +54,7 @@ MANIFEST = pa.schema(
         pa.field("origin_sha256", pa.string()),
         pa.field("selection", pa.string()),  # auto: best by quality
         pa.field("reviewed", pa.bool_()),  # whether a person decided
+        pa.field("reviewer", pa.string()),  # who; null where no person did
         pa.field("candidate", pa.int32()),
         pa.field("face", pa.int16()),
         *(pa.field(name, _plain(COLUMNS[name].type)) for name in MEASURED),
@@ -70,11 +75,8 @@ IDENTITIES = pa.schema(
         pa.field("row", pa.int32()),  # position in its metadata file
         pa.field("images", pa.int32()),  # released
         pa.field("faces_kept", pa.int32()),  # that the build kept, of which the best are released
+        pa.field("utterances", pa.int32()),  # null, as below, where the release has no speech
+        pa.field("seconds", pa.float64()),  # of speech, after voice activity detection
     ]
 )
 """``identities.parquet``: the released identities, in the workspace's order."""
-
-
-def image_file(identity: Row, kind: str, number: int) -> str:
-    """Path of a picture below the release; ``kind``: ``masked_faces`` or ``origin_faces``."""
-    return f"{identity['subset_folder']}/{kind}/{identity['folder']}/{number}.jpg"

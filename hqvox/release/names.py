@@ -52,3 +52,8 @@ def _fit(name: str, limit_bytes: int = MAX_FOLDER_BYTES) -> str:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def image_file(identity: Row, kind: str, number: int) -> str:
+    """Path of a picture below the release; ``kind``: ``masked_faces`` or ``origin_faces``."""
+    return f"{identity['subset_folder']}/{kind}/{identity['folder']}/{number}.jpg"

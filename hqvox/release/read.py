@@ -1,18 +1,23 @@
-"""Reading a finished release back."""
+"""Reading a finished release back: one of a workspace, or any folder that holds one."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.release.manifest import FORMAT
 from hqvox.release.target import FOLDER, INFO
-from hqvox.workspace import Workspace
+from hqvox.storage import Storage
+from hqvox.workspace import CONFIG, Workspace
 
 
 def release_names(workspace: Workspace) -> list[str]:
@@ -22,44 +27,128 @@ def release_names(workspace: Workspace) -> list[str]:
 
 
 class Release:
-    """A finished release of a workspace."""
+    """A finished release, read only."""
 
-    def __init__(self, workspace: Workspace, name: str) -> None:
-        """Raises HqvoxError where there is none of that name, saying which there are."""
-        self.name = name
-        self.workspace = workspace
-        if name not in release_names(workspace):
-            there = ", ".join(release_names(workspace)) or "none yet"
+    def __init__(self, where: Workspace | str | Path, name: str | None = None) -> None:
+        """``Release(workspace, "v1")``, or ``Release("path/to/release")``.
+
+        Raises HqvoxError where there is none (saying which there are), or where a newer hqvox
+        made it.
+        """
+        if isinstance(where, Workspace):
+            self.name = name or ""
+            if name not in release_names(where):
+                there = ", ".join(release_names(where)) or "none yet"
+                raise HqvoxError(
+                    f"{where.url}: no release {name!r} (there is: {there}); make it with "
+                    f"`hqvox release {where.url} {name} --auto`"
+                )
+            self.storage = Storage(f"{where.url.rstrip('/')}/{FOLDER}/{name}")
+        else:
+            self.storage = Storage(where)
+            self.name = str(where).rstrip("/").rsplit("/", 1)[-1]
+            if not self.storage.exists(INFO):
+                raise HqvoxError(f"{where}: no release here ({INFO} is missing); {_hint(where)}")
+        version = self.info().get("format")
+        if not isinstance(version, int) or version > FORMAT:
             raise HqvoxError(
-                f"{workspace.url}: no release {name!r} (there is: {there}); make it with "
-                f"`hqvox release {workspace.url} {name} --auto`"
+                f"{self.storage.path(INFO)}: release format {version!r} is not one that this hqvox "
+                f"reads (up to {FORMAT}); upgrade with: pip install --upgrade hqvox"
             )
+
+    @property
+    def url(self) -> str:
+        """The folder, as it was given."""
+        return self.storage.url
 
     def read(self, file: str) -> bytes:
         """Bytes of a file below the release. Raises HqvoxError where it is missing."""
-        path = f"{FOLDER}/{self.name}/{file}"
         try:
-            return self.workspace.storage.read(path)
-        except FileNotFoundError:
-            where = self.workspace.storage.path(path)
+            return self.storage.read(file)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            where = self.storage.path(file)
             raise HqvoxError(f"{where}: missing; restore it, or release anew") from None
 
     def info(self) -> dict[str, Any]:
         """``release.json``: version, configuration, counts."""
-        return dict(json.loads(self.read(INFO)))
+        try:
+            value = json.loads(self.read(INFO))
+        except ValueError as error:
+            raise HqvoxError(
+                f"{self.storage.path(INFO)}: damaged ({error}); restore it, or release anew"
+            ) from None
+        return dict(value) if isinstance(value, dict) else {}
 
     def manifest(self, columns: Sequence[str] | None = None) -> pa.Table:
         """One row per face; see :data:`hqvox.release.manifest.MANIFEST`."""
-        return self._table("manifest.parquet", columns)
+        return self.table("manifest.parquet", columns)
 
     def identities(self) -> pa.Table:
         """One row per identity; see :data:`hqvox.release.manifest.IDENTITIES`."""
-        return self._table("identities.parquet", None)
+        return self.table("identities.parquet")
 
-    def _table(self, file: str, columns: Sequence[str] | None) -> pa.Table:
+    @property
+    def has_speech(self) -> bool:
+        """Whether it holds voices."""
+        return self.storage.exists("speech/index.parquet")
+
+    def speech(self) -> pa.Table:
+        """One row per utterance; see :data:`hqvox.release.speech.SPEECH`."""
+        return self.table("speech/index.parquet")
+
+    def speech_stats(self) -> dict[str, Any]:
+        """``speech/stats.json``: filters, and mean and variance over train."""
+        try:
+            return dict(json.loads(self.read("speech/stats.json")))
+        except ValueError as error:
+            where = self.storage.path("speech/stats.json")
+            raise HqvoxError(f"{where}: damaged ({error}); release anew") from None
+
+    def log_mels(self, file: str, filters: int) -> NDArray[np.float16]:
+        """All frames of a file of voices, (frames, filters), natural log; mapped where local.
+
+        Raises HqvoxError where its size is no whole number of frames.
+        """
+        where = self.storage.path(file)
+        dtype = np.dtype("<f2")
+        data: NDArray[Any]
+        if self.storage.local and Path(where).is_file():
+            empty = Path(where).stat().st_size == 0
+            data = np.zeros(0, np.uint8) if empty else np.memmap(where, np.uint8, "r")
+        else:
+            data = np.frombuffer(self.read(file), np.uint8)
+        if len(data) % (filters * dtype.itemsize):
+            raise HqvoxError(f"{where}: cut short; restore it, or release anew")
+        return data.view(dtype).reshape(-1, filters)
+
+    def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A Parquet table of the release. Raises HqvoxError where it is missing or damaged."""
         data = self.read(file)
         try:
             return pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
-        except pa.ArrowInvalid as error:
-            where = self.workspace.storage.path(f"{FOLDER}/{self.name}/{file}")
+        except (OSError, pa.ArrowException) as error:
+            where = self.storage.path(file)
             raise HqvoxError(f"{where}: damaged ({error}); release anew") from None
+
+
+def find_release(where: str, name: str | None = None) -> Release:
+    """A release by workspace and name, by ``WORKSPACE/NAME``, or by the path of its folder.
+
+    Raises HqvoxError where there is none.
+    """
+    if name is not None:
+        return Release(Workspace.open(where), name)
+    storage = Storage(where)
+    parent, _, last = where.rstrip("/").rpartition("/")
+    if not storage.exists(INFO) and parent and Storage(parent).exists(CONFIG):
+        return Release(Workspace.open(parent), last)
+    return Release(where)
+
+
+def _hint(where: str | Path) -> str:
+    storage = Storage(where)
+    if storage.exists(CONFIG):
+        names = release_names(Workspace.open(str(where)))
+        there = f"its releases: {', '.join(names)}" if names else "it has no release yet"
+        return f"this is a workspace; name a release of it ({there})"
+    return "name the folder that holds it, or a workspace and a release's name"

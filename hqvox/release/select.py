@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hqvox.config import ReleaseConfig
@@ -22,16 +22,14 @@ class Selection:
     dropped: list[Row] = field(default_factory=list)
     """Identity rows, in order, that are left out."""
 
-
-def best_faces(faces: Sequence[tuple[Key, float | None]], limit: int) -> list[Key]:
-    """The ``limit`` best of (key, quality) pairs, best first; ties go by the photos' order."""
-    ranked = sorted(faces, key=lambda f: (-(f[1] if f[1] is not None else -1.0), f[0]))
-    return [key for key, _ in ranked[:limit]]
+    def keys(self) -> list[Key]:
+        """All faces, in order."""
+        return [key for keys in self.faces.values() for key in keys]
 
 
-def select_auto(workspace: Workspace, config: ReleaseConfig) -> Selection:
-    """Take the best faces of every identity by their quality, as no person has looked at them."""
-    selection = Selection()
+def ranked_faces(workspace: Workspace) -> dict[str, list[Key]]:
+    """Of every identity, the faces that the build kept, best first by their quality."""
+    ranked: dict[str, list[Key]] = {}
     for shard, identities in workspace.shards().items():
         table = workspace.read_stage(QualityStage.name, shard, ["quality", "reason"])
         assert table is not None, shard  # the caller has seen that the build is up to date
@@ -40,11 +38,35 @@ def select_auto(workspace: Workspace, config: ReleaseConfig) -> Selection:
         for key, quality in zip(table_keys(table), table["quality"].to_pylist(), strict=True):
             found.setdefault(key[0], []).append((key, quality))
         for identity in identities:
-            identity_id = identity["identity_id"]
-            faces = found.get(identity_id, [])
-            selection.kept[identity_id] = len(faces)
-            if len(faces) < config.min_faces:
-                selection.dropped.append(identity)
-            else:
-                selection.faces[identity_id] = best_faces(faces, config.max_faces)
+            faces = found.get(identity["identity_id"], [])
+            ranked[identity["identity_id"]] = best_faces(faces, len(faces))
+    return ranked
+
+
+def best_faces(faces: Sequence[tuple[Key, float | None]], limit: int) -> list[Key]:
+    """The ``limit`` best of (key, quality) pairs, best first; ties go by the photos' order."""
+    ranked = sorted(faces, key=lambda f: (-(f[1] if f[1] is not None else -1.0), f[0]))
+    return [key for key, _ in ranked[:limit]]
+
+
+def select_auto(
+    identities: Sequence[Row],
+    ranked: Mapping[str, Sequence[Key]],
+    config: ReleaseConfig,
+    without: Collection[Key] = (),
+) -> Selection:
+    """Take the best faces of every identity by their quality, as no person has looked at them.
+
+    ``identities``: all of the workspace's, in order. ``without``: faces that must not be released;
+    the next best take their places.
+    """
+    selection = Selection()
+    for identity in identities:
+        identity_id = identity["identity_id"]
+        selection.kept[identity_id] = len(ranked[identity_id])
+        allowed = [key for key in ranked[identity_id] if key not in without]
+        if len(allowed) < config.min_faces:
+            selection.dropped.append(identity)
+        else:
+            selection.faces[identity_id] = allowed[: config.max_faces]
     return selection

@@ -1,16 +1,33 @@
-"""Which identities train, validate and test: HQ-VoxCeleb's own split, or one by seed."""
+"""Which identities train, validate and test: HQ-VoxCeleb's own split, one by seed, or by file."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from hqvox.errors import HqvoxError
+from hqvox.release.split_file import digest, parts_of_file, read_split_file
 from hqvox.tables import Row
 
 PARTS = ("train", "val", "test")
 """The parts of a split, in the order they are printed."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is on which side."""
+
+    how: str
+    """``official``, ``seed:N``, or ``file:`` and the SHA-256 of the file."""
+    parts: dict[str, str]
+    """Part by identity id."""
+    unassigned: list[Row] = field(default_factory=list)
+    """Identities that the file does not name: they are not released."""
+    unknown: list[str] = field(default_factory=list)
+    """What the file names and the workspace does not have among those to be released."""
 
 
 def official_part(row: int) -> str:
@@ -18,26 +35,45 @@ def official_part(row: int) -> str:
     return {8: "test", 9: "val"}.get(row % 10, "train")
 
 
-def check_split(how: str) -> int | None:
-    """The seed of ``seed:N``, None for ``official``. Raises HqvoxError for anything else."""
+def check_split(how: str) -> int | Path | None:
+    """The seed of ``seed:N``, the path of a file, None for ``official``.
+
+    Raises HqvoxError for anything else.
+    """
     if how == "official":
         return None
     match = re.fullmatch(r"seed:(\d{1,18})", how)
-    if not match:
-        raise HqvoxError(f"--split {how}: write official, or seed: and a number, such as seed:7")
-    return int(match.group(1))
+    if match:
+        return int(match.group(1))
+    if how and not how.startswith("seed:") and Path(how).is_file():
+        return Path(how)
+    raise HqvoxError(
+        f"--split {how}: no such file; write official, seed: and a number (seed:7), or the path of "
+        "a split.json or of a CSV with the columns identity,part"
+    )
 
 
-def split_identities(identities: Sequence[Row], how: str = "official") -> dict[str, str]:
-    """Part of each released identity, by identity id.
+def make_split(identities: Sequence[Row], how: str = "official") -> Split:
+    """The split of the identities that are to be released.
 
-    ``how``: ``official`` goes by the position in the metadata file; ``seed:N`` draws a tenth of
-    each subset for test and a tenth for validation (at least one each where there are three or
-    more identities), the same for the same N and identities. Raises HqvoxError for anything else.
+    ``identities``: rows with ``identity_id``, ``subset``, ``row``, and for a file ``name``,
+    ``subset_folder`` and ``folder``. ``how``: ``official`` goes by the position in the metadata
+    file; ``seed:N`` draws a tenth of each subset for test and a tenth for validation (at least one
+    each where there are three or more identities), the same for the same N and identities; else
+    the path of a file. Raises HqvoxError where the file cannot be read, names an identity on two
+    sides, or names nobody.
     """
-    seed = check_split(how)
-    if seed is None:
-        return {row["identity_id"]: official_part(row["row"]) for row in identities}
+    choice = check_split(how)
+    if choice is None:
+        return Split(how, {row["identity_id"]: official_part(row["row"]) for row in identities})
+    if isinstance(choice, int):
+        return Split(how, _by_seed(identities, choice))
+    parts, unknown = parts_of_file(choice, read_split_file(choice), identities)
+    unassigned = [row for row in identities if row["identity_id"] not in parts]
+    return Split(f"file:{digest(choice)}", parts, unassigned, unknown)
+
+
+def _by_seed(identities: Sequence[Row], seed: int) -> dict[str, str]:
     subsets: dict[str, list[str]] = {}
     for row in identities:
         subsets.setdefault(row["subset"], []).append(row["identity_id"])

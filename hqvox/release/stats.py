@@ -1,13 +1,18 @@
-"""The statistics of a release: table 1 of Speech Fusion to Face, for ours, beside the paper's."""
+"""The statistics of a release: tables 1 and 6 of Speech Fusion to Face, ours beside the paper's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
+
+NORMALISING = ("pose", "lighting", "emotion", "align", "segment")
+"""Stages that make faces alike; with all of them on, faces are normalised in table 6's sense."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class PartStats:
     """None where the release has no speech."""
     mean_side_px: float | None
     """Mean side of the square crops, px; None where there are none."""
+    hours: float | None = None
+    """Of speech; None where there is none, or the paper does not say."""
 
 
 PAPER = (
@@ -32,39 +39,115 @@ PAPER = (
 """Table 1 of the paper, HQ-VoxCeleb."""
 
 
+@dataclass(frozen=True)
+class DatasetRow:
+    """A row of table 6."""
+
+    dataset: str
+    identities: str
+    images: str
+    utterances: str
+    normalised: str
+    """``Yes``, or ``No`` and what is missing."""
+
+
+PAPER_DATASETS = (
+    DatasetRow("FVMatching", "1,078", "118,553", "131,815", "No"),
+    DatasetRow("FVCeleb", "181", "181", "239", "No"),
+    DatasetRow("AVSpeech", "100,000+", "–", "–", "No"),
+    DatasetRow("VoxCeleb", "7,245", "–", "1,237,274", "No"),
+    DatasetRow("Filtered VGGFace", "1,225", "139,572", "149,354", "No"),
+    DatasetRow("HQ-VoxCeleb", "3,638", "8,028", "609,700", "Yes"),
+)
+"""Table 6 of the paper."""
+
+
 def release_stats(release: Release) -> tuple[PartStats, ...]:
     """Total, train, val and test of a release, as the paper's table 1 has them."""
     table = release.manifest(["identity_id", "split", "crop_side_px"])
     identities = np.array(table["identity_id"].to_pylist(), dtype=object)
     parts = np.array(table["split"].to_pylist(), dtype=object)
     sides_px = table["crop_side_px"].to_numpy()
+    spoken = _speech_of_parts(release)
     stats = []
     for part in ("total", *PARTS):
         chosen = np.ones(len(parts), dtype=bool) if part == "total" else parts == part
+        utterances, hours = spoken[part] if spoken else (None, None)
         stats.append(
             PartStats(
                 part,
                 identities=len(set(identities[chosen])),
                 images=int(chosen.sum()),
-                utterances=None,
+                utterances=utterances,
                 mean_side_px=float(sides_px[chosen].mean()) if chosen.any() else None,
+                hours=hours,
             )
         )
     return tuple(stats)
 
 
-def table_1(stats: tuple[PartStats, ...]) -> list[tuple[str, list[str]]]:
+def _speech_of_parts(release: Release) -> dict[str, tuple[int, float]]:
+    """Utterances and hours by part; empty without speech."""
+    if not release.has_speech:
+        return {}
+    table = release.speech().select(["split", "seconds"])
+    found = {"total": (table.num_rows, (pc.sum(table["seconds"]).as_py() or 0.0) / 3600)}
+    for part in PARTS:
+        own = table.filter(pc.equal(table["split"], part))
+        found[part] = (own.num_rows, (pc.sum(own["seconds"]).as_py() or 0.0) / 3600)
+    return found
+
+
+def table_1(stats: Sequence[PartStats]) -> list[tuple[str, list[str]]]:
     """The table's rows: attribute, and its text for each part; an en dash where there is none."""
-
-    def text(value: int | None) -> str:
-        return "–" if value is None else f"{value:,}"
-
-    def side(side_px: float | None) -> str:
-        return "–" if side_px is None else f"{side_px:.2f}"
-
-    return [
-        ("identities", [text(s.identities) for s in stats]),
-        ("images", [text(s.images) for s in stats]),
-        ("utterances", [text(s.utterances) for s in stats]),
-        ("mean side, px", [side(s.mean_side_px) for s in stats]),
+    rows = [
+        ("identities", [_count(s.identities) for s in stats]),
+        ("images", [_count(s.images) for s in stats]),
+        ("utterances", [_count(s.utterances) for s in stats]),
+        ("mean side, px", [_decimal(s.mean_side_px) for s in stats]),
     ]
+    if any(s.hours is not None for s in stats):
+        rows.append(("hours of speech", [_decimal(s.hours) for s in stats]))
+    return rows
+
+
+def dataset_row(release: Release) -> DatasetRow:
+    """Our row of table 6."""
+    total = release_stats(release)[0]
+    config = release.info().get("config", {})
+    off = [name for name in NORMALISING if not config.get(name, {}).get("enabled", True)]
+    return DatasetRow(
+        release.name,
+        _count(total.identities),
+        _count(total.images),
+        _count(total.utterances),
+        "Yes" if not off else f"No ({', '.join(off)} off)",
+    )
+
+
+def differences(
+    ours: Sequence[PartStats], theirs: Sequence[PartStats]
+) -> list[tuple[str, list[str]]]:
+    """Table 1 of ``ours`` less ``theirs``, signed; an en dash where either has none."""
+
+    def less(a: float | None, b: float | None, form: str) -> str:
+        return "–" if a is None or b is None else "0" if a == b else format(a - b, form)
+
+    pairs = list(zip(ours, theirs, strict=True))
+    rows = [
+        ("identities", [less(a.identities, b.identities, "+,") for a, b in pairs]),
+        ("images", [less(a.images, b.images, "+,") for a, b in pairs]),
+        ("utterances", [less(a.utterances, b.utterances, "+,") for a, b in pairs]),
+        ("mean side, px", [less(a.mean_side_px, b.mean_side_px, "+.2f") for a, b in pairs]),
+    ]
+    if any(a.hours is not None and b.hours is not None for a, b in pairs):
+        rows.append(("hours of speech", [less(a.hours, b.hours, "+.2f") for a, b in pairs]))
+    return rows
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}"

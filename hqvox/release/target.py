@@ -1,7 +1,7 @@
 """Where a release is written until it is whole.
 
-On a local disk everything goes to a temporary sibling that is renamed at the end; on object
-storage ``release.json`` comes last, and without it there is no release.
+On a local disk everything goes to a temporary sibling that is flushed and renamed at the end; on
+object storage ``release.json`` comes last, and without it there is no release.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from hqvox.storage import TEMPORARY, Storage, disk_error
 
@@ -19,6 +23,58 @@ INFO = "release.json"
 CHECKSUMS = "SHA256SUMS"
 
 
+class HashedFile:
+    """A file being written, whose SHA-256 is known when it ends."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        self._file.write(data)
+        self._hash.update(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, hex."""
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Writes files below a release in the making; can be sent to another process."""
+
+    url: str
+    """Of the workspace."""
+    folder: str
+    """Of the release in the making, below the workspace."""
+
+    def write(self, name: str, data: bytes) -> str:
+        """Write a file below the release; return its SHA-256. Raises HqvoxError."""
+        with self.writing(name) as file:
+            file.write(data)
+        return file.sha256
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[HashedFile]:
+        """Write a file below the release piece by piece. Raises HqvoxError."""
+        storage = Storage(self.url)
+        path = f"{self.folder}/{name}"
+        if not storage.local:
+            with storage.writing(path) as file:
+                yield HashedFile(file)
+            return
+        # The whole folder appears at once, so a file needs neither rename nor flush of its own.
+        place = Path(storage.path(path))
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as file:
+                yield HashedFile(file)
+        except OSError as error:
+            raise disk_error(error, str(place)) from error
+
+
 class Target:
     """Where a release's files go until it is whole; use as a context manager."""
 
@@ -26,6 +82,7 @@ class Target:
         self.storage = storage
         self.final = f"{FOLDER}/{name}"
         self.folder = f"{FOLDER}/.{name}{TEMPORARY}" if storage.local else self.final
+        self.sink = Sink(storage.url, self.folder)
         self.sums: dict[str, str] = {}
         self._last: bytes | None = None
 
@@ -39,20 +96,32 @@ class Target:
         if name == INFO:
             self._last = data
         else:
-            self.storage.write(f"{self.folder}/{name}", data)
+            self.sink.write(name, data)
         return self.sums[name]
+
+    def written(self, sums: Mapping[str, str]) -> None:
+        """Take note of files that others wrote to :attr:`sink`: name and SHA-256."""
+        self.sums.update(sums)
 
     def finish(self) -> None:
         """Write the checksums and ``release.json``, then give the release its name."""
         assert self._last is not None
         lines = [f"{digest}  {name}\n" for name, digest in sorted(self.sums.items())]
-        self.storage.write(f"{self.folder}/{CHECKSUMS}", "".join(lines).encode())
-        self.storage.write(f"{self.folder}/{INFO}", self._last)
-        if self.folder != self.final:
+        self.sink.write(CHECKSUMS, "".join(lines).encode())
+        self.sink.write(INFO, self._last)
+        if self.folder == self.final:
+            return
+        try:
+            # One flush of everything: thousands of files one by one would take minutes.
+            os.sync()
+            os.rename(self.storage.path(self.folder), self.storage.path(self.final))
+            folder = os.open(self.storage.path(FOLDER), os.O_RDONLY)
             try:
-                os.rename(self.storage.path(self.folder), self.storage.path(self.final))
-            except OSError as error:
-                raise disk_error(error, self.storage.path(self.final)) from error
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise disk_error(error, self.storage.path(self.final)) from error
 
     def __exit__(self, *error: object) -> None:
         if self.folder != self.final:

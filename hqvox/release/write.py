@@ -1,49 +1,58 @@
-"""Writing a release: pictures, manifest, split, checksums; whole or not at all.
+"""Writing a release: pictures, voices, tables, datasheet, checksums; whole or not at all.
 
-The same build and options give the same bytes: nothing written here holds a time or a path of the
-machine.
+The same build and options give the same bytes, on however many processes: nothing written here
+holds a time of writing or a path of the machine.
 """
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import hqvox
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.lookup import joined_rows
-from hqvox.pictures import SheetRow, Tile, contact_sheet, encode_jpeg, fitted
-from hqvox.release.manifest import IDENTITIES, MANIFEST, MEASURED, image_file, released_values
-from hqvox.release.names import check_name, folder_names
-from hqvox.release.select import Selection, select_auto
-from hqvox.release.split import PARTS, check_split, split_file, split_identities
+from hqvox.release.datasheet import datasheet
+from hqvox.release.leaks import check_limits
+from hqvox.release.licences import LICENCES_FILE, licences_csv
+from hqvox.release.manifest import FORMAT, IDENTITIES, MANIFEST, released_values
+from hqvox.release.names import check_name
+from hqvox.release.pictures import Person, draw_page, face_task, pages
+from hqvox.release.plan import Plan, plan_release
+from hqvox.release.pool import cores, in_order
+from hqvox.release.speech import (
+    INDEX,
+    SPEECH,
+    STATS,
+    pack_speech,
+    speech_index,
+    speech_tasks,
+    spoken,
+    stats_json,
+    summary,
+    to_json,
+)
+from hqvox.release.split import PARTS, check_split, split_file
 from hqvox.release.target import FOLDER, INFO, Target
 from hqvox.runner.build import plan_build
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
-from models.protocols import Photo
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES
-from pipelines.pixels import decode_png
-from pipelines.segment import composite_on_white
+from pipelines.chain import STAGE_NAMES
 
-SHEET_IDENTITIES = 24
-"""Identities on one page of the contact sheets."""
-THREADS = 4
-"""Encoders; the order of what they make is fixed, so it does not change the result."""
+DATASHEET = "DATASHEET.md"
+MACHINE = {"runner": True, "download": True, "discover": True}
+"""Sections of the configuration that say how and where, and may hold paths; not the dataset's."""
 
-OnProgress = Callable[[int, int], None]
-"""Told the faces written and the faces in all."""
+_NO_SPEECH = {True: "the workspace has no speech", False: "asked for without speech"}
+
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being written (``faces``, ``utterances``), how many are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +60,19 @@ class Written:
     """What a release came to."""
 
     folder: str
-    identities: list[Row]
-    """Rows of ``identities.parquet``."""
-    dropped: list[Row]
-    """``identity_id``, ``name``, ``faces`` of those with too few."""
-    images: int
+    plan: Plan
+    info: dict[str, Any]
+    """``release.json``."""
 
+    @property
+    def identities(self) -> list[Row]:
+        """Rows of ``identities.parquet``."""
+        return self.plan.identities
 
-@dataclass(frozen=True)
-class _Picture:
-    masked: bytes
-    origin: bytes
-    thumbnail: Photo
+    @property
+    def images(self) -> int:
+        """Released faces."""
+        return sum(row["images"] for row in self.plan.identities)
 
 
 def write_release(
@@ -72,12 +82,16 @@ def write_release(
     *,
     auto: bool,
     split: str = "official",
-    on_progress: OnProgress = lambda done, total: None,
+    speech: bool = True,
+    workers: int | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> Written:
     """Write release ``name``. Raises HqvoxError where it exists, or the build is not up to date.
 
-    ``auto``: take the best faces by quality where no person has decided. ``split``: ``official``
-    or ``seed:N``.
+    ``auto``: take the best faces by quality where no person has decided. ``split``: ``official``,
+    ``seed:N``, or the path of a file. ``speech``: release the identities that have faces and
+    speech, where the workspace has any; else faces alone. ``workers``: processes, by default one
+    per core; 1 works in this one.
     """
     check_name(name)
     check_split(split)
@@ -95,23 +109,20 @@ def write_release(
                 f"{workspace.url}: nobody has reviewed this build yet; add --auto to take the "
                 f"{config.release.min_faces} to {config.release.max_faces} best of each identity"
             )
-        selection = select_auto(workspace, config.release)
-        if not selection.faces:
-            most = max(selection.kept.values(), default=0)
-            remedy = "--set release.min_faces=1 takes fewer; " if most > 0 else ""
-            raise HqvoxError(
-                f"{workspace.url}: no identity has {config.release.min_faces} faces that every "
-                f"stage kept (the most is {most}); {remedy}`hqvox status {workspace.url}` shows "
-                "where they are refused"
-            )
-        identities = _identity_rows(workspace, selection, split)
+        index = speech_index(workspace) if speech else None
+        voices = spoken(index) if index is not None else {}
+        plan = plan_release(workspace, config, split, voices)
+        count = workers or cores()
         with Target(storage, name) as target:
-            manifest = _write_pictures(
-                workspace, selection, identities, config, target, on_progress
-            )
-            _write_tables(workspace, selection, identities, manifest, config, split, target)
+            manifest = _write_pictures(workspace, plan, config, target, count, on_progress)
+            utterances = None
+            if index is not None and voices:
+                utterances = _write_speech(workspace, plan, index, target, count, on_progress)
+            missing = "" if utterances else _NO_SPEECH[speech]
+            info = _info(workspace, plan, manifest, utterances, missing, config)
+            _write_tables(plan, manifest, info, config, target)
             target.finish()
-    return Written(storage.path(folder), identities, _dropped(selection), manifest.num_rows)
+    return Written(storage.path(folder), plan, info)
 
 
 def _check_up_to_date(workspace: Workspace, config: BuildConfig) -> None:
@@ -124,149 +135,131 @@ def _check_up_to_date(workspace: Workspace, config: BuildConfig) -> None:
         )
 
 
-def _identity_rows(workspace: Workspace, selection: Selection, split: str) -> list[Row]:
-    everyone = workspace.identities().to_pylist()
-    folders = folder_names(everyone)
-    released = [row for row in everyone if row["identity_id"] in selection.faces]
-    parts = split_identities(released, split)
-    rows = []
-    for row in released:
-        identity_id = row["identity_id"]
-        subset_folder, folder = folders[identity_id]
-        rows.append(
-            row
-            | {
-                "subset_folder": subset_folder,
-                "folder": folder,
-                "split": parts[identity_id],
-                "images": len(selection.faces[identity_id]),
-                "faces_kept": selection.kept[identity_id],
-            }
-        )
-    return rows
-
-
-def _dropped(selection: Selection) -> list[Row]:
-    return [
-        {
-            "identity_id": row["identity_id"],
-            "name": row["name"],
-            "faces": selection.kept[row["identity_id"]],
-        }
-        for row in selection.dropped
-    ]
-
-
 def _write_pictures(
     workspace: Workspace,
-    selection: Selection,
-    identities: list[Row],
+    plan: Plan,
     config: BuildConfig,
     target: Target,
+    workers: int,
     on_progress: OnProgress,
 ) -> pa.Table:
     """Write both crops of every face and the contact sheets; return the manifest."""
-    total = sum(len(faces) for faces in selection.faces.values())
-    tables: list[pa.Table] = []
-    sheet: list[SheetRow] = []
-    sheets = done = 0
-    with ThreadPoolExecutor(THREADS) as pool:
-        for identity, faces in _faces(workspace, selection, identities):
-            pictures = pool.map(
-                lambda face: _picture(workspace, face, config.release.jpeg_quality), faces
-            )
-            rows, tiles = [], []
-            for number, (face, picture) in enumerate(zip(faces, pictures, strict=True)):
-                rows.append(_manifest_row(identity, face, number, picture, target))
-                tiles.append(Tile(picture.thumbnail))
-                done += 1
-                on_progress(done, total)
-            tables.append(pa.Table.from_pylist(rows, MANIFEST))
-            sheet.append(SheetRow(f"{identity['name']} · {identity['split']}", tiles))
-            if len(sheet) == SHEET_IDENTITIES or identity is identities[-1]:
-                sheets += 1
-                page = contact_sheet(sheet, columns=config.release.max_faces)
-                target.write(f"contact_sheets/{sheets:03d}.jpg", encode_jpeg(page, 90))
-                sheet = []
+    people = []
+    for identity in plan.identities:
+        faces = plan.faces[identity["identity_id"]]
+        tasks = tuple(face_task(identity, face, number) for number, face in enumerate(faces))
+        people.append(Person(f"{identity['name']} · {identity['split']}", tasks))
+    settings = config.release
+    todo = pages(workspace.url, target.sink, people, settings.max_faces, settings.jpeg_quality)
+    total, done = sum(page.faces for page in todo), 0
+    on_progress("faces", done, total)
+    for page, sums in zip(todo, in_order(draw_page, todo, workers), strict=True):
+        target.written(sums)
+        done += page.faces
+        on_progress("faces", done, total)
+    tables = []
+    for identity, person in zip(plan.identities, people, strict=True):
+        faces = plan.faces[identity["identity_id"]]
+        rows = [
+            _manifest_row(identity, face, task, target.sums)
+            for face, task in zip(faces, person.faces, strict=True)
+        ]
+        tables.append(pa.Table.from_pylist(rows, MANIFEST))
     return pa.concat_tables(tables)
 
 
-def _faces(
-    workspace: Workspace, selection: Selection, identities: list[Row]
-) -> Iterator[tuple[Row, list[Row]]]:
-    """Each identity with its faces' joined rows, read shard by shard."""
-    columns = {
-        stage: [c for c in names if c in MEASURED or c.startswith(("aligned_", "mask_"))]
-        for stage, names in COLUMNS_OF.items()
-    }
-    shards: dict[str, list[Row]] = {}
-    for identity in identities:
-        shards.setdefault(identity["shard"], []).append(identity)
-    for shard, members in shards.items():
-        keys = [key for row in members for key in selection.faces[row["identity_id"]]]
-        found: dict[str, list[Row]] = {}
-        for row in joined_rows(workspace, shard, keys, columns):
-            found.setdefault(row["identity_id"], []).append(row)
-        for identity in members:
-            yield identity, found[identity["identity_id"]]
-
-
-def _picture(workspace: Workspace, face: Row, quality: int) -> _Picture:
-    aligned = decode_png(workspace.pixels("aligned", face))
-    alpha = decode_png(workspace.pixels("mask", face), cv2.IMREAD_GRAYSCALE)
-    masked = np.asarray(composite_on_white(aligned, alpha), dtype=np.uint8)
-    return _Picture(
-        encode_jpeg(masked, quality), encode_jpeg(aligned, quality), fitted(masked, 128, 128)
-    )
-
-
-def _manifest_row(identity: Row, face: Row, number: int, picture: _Picture, target: Target) -> Row:
-    masked = image_file(identity, "masked_faces", number)
-    origin = image_file(identity, "origin_faces", number)
+def _manifest_row(identity: Row, face: Row, task: Row, sums: dict[str, str]) -> Row:
     own = {key: identity[key] for key in ("identity_id", "name", "subset", "split")}
     return (
         released_values(face)
         | own
         | {
-            "masked_file": masked,
-            "origin_file": origin,
-            "masked_sha256": target.write(masked, picture.masked),
-            "origin_sha256": target.write(origin, picture.origin),
+            "masked_file": task["masked_file"],
+            "origin_file": task["origin_file"],
+            "masked_sha256": sums[task["masked_file"]],
+            "origin_sha256": sums[task["origin_file"]],
             "selection": "auto",
             "reviewed": False,
+            "reviewer": None,
         }
     )
 
 
-def _write_tables(
+def _write_speech(
     workspace: Workspace,
-    selection: Selection,
-    identities: list[Row],
-    manifest: pa.Table,
-    config: BuildConfig,
-    split: str,
+    plan: Plan,
+    index: pa.Table,
     target: Target,
-) -> None:
-    target.write("manifest.parquet", _parquet(manifest))
-    rows = [{name: row[name] for name in IDENTITIES.names} for row in identities]
-    target.write("identities.parquet", _parquet(pa.Table.from_pylist(rows, IDENTITIES)))
-    target.write("split.json", _json(split_file(identities)))
-    parts = [row["split"] for row in identities]
-    settings = config.model_dump(mode="json", exclude={"runner": True, "discover": {"photos"}})
-    info = {
-        "format": 1,
+    workers: int,
+    on_progress: OnProgress,
+) -> list[Row]:
+    """Write the released identities' voices; return the rows of their index."""
+    tasks = speech_tasks(workspace, target.sink, index, plan.identities)
+    total = sum(len(task.rows) for task in tasks)
+    rows: list[Row] = []
+    parts = []
+    on_progress("utterances", 0, total)
+    for task, part in zip(tasks, in_order(pack_speech, tasks, workers), strict=True):
+        target.written({task.file: part.sha256})
+        rows += part.rows
+        parts.append(part)
+        on_progress("utterances", len(rows), total)
+    target.write(INDEX, _parquet(pa.Table.from_pylist(rows, SPEECH)))
+    target.write(STATS, to_json(stats_json(parts)))
+    return rows
+
+
+def _info(
+    workspace: Workspace,
+    plan: Plan,
+    manifest: pa.Table,
+    utterances: list[Row] | None,
+    missing: str,
+    config: BuildConfig,
+) -> dict[str, Any]:
+    """``release.json``. ``missing``: why there is no speech."""
+    parts = [row["split"] for row in plan.identities]
+    images = manifest["split"].to_pylist()
+    settings = config.model_dump(mode="json", exclude=MACHINE)
+    settings["discover"] = {"limit": config.discover.limit}
+    return {
+        "format": FORMAT,
         "hqvox": hqvox.__version__,
         "selection": "auto",
         "reviewed": False,
-        "split": split,
-        "identities": len(identities),
+        "split": plan.split.how,
+        "identities": len(plan.identities),
         "identities_of_parts": {part: parts.count(part) for part in PARTS},
         "images": manifest.num_rows,
-        "dropped": _dropped(selection),
+        "images_of_parts": {part: images.count(part) for part in PARTS},
+        "speech": None if utterances is None else summary(utterances),
+        "no_speech_because": missing or None,
+        "dropped": plan.too_few,
+        "faces_without_speech": plan.without_speech,
+        "speech_without_faces": plan.speech_only,
+        "not_in_split_file": plan.unassigned,
+        "unknown_in_split_file": plan.split.unknown,
+        "leaks": {
+            "policy": config.release.on_leak,
+            **check_limits(config.release),
+            "dropped_faces": plan.leaks,
+        },
         "weights": _weights(workspace),
         "config": settings,
     }
-    target.write(INFO, _json(info))
+
+
+def _write_tables(
+    plan: Plan, manifest: pa.Table, info: dict[str, Any], config: BuildConfig, target: Target
+) -> None:
+    rows = [{name: row[name] for name in IDENTITIES.names} for row in plan.identities]
+    identities = pa.Table.from_pylist(rows, IDENTITIES)
+    target.write("manifest.parquet", _parquet(manifest))
+    target.write("identities.parquet", _parquet(identities))
+    target.write("split.json", to_json(split_file(plan.identities)))
+    target.write(LICENCES_FILE, licences_csv(manifest))
+    target.write(DATASHEET, datasheet(manifest, identities, info, config).encode())
+    target.write(INFO, to_json(info))
 
 
 def _weights(workspace: Workspace) -> dict[str, Any]:
@@ -285,7 +278,3 @@ def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

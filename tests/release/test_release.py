@@ -15,11 +15,11 @@ from PIL import Image
 from synthetic_build import make_build
 
 from hqvox.errors import HqvoxError
-from hqvox.release import write
+from hqvox.release import pictures, write
 from hqvox.release.names import folder_names
 from hqvox.release.read import Release, release_names
 from hqvox.release.select import best_faces
-from hqvox.release.split import official_part, split_identities
+from hqvox.release.split import make_split, official_part
 from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.release.write import write_release
 from hqvox.workspace import Workspace
@@ -91,8 +91,8 @@ def test_identities_with_too_few_faces_are_left_out_and_named(build: Workspace) 
     info = Release(build, "first").info()
     assert info["identities"] == 2
     assert info["dropped"] == [
-        {"identity_id": "id2", "name": "Few Faces", "faces": 2},
-        {"identity_id": "id3", "name": "Nobody", "faces": 0},
+        {"identity_id": "id2", "name": "Few Faces", "faces": 2, "utterances": 0},
+        {"identity_id": "id3", "name": "Nobody", "faces": 0, "utterances": 0},
     ]
 
 
@@ -104,9 +104,14 @@ def test_split_file_has_the_released_codes_form(released: Path) -> None:
 def test_same_build_gives_the_same_bytes_and_no_trace_of_the_machine(
     build: Workspace, released: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "THREADS", 1)
     again = Path(write_release(build, "second", build.config(), auto=True).folder)
     assert files_of(again) == files_of(released)
+    monkeypatch.setattr(pictures, "SHEET_IDENTITIES", 1)  # two pages: work for two processes
+    one, two = (
+        Path(write_release(build, f"by-{n}", build.config(), auto=True, workers=n).folder)
+        for n in (1, 2)
+    )
+    assert files_of(one) == files_of(two)
     for name, data in files_of(released).items():
         assert str(released.parent).encode() not in data, name
 
@@ -181,7 +186,7 @@ def test_object_storage_has_the_release_only_when_it_is_whole(
 
 
 def test_missing_release_says_which_there_are(build: Workspace, released: Path) -> None:
-    with pytest.raises(HqvoxError, match=r"no release 'nope' \(there is: first"):
+    with pytest.raises(HqvoxError, match=r"no release 'nope' \(there is: .*first"):
         Release(build, "nope")
 
 
@@ -206,17 +211,17 @@ def people(count: int) -> Iterator[dict]:
 
 def test_seeded_split_is_a_tenth_each_and_independent_of_order() -> None:
     rows = list(people(40))
-    parts = split_identities(rows, "seed:7")
+    parts = make_split(rows, "seed:7").parts
     assert sorted(parts.values()).count("test") == 4
     assert sorted(parts.values()).count("val") == 4
-    assert split_identities(rows[::-1], "seed:7") == parts
-    assert split_identities(rows, "seed:8") != parts
+    assert make_split(rows[::-1], "seed:7").parts == parts
+    assert make_split(rows, "seed:8").parts != parts
 
 
 @pytest.mark.parametrize("how", ["seed:", "seed:x", "random", "seed:-1", ""])
 def test_unknown_split_is_refused(how: str) -> None:
     with pytest.raises(HqvoxError, match="--split"):
-        split_identities(list(people(3)), how)
+        make_split(list(people(3)), how)
 
 
 def test_folders_are_safe_and_never_shared() -> None:

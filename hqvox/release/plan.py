@@ -1,0 +1,199 @@
+"""What a release will hold: who, which faces, on which side; decided before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hqvox.config import BuildConfig, ReleaseConfig
+from hqvox.errors import HqvoxError
+from hqvox.lookup import Key, joined_rows
+from hqvox.release.leaks import Leak, Prints, check_limits, find_leaks
+from hqvox.release.manifest import MEASURED
+from hqvox.release.names import folder_names
+from hqvox.release.select import Selection, ranked_faces, select_auto
+from hqvox.release.split import Split, make_split
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+from pipelines.chain import COLUMNS_OF
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be released, and what not, and why."""
+
+    identities: list[Row]
+    """Rows of ``identities.parquet``, with ``shard``, in the workspace's order."""
+    faces: dict[str, list[Row]]
+    """Of each, its faces, best first: all that the stages know of them."""
+    split: Split
+    too_few: list[Row]
+    """``identity_id``, ``name``, ``faces``, ``utterances`` of those with too few faces."""
+    without_speech: list[Row]
+    """Likewise, of those that have the faces but no speech."""
+    unassigned: list[Row]
+    """Likewise, of those that the split file does not name."""
+    leaks: list[Row]
+    """Faces left out because they are on another side of the split too."""
+
+    @property
+    def speech_only(self) -> list[Row]:
+        """Those of ``too_few`` that have speech."""
+        return [row for row in self.too_few if row["utterances"]]
+
+
+def plan_release(
+    workspace: Workspace, config: BuildConfig, split: str, spoken: Mapping[str, tuple[int, float]]
+) -> Plan:
+    """Select faces, split, and check the split.
+
+    ``split``: see :func:`hqvox.release.split.make_split`. ``spoken``: utterances and seconds by
+    identity id; empty: faces are released without speech. Raises HqvoxError where nobody can be
+    released, and where ``release.on_leak`` is ``refuse`` and a photograph is on two sides.
+    """
+    everyone = workspace.identities().to_pylist()
+    folders = folder_names(everyone)
+    everyone = [
+        row | dict(zip(("subset_folder", "folder"), folders[row["identity_id"]], strict=True))
+        for row in everyone
+    ]
+    ranked = ranked_faces(workspace)
+    selection = select_auto(everyone, ranked, config.release)
+    _check_somebody(workspace, selection, config.release)
+    silent = [] if not spoken else [i for i in selection.faces if i not in spoken]
+    of_id = {row["identity_id"]: row for row in everyone}
+    voiced = [row for row in everyone if row["identity_id"] in selection.faces]
+    voiced = [row for row in voiced if not spoken or row["identity_id"] in spoken]
+    if not voiced:
+        raise HqvoxError(
+            f"{workspace.url}: none of the {len(selection.faces):,} identities with enough faces "
+            "has speech; index their audio with `hqvox speech`, or release the faces alone with "
+            "--no-speech"
+        )
+    made = make_split(voiced, split)
+    candidates = {i: keys for i, keys in ranked.items() if i in made.parts}
+    members = [row for row in voiced if row["identity_id"] in made.parts]
+    final, leaks, rows = _without_leaks(workspace, members, candidates, made.parts, config.release)
+    if not final.faces:
+        raise HqvoxError(
+            f"{workspace.url}: nobody is left when faces on two sides of the split are dropped "
+            f"({len(leaks)}); choose another --split"
+        )
+
+    def brief(rows: Sequence[Row]) -> list[Row]:
+        return [
+            {
+                "identity_id": row["identity_id"],
+                "name": row["name"],
+                "faces": len(ranked[row["identity_id"]]),
+                "utterances": spoken.get(row["identity_id"], (0, 0.0))[0],
+            }
+            for row in rows
+        ]
+
+    released = []
+    for row in members:
+        identity_id = row["identity_id"]
+        if identity_id in final.faces:
+            utterances, seconds = spoken.get(identity_id, (None, None))
+            released.append(
+                row
+                | {
+                    "split": made.parts[identity_id],
+                    "images": len(final.faces[identity_id]),
+                    "faces_kept": len(ranked[identity_id]),
+                    "utterances": utterances,
+                    "seconds": seconds,
+                }
+            )
+    return Plan(
+        released,
+        {i: [rows[key] for key in keys] for i, keys in final.faces.items()},
+        made,
+        too_few=brief([*selection.dropped, *final.dropped]),
+        without_speech=brief([of_id[i] for i in silent]),
+        unassigned=brief(made.unassigned),
+        leaks=leaks,
+    )
+
+
+def _check_somebody(workspace: Workspace, selection: Selection, config: ReleaseConfig) -> None:
+    if selection.faces:
+        return
+    most = max(selection.kept.values(), default=0)
+    remedy = "--set release.min_faces=1 takes fewer; " if most > 0 else ""
+    raise HqvoxError(
+        f"{workspace.url}: no identity has {config.min_faces} faces that every stage kept (the "
+        f"most is {most}); {remedy}`hqvox status {workspace.url}` shows where they are refused"
+    )
+
+
+def _without_leaks(
+    workspace: Workspace,
+    members: Sequence[Row],
+    ranked: Mapping[str, Sequence[Key]],
+    parts: Mapping[str, str],
+    config: ReleaseConfig,
+) -> tuple[Selection, list[Row], dict[Key, Row]]:
+    """Select, drop what is on two sides, select again until nothing is."""
+    known: dict[Key, Row] = {}
+    gone: set[Key] = set()
+    told: list[Row] = []
+    while True:
+        selection = select_auto(members, ranked, config, gone)
+        keys = selection.keys()
+        _read_faces(workspace, members, [key for key in keys if key not in known], known)
+        leaks = find_leaks(
+            Prints([known[key] for key in keys]),
+            [parts[key[0]] for key in keys],
+            **check_limits(config),
+        )
+        if not leaks:
+            return selection, told, known
+        if config.on_leak == "refuse":
+            raise HqvoxError(_refusal(workspace, leaks, keys, parts))
+        for leak in leaks:
+            gone.add(keys[leak.row])
+            told.append(_leak_row(leak, keys, parts))
+
+
+def _read_faces(
+    workspace: Workspace, members: Sequence[Row], keys: Collection[Key], known: dict[Key, Row]
+) -> None:
+    columns = {
+        stage: [c for c in names if c in MEASURED or c.startswith(("aligned_", "mask_"))]
+        for stage, names in COLUMNS_OF.items()
+    }
+    shard_of = {row["identity_id"]: row["shard"] for row in members}
+    wanted: dict[str, list[Key]] = {}
+    for key in keys:
+        wanted.setdefault(shard_of[key[0]], []).append(key)
+    for shard, own in wanted.items():
+        for key, row in zip(own, joined_rows(workspace, shard, own, columns), strict=True):
+            known[key] = row
+
+
+def _leak_row(leak: Leak, keys: Sequence[Key], parts: Mapping[str, str]) -> Row:
+    def face(key: Key) -> dict[str, Any]:
+        return {
+            "identity_id": key[0], "candidate": key[1], "face": key[2], "split": parts[key[0]]
+        }  # fmt: skip
+
+    dropped, kept = face(keys[leak.row]), face(keys[leak.other])
+    return {"kind": leak.kind, "distance": leak.distance, "dropped": dropped, "same_as": kept}
+
+
+def _refusal(
+    workspace: Workspace, leaks: Sequence[Leak], keys: Sequence[Key], parts: Mapping[str, str]
+) -> str:
+    first = _leak_row(leaks[0], keys, parts)
+    sides = [
+        f"{face['identity_id']}, photo {face['candidate']} ({face['split']})"
+        for face in (first["dropped"], first["same_as"])
+    ]
+    return (
+        f"{workspace.url}: {len(leaks)} released faces would be on two sides of the split, first "
+        f"{sides[0]} and {sides[1]}: {first['kind']}; set release.on_leak=drop, which leaves them "
+        "out of the evaluation side, or choose another --split"
+    )

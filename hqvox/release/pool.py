@@ -1,0 +1,65 @@
+"""Work on several processes, with the results in order; nobody outlives the command."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+import cv2
+
+from hqvox.errors import HqvoxError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def in_order(
+    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[Result]:
+    """Results of ``work`` (a function of a module) in the order of ``tasks``.
+
+    One worker, or one task, is done in this process. Raises HqvoxError where a worker dies, and
+    whatever ``work`` raises.
+    """
+    if min(workers, len(tasks)) <= 1:
+        yield from map(work, tasks)
+        return
+    context = multiprocessing.get_context("forkserver")
+    # Forked from a server that has imported everything: a worker starts at once, and shares it.
+    context.set_forkserver_preload(["__main__", work.__module__])
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _begin)
+    try:
+        yield from pool.map(work, tasks)
+    except BrokenProcessPool:
+        raise HqvoxError(
+            "a worker process died, perhaps for want of memory; run the command again, with fewer "
+            "--workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
+    cv2.setNumThreads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this process when the parent is gone: the workspace's lock went with the parent."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,177 @@
+"""The voices of a release: the released identities' log-mels, packed, and their statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hqvox.errors import HqvoxError
+from hqvox.release.target import Sink
+from hqvox.speech.pack import SpeechPack
+from hqvox.speech.statistics import MeanVariance
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+
+SPEECH = pa.schema(
+    [
+        pa.field("identity_id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("video", pa.string()),
+        pa.field("utterance", pa.string()),
+        pa.field("file", pa.string()),  # below the release, speech/….f16
+        pa.field("offset", pa.int64()),  # frames before this utterance in the file
+        pa.field("frames", pa.int32()),  # 100 a second
+        pa.field("seconds", pa.float64()),
+        pa.field("sha256", pa.string()),  # of the audio file it was made from
+    ]
+)
+"""``speech/index.parquet``: one row per utterance, in the order of identities and their files.
+
+Each ``speech/….f16`` is a plain array of little-endian float16, (frames of all its utterances,
+filters), natural log of the mel filters' energies; ``speech/stats.json`` tells the filters.
+"""
+
+INDEX = "speech/index.parquet"
+STATS = "speech/stats.json"
+DTYPE = np.dtype("<f2")
+"""Of the packed log-mels."""
+FRAMES_PER_SECOND = 100
+
+
+@dataclass(frozen=True)
+class SpeechTask:
+    """A piece of work: the voices of one shard's released identities."""
+
+    workspace: str
+    sink: Sink
+    file: str
+    rows: tuple[Row, ...]
+    """Of the workspace's index, with ``split``."""
+
+
+@dataclass(frozen=True)
+class SpeechPart:
+    """A file of voices that was written."""
+
+    rows: list[Row]
+    """Of ``speech/index.parquet``."""
+    sha256: str
+    moments: MeanVariance
+    """Over train."""
+
+
+def speech_index(workspace: Workspace) -> pa.Table | None:
+    """The workspace's utterances that were kept, or None where no audio was indexed."""
+    pack = SpeechPack(workspace)
+    return pack.index() if pack.shards() else None
+
+
+def spoken(index: pa.Table) -> dict[str, tuple[int, float]]:
+    """Utterances and seconds of every identity that has any."""
+    # On one thread: the order of a sum of floats decides its last bits.
+    own = index.group_by("identity_id", use_threads=False)
+    grouped = own.aggregate([("seconds", "count"), ("seconds", "sum")])
+    columns = (grouped[name].to_pylist() for name in grouped.column_names)
+    named = dict(zip(grouped.column_names, columns, strict=True))
+    return {
+        identity_id: (int(count), float(seconds))
+        for identity_id, count, seconds in zip(
+            named["identity_id"], named["seconds_count"], named["seconds_sum"], strict=True
+        )
+    }
+
+
+def speech_tasks(
+    workspace: Workspace, sink: Sink, index: pa.Table, identities: Sequence[Row]
+) -> list[SpeechTask]:
+    """The released identities' utterances, shard by shard, in the identities' order."""
+    place = {row["identity_id"]: number for number, row in enumerate(identities)}
+    shards: dict[str, list[tuple[int, int, Row]]] = {}
+    for number, row in enumerate(index.to_pylist()):
+        if row["identity_id"] in place:
+            position = place[row["identity_id"]]
+            own = row | {"split": identities[position]["split"]}
+            shards.setdefault(row["shard"], []).append((position, number, own))
+    return [
+        SpeechTask(
+            workspace.url,
+            sink,
+            f"speech/{shard}.f16",
+            tuple(row for *_, row in sorted(rows, key=lambda entry: entry[:2])),
+        )
+        for shard, rows in sorted(shards.items())
+    ]
+
+
+def pack_speech(task: SpeechTask) -> SpeechPart:
+    """Write one file of voices. Raises HqvoxError where the disk refuses or a pack is damaged."""
+    pack = SpeechPack(Workspace(task.workspace))
+    filters = pack.n_filters()
+    assert filters is not None, task.workspace  # there are utterances
+    moments = MeanVariance.empty(filters)
+    rows: list[Row] = []
+    offset = 0
+    with task.sink.writing(task.file) as file:
+        for row in task.rows:
+            log_mel = pack.read(row)
+            if not np.isfinite(log_mel).all():
+                raise HqvoxError(
+                    f"{task.workspace}: {row['identity_id']}, {row['video']}/{row['utterance']}: "
+                    f"its log-mel is damaged; delete speech/{row['shard']}.parquet and run "
+                    "`hqvox speech` again"
+                )
+            file.write(np.ascontiguousarray(log_mel, DTYPE).tobytes())
+            if row["split"] == "train":
+                moments = moments.merged(MeanVariance.of(log_mel))
+            rows.append(
+                {name: row[name] for name in SPEECH.names if name in row}
+                | {"file": task.file, "offset": offset, "frames": len(log_mel)}
+            )
+            offset += len(log_mel)
+    return SpeechPart(rows, file.sha256, moments)
+
+
+def stats_json(parts: Sequence[SpeechPart]) -> dict[str, Any]:
+    """``speech/stats.json``: what normalising needs, over train."""
+    total = parts[0].moments
+    for part in parts[1:]:
+        total = total.merged(part.moments)
+    return {
+        "filters": len(total.mean),
+        "frames_per_second": FRAMES_PER_SECOND,
+        "dtype": "float16, little-endian",
+        "scale": "natural log",
+        "over": "train",
+        **figures(total),
+    }
+
+
+def figures(moments: MeanVariance) -> dict[str, Any]:
+    """Mean and variance over everything and of each filter; null where there was no frame."""
+    some = moments.frames > 0
+    return {
+        "frames": moments.frames,
+        "mean": moments.overall_mean if some else None,
+        "variance": moments.overall_std**2 if some else None,
+        "mean_of_filters": moments.mean.tolist() if some else None,
+        "variance_of_filters": moments.variance.tolist() if some else None,
+    }
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts for ``release.json``."""
+    return {
+        "utterances": len(rows),
+        "hours": round(sum(row["seconds"] for row in rows) / 3600, 3),
+        "identities": len({row["identity_id"] for row in rows}),
+    }
+
+
+def to_json(value: Any) -> bytes:
+    """JSON as a release has it: readable, letters of any script, one trailing newline."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
