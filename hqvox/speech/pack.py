@@ -159,7 +159,7 @@ class PackWriter:
 
     def __init__(self, workspace: Workspace, shard: str, n_filters: int) -> None:
         self._storage = workspace.storage
-        self._shard = shard
+        self.shard = shard
         self._rows: list[Row] = []
         self._statistics = MeanVariance.empty(n_filters)
         self._n_filters = n_filters
@@ -167,7 +167,7 @@ class PackWriter:
 
     def add(self, row: Row, log_mel: NDArray[np.float32] | None) -> None:
         """Append a file's row, with its log-mel (frames, filters) unless it is refused."""
-        row = {**row, "shard": self._shard, "offset": None, "frames": None}
+        row = {**row, "shard": self.shard, "offset": None, "frames": None}
         if log_mel is not None:
             stored = log_mel.astype(LITTLE_ENDIAN_F16)
             row |= {"offset": self._statistics.frames, "frames": len(stored)}
@@ -179,7 +179,7 @@ class PackWriter:
     def commit(self, fingerprint: Mapping[str, Any]) -> None:
         """Give the array its name, then the table, which marks the shard done. Raises OSError."""
         # A table must not stand beside a newer array than its own.
-        self._storage.remove(table_name(self._shard))
+        self._storage.remove(table_name(self.shard))
         self._pending.commit()
         record = {"n_filters": self._n_filters, "statistics": self._statistics.record()}
         table = pa.Table.from_pylist(self._rows, schema=UTTERANCES).replace_schema_metadata(
@@ -188,7 +188,7 @@ class PackWriter:
                 STATISTICS: json.dumps(record).encode(),
             }
         )
-        with self._storage.writing(table_name(self._shard)) as file:
+        with self._storage.writing(table_name(self.shard)) as file:
             pq.write_table(table, file, compression="zstd")
 
     def discard(self) -> None:

@@ -29,9 +29,9 @@ def voiced_frames(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArra
     count = max(0, (len(samples) - 1) // FRAME_SAMPLES)
     # The detector adapts to what it has heard: a new one for every utterance.
     detector = webrtcvad.Vad(aggressiveness)
-    data = memoryview(np.ascontiguousarray(samples, "<i2")).cast("B")
+    data = samples[: count * FRAME_SAMPLES].astype("<i2").tobytes()
     size = 2 * FRAME_SAMPLES
-    pieces = (bytes(data[start : start + size]) for start in range(0, count * size, size))
+    pieces = (data[start : start + size] for start in range(0, count * size, size))
     decisions = map(detector.is_speech, pieces, repeat(SAMPLE_RATE_HZ), repeat(FRAME_SAMPLES))
     return np.fromiter(decisions, np.bool_, count)
 

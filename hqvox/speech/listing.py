@@ -1,0 +1,137 @@
+"""Walking large trees of files again and again: what did not change is not listed again.
+
+A folder's own modification time changes when an entry is added, removed or renamed in it. A folder
+whose time is as it was is therefore taken from memory, if the memory can be trusted: what was
+listed less than :data:`SETTLED_SECONDS` after the folder or a file in it was last written may have
+been listed half-way through, so it is listed again. What this rule cannot see is a file that is
+rewritten in place, under its old name, long after it was first listed: ``--rescan`` lists all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hqvox.storage import Storage
+
+SETTLED_SECONDS = 600.0
+"""How long a folder must have lain still before a listing of it is trusted later."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("folders", pa.list_(pa.binary()), nullable=False),
+        pa.field("names", pa.list_(pa.binary()), nullable=False),
+        pa.field("sizes", pa.list_(pa.int64()), nullable=False),
+        pa.field("mtimes_ns", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+
+
+@dataclass
+class Folder:
+    """The listing of one folder: hidden entries are left out, names are sorted bytes."""
+
+    mtime_ns: int
+    folders: list[bytes] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Bytes of each file; -1 where the system does not say (a broken link)."""
+    mtimes_ns: list[int] = field(default_factory=list)
+
+
+class Listing:
+    """Folders below any roots, remembered from run to run in one table."""
+
+    def __init__(self, remembered: dict[bytes, Folder] | None = None) -> None:
+        """``remembered``: of an earlier run; see :meth:`load`."""
+        self._remembered = remembered or {}
+        self._trusted: dict[bytes, Folder] = {}
+        self._now_ns = time.time_ns()
+        self.listed = 0
+        """Folders that were listed."""
+        self.recalled = 0
+        """Folders that were taken from memory."""
+        self.unreadable: list[bytes] = []
+        """Folders that the system does not let us list."""
+
+    @classmethod
+    def load(cls, storage: Storage, name: str) -> Listing:
+        """What :meth:`save` wrote; without memory where there is none, or it is damaged."""
+        if not storage.exists(name):
+            return cls()
+        try:
+            rows = pq.read_table(io.BytesIO(storage.read(name)), schema=_SCHEMA).to_pydict()
+        except (OSError, pa.ArrowException):
+            return cls()
+        columns = [rows[field.name] for field in _SCHEMA][1:]
+        values = zip(*columns, strict=True)
+        return cls({path: Folder(*v) for path, v in zip(rows["path"], values, strict=True)})
+
+    def save(self, storage: Storage, name: str) -> None:
+        """Remember the folders of this run that may be trusted in the next."""
+        columns: dict[str, list] = {"path": list(self._trusted)}
+        for key in _SCHEMA.names[1:]:
+            columns[key] = [getattr(folder, key) for folder in self._trusted.values()]
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns, schema=_SCHEMA), sink, compression="zstd")
+        storage.write(name, sink.getvalue())
+
+    def folder(self, path: bytes) -> Folder | None:
+        """The listing of a folder, or None where it cannot be read (see ``unreadable``)."""
+        try:
+            mtime_ns = os.stat(path).st_mtime_ns
+            found = self._remembered.get(path)
+            if found is not None and found.mtime_ns == mtime_ns:
+                self.recalled += 1
+            else:
+                found = _list(path, mtime_ns)
+                self.listed += 1
+        except OSError:
+            self.unreadable.append(path)
+            return None
+        newest = max([mtime_ns, *found.mtimes_ns])
+        if self._now_ns - newest > SETTLED_SECONDS * 1e9:
+            self._trusted[path] = found
+        return found
+
+    def below(self, path: bytes, folder: Folder) -> list[bytes]:
+        """Paths of the folders in a folder; links that lead back to one above are left out."""
+        paths = [os.path.join(path, name) for name in folder.folders]
+        return [below for below in paths if not (os.path.islink(below) and _leads_back(below))]
+
+
+def _leads_back(link: bytes) -> bool:
+    target = os.path.join(os.path.realpath(link), b"")
+    return os.path.join(os.path.realpath(os.path.dirname(link)), b"").startswith(target)
+
+
+def _list(path: bytes, mtime_ns: int) -> Folder:
+    files: list[tuple[bytes, int, int]] = []
+    folders: list[bytes] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+                continue
+            try:
+                status = entry.stat()
+                files.append((entry.name, status.st_size, status.st_mtime_ns))
+            except OSError:
+                files.append((entry.name, -1, 0))
+    files.sort()
+    return Folder(
+        mtime_ns,
+        sorted(folders),
+        [f[0] for f in files],
+        [f[1] for f in files],
+        [f[2] for f in files],
+    )
