@@ -160,12 +160,16 @@ def _place(seed: int, speaker: _Speaker, video: int) -> Recording:
 
 
 def _path(seed: int, speaker: _Speaker, video: int, utterance: int) -> Path:
-    rng = np.random.default_rng([seed, 60_000, int(speaker.identity_id[2:]), video])
-    letters = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
-    # a folder that begins with a hyphen is a nuisance on the command line
-    name = str(rng.choice(letters[:52])) + "".join(rng.choice(letters, 10))
+    name = video_name(np.random.default_rng([seed, 60_000, int(speaker.identity_id[2:]), video]))
     kind, suffix = ("aac", ".m4a") if speaker.subset == "vox2" else ("wav", ".wav")
     return Path(kind) / speaker.identity_id / name / f"{utterance + 1:05d}{suffix}"
+
+
+def video_name(rng: np.random.Generator) -> str:
+    """Draw a name of 11 characters such as videos have."""
+    letters = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
+    # a folder that begins with a hyphen is a nuisance on the command line
+    return str(rng.choice(letters[:52])) + "".join(rng.choice(letters, 10))
 
 
 def _stored(samples: NDArray[np.int16], kind: str, suffix: str) -> bytes:

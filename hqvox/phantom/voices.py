@@ -34,6 +34,10 @@ _HIGHEST_HZ = 7600.0
 _NASAL_POLE_HZ = 270.0
 _RING = 960
 """Samples that a frame's filter rings for, 60 ms: the narrowest formant has then died away."""
+_POWERS = np.exp(
+    -2j * np.pi * np.outer(np.arange(2 * len(_BANDWIDTHS) + 3), np.arange(_RING // 2 + 1)) / _RING
+)
+"""Powers of z⁻¹ on the unit circle, (powers, frequencies)."""
 
 
 class VoiceSpread(NamedTuple):
@@ -287,14 +291,22 @@ def _filtered(source: F64, sections: F64) -> F64:
     frames = len(sections)
     fade = np.hanning(2 * _STEP + 1)[:-1]
     padded = np.concatenate([np.zeros(_STEP // 2), source, np.zeros(3 * _STEP // 2)])
-    stretches = sliding_window_view(padded, 2 * _STEP)[::_STEP][:frames] * fade
-    spectra = rfft(stretches, _RING)
-    spectra *= rfft(_product(sections[:, :, :3]), _RING) / rfft(_product(sections[:, :, 3:]), _RING)
-    rung = irfft(spectra, _RING).reshape(frames, -1, _STEP)
+    stretches = sliding_window_view(padded, 2 * _STEP)[::_STEP][:frames]
+    sounding = np.flatnonzero(np.abs(stretches).max(axis=1) > 1e-7)
+    zeros, poles = _product(sections[sounding, :, :3]), _product(sections[sounding, :, 3:])
+    zeros = zeros[:, : _last_used(zeros) + 1]
+    spectra = rfft(stretches[sounding] * fade, _RING)
+    spectra *= (zeros @ _POWERS[: zeros.shape[1]]) / rfft(poles, _RING)
+    rung = irfft(spectra, _RING).reshape(len(sounding), _RING // _STEP, _STEP)
     out = np.zeros((frames + rung.shape[1], _STEP))
     for k in range(rung.shape[1]):
-        out[k : k + frames] += rung[:, k]
+        out[sounding + k] += rung[:, k]
     return out.ravel()[_STEP // 2 :][: len(source)]
+
+
+def _last_used(polynomials: F64) -> int:
+    """Return the highest power that any of the polynomials has."""
+    return int(np.flatnonzero(np.abs(polynomials).max(axis=0, initial=0) > 0).max(initial=0))
 
 
 def _product(factors: F64) -> F64:

@@ -1,0 +1,212 @@
+"""A corpus of phantoms to train on: aligned faces and voices that tell a known part of them.
+
+    python -m hqvox.phantom.corpus /data/phantoms --train 300 --test 100
+
+<folder>/corpus.json      everything that it was made from
+  identities.csv          id, name, subset, gender, nationality
+  split.json              {"vox1": {"train": [names], "val": …, "test": …}, "vox2": …}
+  traits.csv              per identity: part, traits of voice and face, the voice's parameters
+  vox1/{masked_faces,origin_faces}/<Name>/<n>.jpg      the released dataset's tree
+  wav/<id>/<video>/<n>.wav                             VoxCeleb1's
+  done/<id>.json          its traits, written last: it is complete
+
+Identities are independent of each other and of the order in which they are made; a run that was
+stopped goes on, and the same arguments write the same bytes. ``person.py`` says what voices tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hqvox.phantom.person import TRAITS, Person
+from hqvox.phantom.portraits import portrait
+from hqvox.phantom.recordings import video_name, wav_bytes
+from hqvox.phantom.voices import RATE_HZ, Recording, speak
+from hqvox.phantom.world import world_names
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """What a corpus is made of.
+
+    ``train``, ``val``, ``test``: identities; ``shared``, ``private``: how much of a face its voice
+    tells (``person.py``); ``faces``, ``videos``, ``utterances`` (per video): per identity;
+    ``seconds``: shortest and longest utterance; ``side_px``: of the faces.
+    """
+
+    seed: int = 0
+    train: int = 300
+    val: int = 40
+    test: int = 100
+    shared: float = 1.0
+    private: float = 0.3
+    faces: int = 5
+    videos: int = 2
+    utterances: int = 4
+    seconds: tuple[float, float] = (5.0, 8.0)
+    side_px: int = 128
+
+    @property
+    def identities(self) -> int:
+        """All of them."""
+        return self.train + self.val + self.test
+
+    def part(self, number: int) -> str:
+        """Return the part that identity ``number`` belongs to."""
+        if number < self.train:
+            return "train"
+        return "val" if number < self.train + self.val else "test"
+
+
+def make_corpus(
+    out_dir: Path,
+    plan: CorpusPlan,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make the corpus of ``plan`` in ``out_dir``, or finish it; return ``split.json``.
+
+    ``workers``: processes, by default one per core; 0 works in this one. ``on_progress`` is called
+    with identities made and to make. Raises ValueError where ``out_dir`` holds a corpus of another
+    plan.
+    """
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    meant = json.loads(json.dumps({"format": FORMAT} | asdict(plan)))
+    marker = out / "corpus.json"
+    if marker.exists():
+        there = json.loads(marker.read_text("utf-8"))
+        other = sorted(key for key in meant | there if meant.get(key) != there.get(key))
+        if other:
+            was = ", ".join(f"{key} {there.get(key)} not {meant.get(key)}" for key in other)
+            raise ValueError(f"{out} holds another corpus: {was}; name another folder")
+    else:
+        _write(marker, meant)
+    (out / "done").mkdir(exist_ok=True)
+    missing = [i for i in range(plan.identities) if not _done(out, i).exists()]
+    made = plan.identities - len(missing)
+    for _ in _mapped(partial(_make_one, out, plan), missing, workers):
+        made += 1
+        if on_progress is not None:
+            on_progress(made, plan.identities)
+    return _write_lists(out, plan)
+
+
+def _mapped(work: Callable[[int], None], numbers: list[int], workers: int | None) -> Iterable[None]:
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if count <= 0:
+        yield from map(work, numbers)
+        return
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(count, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(work, numbers)
+
+
+def _make_one(out: Path, plan: CorpusPlan, number: int) -> None:
+    """Render and speak one identity; its traits are written last."""
+    identity_id, name = _identity_id(number), world_names(number + 1)[number]
+    person = Person.sample(
+        np.random.default_rng([plan.seed, 70_000, number]), plan.shared, plan.private
+    )
+    for kind in ("masked_faces", "origin_faces"):
+        (out / "vox1" / kind / name).mkdir(parents=True, exist_ok=True)
+    for shot in range(plan.faces):
+        rng = np.random.default_rng([plan.seed, 71_000, number, shot])
+        pictures = portrait(person.face, plan.side_px, rng)
+        for kind, rgb in zip(("masked_faces", "origin_faces"), pictures, strict=True):
+            options = [cv2.IMWRITE_JPEG_QUALITY, 95]
+            _, data = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), options)
+            (out / "vox1" / kind / name / f"{shot}.jpg").write_bytes(data.tobytes())
+    for video in range(plan.videos):
+        rng = np.random.default_rng([plan.seed, 72_000, number, video])
+        folder = out / "wav" / identity_id / video_name(rng)
+        folder.mkdir(parents=True, exist_ok=True)
+        place = Recording.sample(rng)
+        for take in range(plan.utterances):
+            said = speak(person.voice, float(rng.uniform(*plan.seconds)), rng, place)
+            (folder / f"{take + 1:05d}.wav").write_bytes(wav_bytes(said.samples, RATE_HZ))
+    traits = {"identity_id": identity_id, "name": name, "part": plan.part(number)}
+    traits["gender"] = "m" if person.face.masculinity > 0.5 else "f"
+    for side, values in (("voice", person.voice_traits), ("face", person.face_traits)):
+        traits |= {f"{side}_{t.name}": f"{v:.9g}" for t, v in zip(TRAITS, values, strict=True)}
+    traits |= {name: f"{value:.9g}" for name, value in person.voice.traits().items()}
+    _write(_done(out, number), traits)
+
+
+def _write_lists(out: Path, plan: CorpusPlan) -> Path:
+    rows = [json.loads(_done(out, i).read_text("utf-8")) for i in range(plan.identities)]
+    identities = [
+        {"id": r["identity_id"], "name": r["name"], "subset": "vox1", "gender": r["gender"],
+         "nationality": ""} for r in rows
+    ]  # fmt: skip
+    for file, table in (("traits.csv", rows), ("identities.csv", identities)):
+        with (out / file).open("w", encoding="utf-8", newline="") as lines:
+            writer = csv.DictWriter(lines, tuple(table[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table)
+    parts = {p: [r["name"] for r in rows if r["part"] == p] for p in ("train", "val", "test")}
+    _write(out / "split.json", {"vox1": parts, "vox2": {p: [] for p in parts}})
+    return out / "split.json"
+
+
+def _identity_id(number: int) -> str:
+    return f"id{number + 10001:05d}"
+
+
+def _done(out: Path, number: int) -> Path:
+    return out / "done" / f"{_identity_id(number)}.json"
+
+
+def _write(file: Path, values: dict[str, Any]) -> None:
+    """Write JSON so that the file is there whole or not at all."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(json.dumps(values, indent=1, ensure_ascii=False), "utf-8")
+    beside.replace(file)
+
+
+def main() -> None:
+    """Make a corpus from the command line."""
+    usual = CorpusPlan()
+    parser = argparse.ArgumentParser(description="Make a corpus of phantoms to train on.")
+    parser.add_argument("out", type=Path, help="folder, new or of an unfinished corpus")
+    for name in ("seed", "train", "val", "test", "faces", "videos", "utterances", "side_px"):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            flag, type=int, default=getattr(usual, name), help="default %(default)s"
+        )
+    for name in ("shared", "private"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name),
+                            help="0 to 1, default %(default)s")  # fmt: skip
+    parser.add_argument("--seconds", type=float, nargs=2, default=usual.seconds,
+                        metavar=("SHORTEST", "LONGEST"), help="of an utterance")  # fmt: skip
+    parser.add_argument("--workers", type=int, help="processes, by default one per core")
+    arguments = vars(parser.parse_args())
+    out, workers = arguments.pop("out"), arguments.pop("workers")
+    arguments["seconds"] = tuple(arguments["seconds"])
+
+    def show(made: int, total: int) -> None:
+        print(f"\r{made} of {total} identities", end="" if made < total else "\n", flush=True)
+
+    try:
+        print(make_corpus(out, CorpusPlan(**arguments), workers, show))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
