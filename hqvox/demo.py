@@ -1,7 +1,7 @@
-"""`hqvox demo`: a world of phantoms, built, released and reported, in one go.
+"""`hqvox demo`: a world of phantoms, served, crawled, built, released and reported, in one go.
 
-<folder>/demo.json   what makes it a demo, and how far its world is
-  world/             photographs of invented people, and truth.csv
+<folder>/demo.json   what makes it a demo, how far its world is, and the port of its web site
+  world/             photographs of invented people, truth.csv, and urls.csv of the web site
   workspace/         the build and its releases
   report.html
 """
@@ -23,13 +23,14 @@ from hqvox.config import BuildConfig
 from hqvox.config_file import merge
 from hqvox.errors import HqvoxError
 from hqvox.identities import read_folders, to_table
+from hqvox.phantom.website import HOST, Website, decoys, urls_csv
 from hqvox.phantom.world import make_world
 from hqvox.release.read import Release, release_names
 from hqvox.release.write import Written, write_release
 from hqvox.report.html import render_report
 from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.build import plan_build, run_build
-from hqvox.runner.plan import ShardTask
+from hqvox.runner.plan import DOWNLOAD, ShardTask
 from hqvox.runner.progress import Display
 from hqvox.storage import Storage, disk_error
 from hqvox.workspace import CONFIG, Workspace
@@ -39,6 +40,9 @@ from pipelines.chain import STAGE_NAMES, make_stages
 MARKER = "demo.json"
 SEED = 7
 RELEASE = "demo"
+CONTACT = "hqvox demo on this machine"
+OWN_SERVER = {"host_connections": 8, "host_requests_per_second": 500.0, "backoff_seconds": 0.2}
+"""Settings of the crawl that would be impolite to anybody else's server."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,9 @@ def run_demo(
     """
     started = time.perf_counter()
     _make_world(folder, console, identities, photos)
-    workspace = _workspace(folder)
+    changed = _crawl_and_build(folder, console, workers)
+    workspace = Workspace.open(folder / "workspace")
     config = workspace.config()
-    changed = _build(workspace, config, console, workers)
     names = sorted(release_names(workspace), key=lambda name: (len(name), name))  # demo-10 last
     written = None
     if changed or not names:
@@ -78,7 +82,8 @@ def run_demo(
         name = names[-1]
     release = Release(workspace, name)
     report = folder / "report.html"
-    truth = compare_with_truth(workspace, folder / "world" / "truth.csv")
+    world = folder / "world"
+    truth = compare_with_truth(workspace, world / "truth.csv", decoys(world))
     with console.status("report") as status:
         page = render_report(
             workspace,
@@ -135,30 +140,63 @@ def _json(plan: dict[str, Any]) -> bytes:
     return json.dumps(plan, indent=1).encode()
 
 
-def _workspace(folder: Path) -> Workspace:
-    root, photos = folder / "workspace", (folder / "world" / "photos").resolve()
-    own: dict[str, Any] = {"discover": {"photos": str(photos)}}
+def _crawl_and_build(folder: Path, console: Console, workers: int | None) -> bool:
+    """Bring the build up to date; return whether there was anything to do.
+
+    The web site is served only while there is something to crawl, always on the same port: its
+    address is part of what the build is made from.
+    """
+    world = folder / "world"
+    port = json.loads(Storage(folder).read(MARKER)).get("port", 0)
+    if port:
+        workspace = _workspace(folder, port)
+        tasks = plan_build(workspace, workspace.config(), ModelStore())
+        if not any(task.first <= DOWNLOAD for task in tasks):
+            return bool(tasks) and _build(workspace, console, workers)
+    try:
+        site = Website(world, port)
+    except OSError as error:
+        if not port:
+            raise HqvoxError(f"cannot serve on this machine: {error.strerror}") from None
+        site = Website(world)  # another program has the port: the crawl begins anew
+    with site:
+        return _build(_workspace(folder, site.port), console, workers)
+
+
+def _workspace(folder: Path, port: int) -> Workspace:
+    """The demo's workspace, crawling the web site on that port; made where there is none."""
+    root, urls = folder / "workspace", folder / "world" / "urls.csv"
+    storage = Storage(folder)
+    plan = json.loads(storage.read(MARKER))
+    if plan.get("port") != port:
+        storage.write(MARKER, _json(plan | {"port": port}))
+    listed = urls_csv(folder / "world", f"http://{HOST}:{port}")
+    if not urls.exists() or urls.read_bytes() != listed:
+        storage.write("world/urls.csv", listed)
+    own: dict[str, Any] = {
+        "discover": {"sources": ["urls"], "urls": {"file": str(urls.resolve())}},
+        "download": {"contact": CONTACT, "allow_hosts": [f"{HOST}:{port}"]} | OWN_SERVER,
+    }
     if Workspace(root).storage.exists(CONFIG):
         workspace = Workspace.open(root)
-        if workspace.config().discover.photos != str(photos):  # the demo was moved
-            written = yaml.safe_load(workspace.storage.read(CONFIG))
-            workspace.storage.write(CONFIG, _yaml(merge(written, own)))
+        before = workspace.storage.read(CONFIG)
+        now = _yaml(merge(yaml.safe_load(before), own))
+        if now != before:  # the demo was moved, or has another port
+            workspace.storage.write(CONFIG, now)
         return workspace
     # To the embedding, phantoms are more alike than people are: strangers reach a cosine of 0.96.
     own["identity"] = {"min_similarity": 0.97}
     text = _yaml({"format": 1, "recipe": "bundled"} | own).decode()
-    return Workspace.create(root, text, to_table(read_folders(photos)))
+    return Workspace.create(root, text, to_table(read_folders(folder / "world" / "photos")))
 
 
 def _yaml(values: dict[str, Any]) -> bytes:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
 
-def _build(
-    workspace: Workspace, config: BuildConfig, console: Console, workers: int | None
-) -> bool:
+def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
     """Bring the build up to date; return whether there was anything to do."""
-    store = ModelStore()
+    store, config = ModelStore(), workspace.config()
     with workspace.lock():
         tasks = plan_build(workspace, config, store)
         if not tasks:

@@ -104,8 +104,17 @@ def urls_csv(world: Path, base_url: str) -> bytes:
     return out.getvalue().encode()
 
 
+def decoys(world: Path) -> dict[str, str]:
+    """Every decoy's path, as :func:`world_file` tells it, and the reason a crawler should give."""
+    return {
+        world_file(picture.path): DECOYS[picture.what]
+        for picture in listed(world)
+        if picture.what in DECOYS
+    }
+
+
 def world_file(url: str) -> str:
-    """The file below the world's folder that a url of the site shows; a decoy's names none."""
+    """The file below the world's folder that a url of the site shows; a decoy's path is none."""
     return unquote(urlsplit(url).path).removeprefix("/")
 
 
@@ -116,8 +125,9 @@ class Website:
         """``port``: 0 takes a free one. Raises OSError where the port is taken."""
         self.world = world
         self.requests: Counter[str] = Counter()
-        """How often each path was asked for, robots.txt and pages included."""
-        self._pictures = {picture.path: picture for picture in listed(world)}
+        """How often each path, decoded, was asked for, robots.txt and pages included."""
+        # Clients differ in what they encode: paths are compared decoded.
+        self._pictures = {unquote(picture.path): picture for picture in listed(world)}
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
         self._server = _Server((HOST, port), self)
@@ -172,7 +182,7 @@ class Website:
 
     def picture(self, path: str) -> Listed | None:
         """The picture at a path, or None."""
-        return self._pictures.get(path)
+        return self._pictures.get(unquote(path))
 
 
 class _Server(ThreadingHTTPServer):
@@ -204,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        nth = self.server.site.count(path)
+        nth = self.server.site.count(unquote(path))
         if path == "/robots.txt":
             self._answer(_ROBOTS, "text/plain")
             return

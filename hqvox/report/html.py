@@ -32,6 +32,7 @@ from hqvox.pictures import KEPT, REFUSED, encode_jpeg, fitted
 from hqvox.release.read import Release
 from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.report.charts import CHARTED, histogram, read_values
+from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
 from hqvox.report.timing import Timing, read_timing
@@ -176,6 +177,7 @@ def render_report(
         identities=len(names),
         release=_release_view(workspace, release),
         truth=truth,
+        crawl=read_crawl(workspace),
         timing=_timing_view(read_timing(workspace)),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from hqvox.lookup import joined_rows, table_keys
+from hqvox.phantom.website import world_file
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.geometry import eye_centres
@@ -33,11 +35,24 @@ class TruthRow:
     otherwise: Counter[str] = field(default_factory=Counter)
     """Refused for another reason."""
 
+    def add(self, outcome: str | None) -> None:
+        """Count a face, or a file without one: the reason that it was refused for, None: kept."""
+        self.count += 1
+        if outcome is None:
+            self.kept += 1
+        elif outcome == self.defect or outcome in SAME.get(self.defect, ()):
+            self.named += 1
+        else:
+            self.otherwise[outcome] += 1
 
-def compare_with_truth(workspace: Workspace, truth: Path) -> list[TruthRow]:
+
+def compare_with_truth(
+    workspace: Workspace, truth: Path, decoys: Mapping[str, str] | None = None
+) -> list[TruthRow]:
     """One row per defect, good faces first, from the ``truth.csv`` of a phantom world.
 
     A face of the truth is the face found nearest to its pupils, up to one eye distance away.
+    ``decoys``: of pictures that only a web site has, by their file below it, the reason to give.
     """
     found = _rows_by_file(workspace)
     table: dict[str, TruthRow] = {}
@@ -47,14 +62,10 @@ def compare_with_truth(workspace: Workspace, truth: Path) -> list[TruthRow]:
     _settle_duplicates(records, outcomes)
     for record, outcome in zip(records, outcomes, strict=True):
         defect = record["reason"] or GOOD
-        row = table.setdefault(defect, TruthRow(defect))
-        row.count += 1
-        if outcome is None:
-            row.kept += 1
-        elif outcome == defect or outcome in SAME.get(defect, ()):
-            row.named += 1
-        else:
-            row.otherwise[outcome] += 1
+        table.setdefault(defect, TruthRow(defect)).add(outcome)
+    for path, reason in (decoys or {}).items():
+        outcome = found[path][0]["reason"] if path in found else "not_found"
+        table.setdefault(reason, TruthRow(reason)).add(outcome)
     return sorted(table.values(), key=lambda row: (row.defect != GOOD, row.defect))
 
 
@@ -70,7 +81,9 @@ def _rows_by_file(workspace: Workspace) -> dict[str, list[Row]]:
         faced = {key[:2] for key in keys if key[2] is not None}
         keys = [key for key in keys if key[2] is not None or key[:2] not in faced]
         for row in joined_rows(workspace, shard, keys, columns):
-            found.setdefault(f"photos/{unquote(row['url'])}", []).append(row)
+            url = row["url"]
+            file = world_file(url) if "://" in url else f"photos/{unquote(url)}"
+            found.setdefault(file, []).append(row)
     return found
 
 

@@ -71,6 +71,9 @@ def test_pictures_and_pages_are_served_with_type_and_length(world: Path, site: W
         answer = get(url)
         assert (answer.status_code, answer.content) == (200, data)
         assert answer.headers["Content-Type"] == kind
+    url, data = picture(world, site, 0)
+    for spelling in (url.replace("%27", "'"), url.replace("O", "%4f")):
+        assert get(spelling).content == data
     front = get(f"{site.url}/")
     assert front.text.count("<li>") == len(DECOYS)
     page = get(rows(world, site)[0]["page_url"])

@@ -1,0 +1,81 @@
+"""How a crawl went: what was fetched, and what could not be had for which reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hqvox.errors import HqvoxError
+from hqvox.runner.crawl_shard import attempts_name
+from hqvox.workspace import Workspace
+from pipelines.download import DownloadStage
+
+UNSTATED = "not stated"
+
+
+@dataclass
+class CrawlStats:
+    """Counts over all shards."""
+
+    candidates: int = 0
+    fetched: int = 0
+    """Photographs that arrived and are pictures, copies counted."""
+    bytes: int = 0
+    """Of their distinct files."""
+    requests: int = 0
+    """Made or refused, redirects and retries included."""
+    failed: Counter[str] = field(default_factory=Counter)
+    hosts: set[str] = field(default_factory=set)
+    licences: Counter[str] = field(default_factory=Counter)
+    """Of the photographs that arrived, as the sources state them."""
+
+    @property
+    def reasons(self) -> list[tuple[str, int, bool]]:
+        """Each reason with its count, most frequent first, and whether it may pass."""
+        return [(r, n, r in DownloadStage.passing) for r, n in self.failed.most_common()]
+
+
+def read_crawl(workspace: Workspace) -> CrawlStats | None:
+    """Add up the download tables and attempts; None where nothing was crawled.
+
+    Raises HqvoxError where a table is damaged.
+    """
+    stats = CrawlStats()
+    for shard in workspace.shards():
+        name = attempts_name(shard)
+        if workspace.storage.exists(name):
+            try:
+                with workspace.storage.open(name) as file:
+                    attempts = pq.read_table(file, columns=["host"])
+            except (OSError, pa.ArrowException) as error:
+                where = workspace.storage.path(name)
+                raise HqvoxError(f"{where}: cannot be read ({error}); delete it") from None
+            stats.requests += attempts.num_rows
+            stats.hosts |= set(pc.unique(attempts["host"].cast(pa.string())).to_pylist()) - {None}
+        _add_shard(workspace, shard, stats)
+    return stats if stats.requests else None
+
+
+def _add_shard(workspace: Workspace, shard: str, stats: CrawlStats) -> None:
+    columns = ["photo_id", "photo_bytes", "reason"]
+    table = workspace.read_stage(DownloadStage.name, shard, columns)
+    found = workspace.read_stage("discover", shard, ["licence"])
+    if table is None or found is None:
+        return
+    places = zip(found["identity_id"].to_pylist(), found["candidate"].to_pylist(), strict=True)
+    licence_of = dict(zip(places, found["licence"].to_pylist(), strict=True))
+    sizes: dict[str, int] = {}
+    for row in table.to_pylist():
+        stats.candidates += 1
+        if row["reason"] is not None:
+            stats.failed[row["reason"]] += 1
+            continue
+        stats.fetched += 1
+        sizes[row["photo_id"]] = row["photo_bytes"]
+        licence = licence_of.get((row["identity_id"], row["candidate"]))
+        stats.licences[licence or UNSTATED] += 1
+    stats.bytes += sum(sizes.values())
