@@ -32,6 +32,7 @@ DOWNLOAD = 1
 """Position of the download stage; the crawl runs what is before it, and it."""
 _ASK_AGAIN = frozenset({"too_large", "opted_out", "robots_disallowed", "taken_down"})
 """Reasons that depend on settings: asked again where these have changed."""
+_RULES = ("robots", "opt_out")
 _OWN = DownloadStage.writes
 
 
@@ -68,10 +69,9 @@ class ShardCrawl:
         """Take the shard's candidates; say which urls must be asked for."""
         self.rows = rows
         self._open_spool()
-        before = self.workspace.committed("download", self.task.shard)
-        settings = {} if before is None else before["parts"]["config"]
         now = self.records[DOWNLOAD]["parts"]["config"]
-        rules_changed = any(settings.get(name) != now[name] for name in ("robots", "opt_out"))
+        before = self.workspace.committed("download", self.task.shard)
+        committed_under = now if before is None else before["parts"]["config"]
         wishes: dict[str, Wish] = {}
         for row in rows:
             url = row["url"]
@@ -81,11 +81,11 @@ class ShardCrawl:
             if known is None:
                 wishes[url] = Wish(url)
                 continue
+            under = self.spool.settings if url in self.spool.found else committed_under
             again = retry_failed and known["reason"] in DownloadStage.passing
-            if url not in self.spool.asked:
-                again |= refresh
-                again |= known["reason"] in _ASK_AGAIN and settings != now
-                again |= known["reason"] is None and rules_changed
+            again |= refresh and url not in self.spool.asked
+            again |= known["reason"] in _ASK_AGAIN and under != now
+            again |= known["reason"] is None and any(under.get(n) != now[n] for n in _RULES)
             if again:
                 at_hand = known["reason"] is None
                 wishes[url] = (
@@ -172,10 +172,11 @@ class ShardCrawl:
         return self._spool
 
     def _open_spool(self) -> None:
-        self._spool = Spool(self.workspace, self.task.shard)
+        settings = self.records[DOWNLOAD]["parts"]["config"]
+        self._spool = Spool(self.workspace, self.task.shard, settings)
         if any(self._is_taken_down(row) for row in self._spool.found.values()):
             self._spool.done()  # its tar must not bring back what was taken down
-            self._spool = Spool(self.workspace, self.task.shard)
+            self._spool = Spool(self.workspace, self.task.shard, settings)
 
     def _is_taken_down(self, row: Row) -> bool:
         return self.stones.covers_photo(row["photo_id"]) or any(

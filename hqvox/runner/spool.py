@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,14 @@ class Spool:
     On object storage it lies in the user's cache folder of this machine.
     """
 
-    def __init__(self, workspace: Workspace, shard: str) -> None:
-        """Raises HqvoxError where the disk refuses."""
+    def __init__(self, workspace: Workspace, shard: str, settings: Mapping[str, Any]) -> None:
+        """``settings``: that decide what is kept; noted with a new journal.
+
+        Raises HqvoxError where the disk refuses.
+        """
         self.storage = workspace.storage
+        self.settings = dict(settings)
+        """Those under which the journal was begun."""
         self.found: dict[str, Row] = {}
         """By url: the download columns and ``reason`` of what the journal holds."""
         self.asked: set[str] = set()
@@ -80,6 +85,10 @@ class Spool:
             for line in lines:
                 try:
                     entry = json.loads(line, object_hook=_with_times)
+                    if not good:
+                        self.settings = dict(entry["settings"])
+                        good = len(line)
+                        continue
                     url, row, attempts = entry["url"], entry["row"], entry["attempts"]
                 except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                     break
@@ -88,6 +97,8 @@ class Spool:
                 good += len(line)
                 self._know(url, row, attempts, entry["asked"])
         self._journal.truncate(good)
+        if not good:
+            self._write_line({"settings": self.settings})
 
     def _holds(self, row: Row) -> bool:
         """Whether the tar has the row's photo."""
@@ -121,7 +132,9 @@ class Spool:
         rather than copied from what is committed.
         """
         self._know(url, row, attempts, asked)
-        entry = {"url": url, "row": row, "attempts": list(attempts), "asked": asked}
+        self._write_line({"url": url, "row": row, "attempts": list(attempts), "asked": asked})
+
+    def _write_line(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, default=datetime.isoformat) + "\n"
         _write_all(self._journal.fileno(), (line.encode(),))
 
