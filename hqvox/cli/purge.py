@@ -111,9 +111,11 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
             _say(f"  {file}")
         if len(files) > SHOWN:
             _say(f"  and {len(files) - SHOWN:,} more")
-    folder = workspace.config().discover.photos
-    if plan.photos and folder:
-        _say(f"your own files in {folder} stay as they are: delete there what must not stay")
+    discover = workspace.config().discover
+    if plan.candidates and discover.photos:
+        _say(f"your own files in {discover.photos} stay: delete there what must not stay")
+    if plan.candidates and discover.urls.file:
+        _say(f"your own list {discover.urls.file} stays: delete there the lines that name it")
     if plan.photos:
         _say("reports and pictures that were written outside the workspace stay: delete them")
 
