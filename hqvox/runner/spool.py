@@ -35,13 +35,15 @@ class Spool:
     On object storage it lies in the user's cache folder of this machine.
     """
 
-    def __init__(self, workspace: Workspace, shard: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, workspace: Workspace, shard: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """``settings``: that decide what is kept; noted with a new journal.
 
         Raises HqvoxError where the disk refuses.
         """
         self.storage = workspace.storage
-        self.settings = dict(settings)
+        self.settings = dict(settings or {})
         """Those under which the journal was begun."""
         self.found: dict[str, Row] = {}
         """By url: the download columns and ``reason`` of what the journal holds."""
@@ -98,7 +100,9 @@ class Spool:
                 self._know(url, row, attempts, entry["asked"])
         self._journal.truncate(good)
         if not good:
-            self._write_line({"settings": self.settings})
+            # A line like the others, so that whoever reads them need know but one form.
+            nothing = {"url": "", "row": None, "attempts": [], "asked": False}
+            self._write_line({**nothing, "settings": self.settings})
 
     def _holds(self, row: Row) -> bool:
         """Whether the tar has the row's photo."""

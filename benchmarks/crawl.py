@@ -1,0 +1,247 @@
+"""How fast a crawl fetches, judges and stores photographs; and whether its memory stays flat.
+
+Run: python benchmarks/crawl.py                    (one core against nginx, no latency)
+     python benchmarks/crawl.py --latency-ms 200   (what latency allows, and what is reached)
+     python benchmarks/crawl.py --urls 100000 --files 20   (memory; each file under many urls)
+
+nginx serves JPEGs of about 83 kB on the loopback address; with latency, or without nginx, a small
+server of this script does. The crawl runs in a process bound to one core, the server to the others.
+Where other work shares the machine, photographs per second of the crawl's own CPU time say what an
+idle core would do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import io
+import multiprocessing
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from hqvox import identities
+from hqvox.config import BuildConfig
+from hqvox.runner.build import plan_build
+from hqvox.runner.crawl import Crawling, CrawlOrder, crawl
+from hqvox.workspace import Workspace
+from models.store import ModelStore
+
+PHOTO_BYTES = 83_000
+PER_IDENTITY = 300
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+CONFIG = """
+daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; types {{ }}
+  default_type image/jpeg;
+  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  server {{ listen 127.0.0.1:{port}; root {folder}/photos; }}
+}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--urls", type=int, default=9_600)
+    parser.add_argument("--files", type=int, default=2_400, help="different photographs")
+    parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument("--connections", type=int, default=64)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        make_photos(root / "photos", options.files)
+        latency = options.latency_ms / 1000
+        cores = sorted(os.sched_getaffinity(0))
+        with serve(root, latency, set(cores[1:]) or set(cores)) as port:
+            workspace = make_workspace(root, port, options)
+            measure(workspace, cores[0], options)
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """JPEGs of one size that differ in their last bytes."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    picture = Image.fromarray(noise).resize((960, 720), Image.Resampling.BICUBIC)
+    best = b""
+    for quality in range(95, 10, -5):
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG", quality=quality)
+        best = sink.getvalue()
+        if len(best) <= PHOTO_BYTES - 8:
+            break
+    for number in range(count):
+        data = best + number.to_bytes(PHOTO_BYTES - len(best), "big")
+        (folder / f"{number}.jpg").write_bytes(data)
+
+
+@contextmanager
+def serve(root: Path, latency: float, cores: set[int]) -> Iterator[int]:
+    """The photographs on a free port, by nginx where that is possible."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if latency == 0 and Path(NGINX).exists():
+        print("server: nginx")
+        config = root / "nginx.conf"
+        config.write_text(CONFIG.format(folder=root, port=port))
+        server = subprocess.Popen([NGINX, "-c", str(config), "-p", str(root)])
+        pid = server.pid
+
+        def stop() -> None:
+            server.terminate()
+            server.wait(10)
+    else:
+        print(f"server: a small one of this script, {1000 * latency:.0f} ms before each answer")
+        child = multiprocessing.get_context("spawn").Process(
+            target=run_server, args=(root / "photos", port, latency)
+        )
+        child.start()
+        assert child.pid is not None
+        pid = child.pid
+
+        def stop() -> None:
+            child.terminate()
+            child.join(10)
+
+    try:
+        os.sched_setaffinity(pid, cores)
+        wait_for(port)
+        yield port
+    finally:
+        stop()
+
+
+def wait_for(port: int) -> None:
+    """Return when somebody listens."""
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit("the server does not come up")
+
+
+def run_server(folder: Path, port: int, latency: float) -> None:
+    """Answer each request after ``latency`` seconds."""
+    photos = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].decode().split("?")[0]
+                await asyncio.sleep(latency)
+                status, body = ("200", photos[path]) if path in photos else ("404", b"")
+                writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+                writer.write(body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(client, "127.0.0.1", port, backlog=512)
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+def make_workspace(root: Path, port: int, options: argparse.Namespace) -> Workspace:
+    """Candidates of as many identities as it takes, 300 each."""
+    count = -(-options.urls // PER_IDENTITY)
+    (root / "people.csv").write_text("id,name\n" + "".join(f"p{n},p{n}\n" for n in range(count)))
+    with open(root / "urls.csv", "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(("identity_id", "url"))
+        for n in range(options.urls):
+            url = f"http://127.0.0.1:{port}/{n % options.files}.jpg?n={n}"
+            writer.writerow((f"p{n // PER_IDENTITY}", url))
+    values = {
+        "format": 1,
+        "discover": {"sources": ["urls"], "urls": {"file": str(root / "urls.csv")}},
+        "download": {
+            "contact": "benchmark@localhost",
+            "allow_hosts": [f"127.0.0.1:{port}"],
+            "connections": options.connections,
+            "host_connections": options.connections,
+            "host_requests_per_second": 10_000.0,
+        },
+    }
+    people = identities.to_table(identities.read_csv(root / "people.csv"))
+    return Workspace.create(str(root / "w"), yaml.safe_dump(values), people)
+
+
+def measure(workspace: Workspace, core: int, options: argparse.Namespace) -> None:
+    """Crawl in a process on one core, and print what it did."""
+    config = workspace.config()
+    tasks = plan_build(workspace, config, ModelStore(), target="download")
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    order = CrawlOrder(tuple(tasks))
+    child = context.Process(target=run_crawl, args=(workspace.url, config, order, core, results))
+    child.start()
+    wall, cpu, memory, last = results.get()
+    child.join()
+    done = last.fetched
+    print(f"{done} of {options.urls} urls fetched, {last.bytes / 1e6:.0f} MB, failed {last.failed}")
+    print(f"{done / wall:.0f} photographs/s in {wall:.1f} s on core {core}")
+    print(f"{done / cpu:.0f} photographs per second of CPU time ({1e3 * cpu / done:.2f} ms each)")
+    if options.latency_ms:
+        allowed = options.connections / (options.latency_ms / 1000)
+        print(f"latency allows {allowed:.0f}/s: {100 * done / wall / allowed:.0f} % reached")
+    parts = [memory[min(len(memory) - 1, len(memory) * k // 4)] for k in range(5)]
+    print("memory, MB, at quarters of the time: " + ", ".join(f"{m:.0f}" for m in parts))
+
+
+def run_crawl(
+    root: str,
+    config: BuildConfig,
+    order: CrawlOrder,
+    core: int,
+    results: multiprocessing.SimpleQueue,
+) -> None:
+    """The crawling process: wall and CPU seconds, memory over time, and the last report."""
+    os.sched_setaffinity(0, {core})
+    reports: list[Crawling] = []
+    memory: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not over.wait(0.5):
+            memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * page / 1e6)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    before, started = cpu_seconds(), time.perf_counter()
+    crawl(root, config, order, lambda e: reports.append(e) if isinstance(e, Crawling) else None)
+    wall, cpu = time.perf_counter() - started, cpu_seconds() - before
+    over.set()
+    watcher.join()
+    results.put((wall, cpu, memory, reports[-1]))
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()
