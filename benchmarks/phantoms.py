@@ -4,7 +4,9 @@
     python benchmarks/phantoms.py --n 100 --landmarks fan
 
 Yaw and pitch are drawn evenly within ±30°, roll within ±10°; half of the phantoms face the camera
-within 3° so that both error rates rest on enough faces: they count for the kept share only.
+within 3° so that both error rates rest on enough faces: they count for the kept share only. How
+landmarks err was learned from other phantoms (``pipelines/fit_landmark_errors.py``); their seed is
+not to be given here.
 """
 
 from __future__ import annotations

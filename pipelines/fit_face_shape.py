@@ -1,7 +1,9 @@
-"""Recover the mean 3-D face of :mod:`pipelines.face_shape` from photographs.
+"""Recover the mean 3-D face, and how landmarks vary about it, from photographs.
 
 ``python -m pipelines.fit_face_shape PHOTOS_DIR`` finds the 68 points of the largest face of every
-photograph, recovers their mean shape by structure from motion, and rewrites ``face_shape.py``.
+photograph, recovers their mean shape by structure from motion, and rewrites ``face_shape.py``;
+then :mod:`pipelines.fit_landmark_errors` says how landmarks vary about it, which rewrites
+``landmark_errors.py``.
 
 Method: under scaled orthographic projection the points of one rigid shape in many poses form a
 matrix of rank 3; its factorisation (Tomasi and Kanade: Shape and Motion from Image Streams under
@@ -22,9 +24,18 @@ from numpy.typing import NDArray
 
 from models.geometry import eye_centres
 from models.landmarks import load
+from models.protocols import FaceLandmarker
 from models.store import ModelStore
 from pipelines.decode import decode
-from pipelines.pose import POINT_WEIGHTS, angles_of, fit_rotation
+from pipelines.fit_landmark_errors import (
+    LEAST_SD,
+    first_weights,
+    of_people,
+    of_phantoms,
+    weights_of,
+    write_errors,
+)
+from pipelines.pose import angles_of, fit_rotation
 from pipelines.stage import UndecodableError
 
 MIRRORED = (
@@ -50,12 +61,11 @@ _BORDER = 0.02
 Floats = NDArray[np.float64]
 
 
-def find_landmarks(folder: Path, max_side_px: int = 1280) -> Floats:
+def find_landmarks(landmarker: FaceLandmarker, folder: Path, max_side_px: int = 1280) -> Floats:
     """Landmarks (n, 68, 2) of the largest face of each photograph below a folder.
 
     Points at the photograph's border or beyond it are guesses, and come as NaN.
     """
-    landmarker = load("dlib68", ModelStore())
     found = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
@@ -146,10 +156,21 @@ def refine(points: Floats, shape: Floats) -> Floats:
     return shape
 
 
-def poses(points: Floats, shape: Floats) -> Floats:
-    """Rotation (n, 3, 3) of each face; points not in view, NaN, are left out."""
-    seen = np.isfinite(points).all(axis=2, keepdims=True)
-    return fit_rotation(np.where(seen, points, 0.0), shape, POINT_WEIGHTS * seen)[1]
+def poses(points: Floats, shape: Floats, errors: Floats | None = None) -> Floats:
+    """Rotation (n, 3, 3) of each face; points not in view, NaN, are left out.
+
+    ``errors``: covariance (136, 136) of the landmarks, where it is known.
+    """
+    seen = np.asarray(np.isfinite(points).all(axis=2))
+    points = np.where(seen[..., None], points, 0.0)
+    if errors is None:
+        return fit_rotation(points, shape, first_weights() * seen[..., None])[1]
+    rotation = np.full((len(points), 3, 3), np.nan)
+    patterns, which = np.unique(seen, axis=0, return_inverse=True)
+    for i, pattern in enumerate(patterns):
+        alike = which.ravel() == i
+        rotation[alike] = fit_rotation(points[alike], shape, weights_of(errors, pattern))[1]
+    return rotation
 
 
 def level(shape: Floats, rotation: Floats) -> Floats:
@@ -204,9 +225,10 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Fit the mean 3-D face to photographs.")
     parser.add_argument("photos", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("face_shape.py"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="their folder")
     args = parser.parse_args()
-    points = find_landmarks(args.photos)
+    landmarker = load("dlib68", ModelStore())
+    points = find_landmarks(landmarker, args.photos)
     points = points[np.isfinite(points[:, _INNER]).all(axis=(1, 2))]
     if len(points) < 100:
         parser.error(f"{args.photos}: {len(points)} faces found, at least 100 are needed")
@@ -214,10 +236,15 @@ def main() -> None:
     points = points / np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)[:, None, None]
     shape = refine(points, symmetric(factorise(points)))
     shape = level(shape, poses(points, shape))
-    write_module(args.out, shape, len(points))
-    yaw, pitch, _ = angles_of(poses(points, shape))
+    errors = of_people(points, shape) + of_phantoms(landmarker, shape)
+    errors += LEAST_SD**2 * np.eye(136)
+    # The zero of pitch is that of the fit that measures it.
+    shape = level(shape, poses(points, shape, errors))
+    write_module(args.out / "face_shape.py", shape, len(points))
+    write_errors(args.out / "landmark_errors.py", errors, len(points))
+    yaw, pitch, _ = angles_of(poses(points, shape, errors))
     print(f"{len(points)} faces; yaw {yaw.mean():.1f} ± {yaw.std():.1f}°,", end=" ")
-    print(f"pitch {pitch.mean():.1f} ± {pitch.std():.1f}°; wrote {args.out}")
+    print(f"pitch {pitch.mean():.1f} ± {pitch.std():.1f}°; wrote two modules in {args.out}")
 
 
 if __name__ == "__main__":

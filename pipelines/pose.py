@@ -1,8 +1,10 @@
 """How far a face is turned away: yaw, pitch, roll, and the paper's left/right test.
 
 Angles come from fitting the mean 3-D face of :mod:`pipelines.face_shape` to the 68 points under
-scaled orthographic projection. The paper (SF2F appendix B.1) asks for "angle between facial plane
-and image plane" of at most 5° and tests it by mirroring landmarks; :func:`asymmetry` is that test.
+scaled orthographic projection, by generalised least squares: :mod:`pipelines.landmark_errors` says
+how landmarks vary about that fit, and which of them together. The paper (SF2F appendix B.1) asks
+for "angle between facial plane and image plane" of at most 5° and tests it by mirroring landmarks;
+:func:`asymmetry` is that test.
 """
 
 from __future__ import annotations
@@ -18,26 +20,22 @@ from hqvox.config import PoseConfig
 from hqvox.tables import Row
 from models.geometry import eye_centres
 from pipelines.face_shape import MEAN_FACE, MIRRORED
+from pipelines.landmark_errors import OPPOSITE, SAME
+from pipelines.mirror import from_triangles
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
+Floats = NDArray[np.float64]
 
-def _point_weights() -> NDArray[np.float64]:
-    weights = np.ones((68, 2))
-    # The jaw line runs down the sides of the face: landmarkers place its points along it as on
-    # the average face, so how high they lie says little; the ears' ends are held a little better.
-    weights[:17, 1] = 0.0
-    weights[[0, 1, 2, 14, 15, 16], 1] = 0.1
-    # The lower lip goes down with the jaw.
-    weights[[55, 56, 57, 58, 59, 65, 66, 67], 1] = 0.0
-    return weights
-
-
-POINT_WEIGHTS = _point_weights()
-"""Weights (68, 2) of squared errors across and down, for the fit of angles."""
+COVARIANCE_UNIT = 1e-5
+"""Of :mod:`pipelines.landmark_errors`, in squared eye distances."""
+POINT_WEIGHTS: Floats = np.asarray(
+    np.linalg.inv(COVARIANCE_UNIT * from_triangles(SAME, OPPOSITE)), np.float64
+)
+"""Inverse covariance (136, 136) of what landmarks are off: the weights of the fit of angles. What
+moves together for other reasons than a turn counts little, such as a mouth that opens, or a jaw
+line that a landmarker draws towards the average one."""
 _ROUNDS = 12
 _MAX_STEP_RAD = 0.4
-
-Floats = NDArray[np.float64]
 
 
 def fit_pose(landmarks_xy: NDArray[np.floating]) -> tuple[Floats, Floats, Floats]:
@@ -67,53 +65,78 @@ def angles_of(rotations: Floats) -> tuple[Floats, Floats, Floats]:
     return np.degrees(yaw), np.degrees(pitch), np.degrees(roll)
 
 
+def level_frame(points_xy: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Points (n, 68, 2) turned so that the eyes are level, in eye distances from their mean.
+
+    Also returns the tilt undone, in radians clockwise in the image (n,), the eye distances (n,)
+    and the means (n, 2). Faces whose eyes coincide or that are not finite give distance NaN, and
+    zeros for points.
+    """
+    eyes = eye_centres(points_xy)
+    span = eyes[:, 1] - eyes[:, 0]
+    ipd = np.linalg.norm(span, axis=-1)
+    usable = np.isfinite(points_xy).all(axis=(1, 2)) & (ipd > 0)
+    ipd = np.where(usable, ipd, np.nan)
+    tilt = np.where(usable, np.arctan2(span[:, 1], span[:, 0]), 0.0)
+    origin = np.where(usable[:, None], points_xy.mean(axis=1), 0.0)
+    centred = (points_xy - origin[:, None]) / ipd[:, None, None]
+    level = np.einsum("npj,njk->npk", np.where(usable[:, None, None], centred, 0.0), turns(tilt))
+    return level, tilt, ipd, origin
+
+
+def turns(angles_rad: Floats) -> Floats:
+    """Matrices (n, 2, 2) that turn (x, y) columns clockwise in the image."""
+    cos, sin = np.cos(angles_rad), np.sin(angles_rad)
+    return np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
+
+
 def fit_rotation(
     points_xy: Floats, shape_xyz: Floats, weights: Floats, rounds: int = _ROUNDS
 ) -> tuple[Floats, Floats, Floats]:
     """Scaled orthographic fit of a shape to each of n point sets, all at once.
 
     ``points_xy`` (n, 68, 2); ``shape_xyz`` (68, 3), y down, z towards the camera, eye distance 1;
-    ``weights`` (68, 2) or (n, 68, 2) of the squared errors across and down. Gauss–Newton from the
-    rotation that levels the eyes. Returns scale (n,), rotation (n, 3, 3), translation (n, 2).
+    ``weights`` of the errors across and down a face whose eyes are level: (68, 2) or (n, 68, 2) of
+    their squares, or (136, 136) or (n, 136, 136) of their products. Gauss–Newton from the rotation
+    that levels the eyes. Returns scale (n,), rotation (n, 3, 3), translation (n, 2).
     """
     n = len(points_xy)
-    eyes = eye_centres(points_xy)
-    span = eyes[:, 1] - eyes[:, 0]
-    ipd = np.linalg.norm(span, axis=-1)
-    usable = np.isfinite(points_xy).all(axis=(1, 2)) & (ipd > 0)
-    unit = np.where(usable, ipd, 1.0)
-    target = np.where(usable[:, None, None], points_xy / unit[:, None, None], 0.0)
-    origin = target.mean(axis=1, keepdims=True)
-    target = target - origin
-    rotation = Rotation.from_rotvec(
-        np.stack([np.zeros(n), np.zeros(n), np.arctan2(span[:, 1], span[:, 0])], axis=1)
-    ).as_matrix()
+    target, tilt, ipd, origin = level_frame(points_xy)
+    rotation = np.tile(np.eye(3), (n, 1, 1))
     scale = np.ones(n)
-    shift = -np.einsum("nij,j->ni", rotation[:, :2], shape_xyz.mean(axis=0))
+    shift = -np.tile(shape_xyz[:, :2].mean(axis=0), (n, 1))
     for _ in range(rounds):
         turned = np.einsum("nij,pj->npi", rotation, shape_xyz)
         x, y, z = turned[..., 0], turned[..., 1], turned[..., 2]
         factor = scale[:, None]
         error = target - (factor[..., None] * turned[..., :2] + shift[:, None])
-        jacobian = np.zeros((n, 68, 2, 6))
-        jacobian[..., 1, 0] = -factor * z
-        jacobian[..., 0, 1] = factor * z
-        jacobian[..., 0, 2] = -factor * y
-        jacobian[..., 1, 2] = factor * x
-        jacobian[..., 0, 3] = x
-        jacobian[..., 1, 3] = y
-        jacobian[..., 0, 4] = 1.0
-        jacobian[..., 1, 5] = 1.0
-        weighted = (jacobian * weights[..., None]).reshape(n, 136, 6)
-        normal = weighted.transpose(0, 2, 1) @ jacobian.reshape(n, 136, 6)
-        right = weighted.transpose(0, 2, 1) @ error.reshape(n, 136, 1)
+        per_point = np.zeros((n, 68, 2, 7))
+        per_point[..., 1, 0] = -factor * z
+        per_point[..., 0, 1] = factor * z
+        per_point[..., 0, 2] = -factor * y
+        per_point[..., 1, 2] = factor * x
+        per_point[..., 0, 3] = x
+        per_point[..., 1, 3] = y
+        per_point[..., 0, 4] = 1.0
+        per_point[..., 1, 5] = 1.0
+        per_point[..., 6] = error
+        columns = per_point.reshape(n, 136, 7)
+        if weights.shape[-1] == 2:
+            weighted = columns * weights.reshape(-1, 136, 1)
+        else:
+            weighted = weights @ columns
+        products = columns[..., :6].transpose(0, 2, 1) @ weighted
+        normal, right = products[..., :6], products[..., 6:]
         step = np.linalg.solve(normal + 1e-9 * np.eye(6), right)[..., 0]
         turn = np.clip(step[:, :3], -_MAX_STEP_RAD, _MAX_STEP_RAD)
         rotation = Rotation.from_rotvec(turn).as_matrix() @ rotation
         scale = np.maximum(scale + step[:, 3], 0.05)
         shift = shift + step[:, 4:]
-    rotation = np.where(usable[:, None, None], rotation, np.nan)
-    return scale * unit, rotation, (shift + origin[:, 0]) * unit[:, None]
+    back = turns(tilt)
+    rotation[:, :2] = back @ rotation[:, :2]
+    rotation = np.where(np.isfinite(ipd)[:, None, None], rotation, np.nan)
+    shift = np.einsum("nij,nj->ni", back, shift) * ipd[:, None] + origin
+    return scale * ipd, rotation, shift
 
 
 def asymmetry(landmarks_xy: NDArray[np.floating]) -> Floats:
@@ -150,7 +173,7 @@ class PoseStage(Stage):
     failures: ClassVar[tuple[str, ...]] = ("eyes_coincide",)
     needs: ClassVar[Needs] = Needs.NONE
     scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: PoseConfig
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import runpy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 from hqvox.config import PoseConfig
+from hqvox.phantom.faces import FaceIdentity, PhantomPhoto, Scene, render_face
+from models.protocols import Faces, Photo
 from pipelines.face_shape import MEAN_FACE, MIRRORED
 from pipelines.fit_face_shape import factorise, level, main, poses, refine, symmetric
-from pipelines.pose import PoseStage, asymmetry, fit_pose
+from pipelines.fit_landmark_errors import covariance, of_people, of_phantoms, write_errors
+from pipelines.mirror import from_triangles
+from pipelines.pose import COVARIANCE_UNIT, PoseStage, angles_of, asymmetry, fit_pose
 
 POSES = [(0, 0, 0), (20, 0, 0), (0, 20, 0), (0, 0, 30), (-15, 10, -20), (25, -20, 40)]
 
@@ -111,6 +118,66 @@ def test_the_shape_is_recovered_from_its_pictures():
     points[:100, 6:11] = np.nan  # the chin is not in view
     shape = refine(points, symmetric(factorise(points)))
     np.testing.assert_allclose(level(shape, poses(points, shape)), MEAN_FACE, atol=0.06)
+
+
+def test_what_moves_by_itself_counts_little():
+    """The covariance learned from samples is what tells a moving jaw from a nodding head."""
+    rng = np.random.default_rng(2)
+    jaw = list(range(4, 13)) + list(range(55, 60)) + list(range(65, 68))
+    points = np.array([face_points(0, 0, 1, pitch_deg=p) for p in rng.normal(0, 8, 200)])
+    points[:, jaw, 1] += rng.normal(0, 0.1, (200, 1))
+    points += rng.normal(0, 0.005, points.shape)
+    points[:100, 6:11] = np.nan  # the chin is not in view
+    errors = of_people(points, MEAN_FACE) + 0.005**2 * np.eye(136)
+    assert errors[2 * 57 + 1, 2 * 57 + 1] == pytest.approx(0.01, rel=0.3)
+    assert errors[2 * 57 + 1, 2 * 66 + 1] == pytest.approx(0.01, rel=0.3)
+    assert errors[2 * 30 + 1, 2 * 30 + 1] < 0.001
+    down = face_points(0, 0, 1, pitch_deg=-10)
+    down[jaw, 1] += 0.15
+    both = np.array([down, down])
+    both[1, :17] = np.nan
+    alike = angles_of(poses(both, MEAN_FACE, np.eye(136)))[1]
+    learned = angles_of(poses(both, MEAN_FACE, errors))[1]
+    assert abs(alike[0] + 10) > 1
+    np.testing.assert_allclose(learned, -10, atol=0.5)
+
+
+def test_errors_are_written_as_they_are_read(tmp_path: Path):
+    rng = np.random.default_rng(3)
+    faces = rng.normal(0, 0.1, (200, 68, 2))
+    total = covariance(faces, np.ones((200, 68), dtype=bool))
+    mirrored = covariance(faces[:, MIRRORED] * [-1, 1], np.ones((200, 68), dtype=bool))
+    np.testing.assert_allclose(total, mirrored, atol=1e-12)
+    write_errors(tmp_path / "errors.py", total, 200)
+    module = runpy.run_path(str(tmp_path / "errors.py"))
+    again = COVARIANCE_UNIT * from_triangles(module["SAME"], module["OPPOSITE"])
+    np.testing.assert_allclose(again, total, atol=COVARIANCE_UNIT)
+
+
+def test_errors_of_phantoms_are_what_misses_their_true_angles(monkeypatch):
+    """A landmarker that knows the answers errs less than one that gives the average face."""
+    monkeypatch.setattr("pipelines.fit_landmark_errors.PHANTOMS", 6)
+    truths: list[NDArray[np.float64]] = []
+
+    def render(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) -> PhantomPhoto:
+        photo = render_face(identity, scene, rng)
+        truths.append(photo.truth.landmarks_xy)
+        return photo
+
+    class Oracle:
+        name = "oracle"
+
+        def __init__(self, lazy: bool) -> None:
+            self.lazy = lazy
+
+        def __call__(self, photos: Sequence[Photo]) -> list[Faces]:
+            points = (face_points() if self.lazy else truths[-1])[None].astype(np.float32)
+            return [Faces(np.zeros((1, 4), np.float32), np.ones(1, np.float32), points)]
+
+    monkeypatch.setattr("pipelines.fit_landmark_errors.render_face", render)
+    exact, lazy = (of_phantoms(Oracle(lazy), MEAN_FACE) for lazy in (False, True))
+    assert exact.shape == (136, 136)
+    assert np.trace(exact[34:, 34:]) < 0.5 * np.trace(lazy[34:, 34:])
 
 
 def test_fitting_needs_enough_faces(tmp_path: Path, capsys, monkeypatch):
