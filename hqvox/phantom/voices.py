@@ -66,7 +66,7 @@ VOICE_SPREADS = {
     "pitch_hz": VoiceSpread(150.0, -0.72, 0.13, 70.0, 320.0, log=True),
     "tract_cm": VoiceSpread(15.6, 3.0, 0.7, 12.5, 19.0),
     "rd": VoiceSpread(1.1, -0.3, 0.3, 0.5, 2.2),
-    "tilt_db": VoiceSpread(5.0, 0.0, 2.5, 0.0, 10.0),
+    "tilt_db": VoiceSpread(5.0, 0.0, 3.0, -1.0, 11.0),
     "jitter": VoiceSpread(0.007, 0.0, 0.35, 0.002, 0.02, log=True),
     "shimmer": VoiceSpread(0.05, 0.0, 0.35, 0.015, 0.15, log=True),
     "breath": VoiceSpread(0.05, -0.3, 0.6, 0.008, 0.25, log=True),
@@ -85,8 +85,8 @@ class VoiceIdentity:
 
     ``pitch_hz``: mean pitch (geometric); ``tract_cm``: length of the vocal tract, which scales all
     formants; ``rd``: shape of the glottal pulse, from pressed 0.5 to lax 2.2; ``tilt_db``: further
-    loss of the source at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's length
-    and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
+    loss of pulses and breath at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's
+    length and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
     ``nasality``: how far the nasal zero stands off its pole in vowels, 0 to 0.6; ``vowel_space``:
     spread of the vowels about the neutral one, 1 usual; ``sibilance``: factor on the frequencies of
     s and sh; ``rate``: of speaking, 1 usual; ``range_st``: liveliness of the pitch, semitones;
@@ -225,7 +225,7 @@ def _voice(
     pulses, opening = glottal_source(
         pitch, rd, voice.jitter, voice.shimmer, RATE_HZ, _STEP, rng
     )  # fmt: skip
-    pulses = _tilted(pulses / np.sqrt(np.mean(pulses**2)), -voice.tilt_db)
+    pulses /= np.sqrt(np.mean(pulses**2))
     voicing, aspiration = (
         np.interp((np.arange(frames * _STEP) + 0.5) / (RATE_HZ / 1000),
                   np.arange(len(track)) + 0.5, track)
@@ -234,6 +234,7 @@ def _voice(
     breath = rng.standard_normal(len(pulses))
     source = voicing * (pulses + voice.breath * (0.3 + 1.4 * opening) * breath)
     source += 0.3 * aspiration * breath
+    source = _tilted(source, -voice.tilt_db)
     return _filtered(source, _tract(voice, formants, plan.nasal_zero_hz[middle]))
 
 

@@ -49,6 +49,7 @@ def test_the_tree_is_the_released_one(corpus: Path) -> None:
         assert np.isfinite([float(row[f"voice_{t.name}"]) for t in TRAITS]).all()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
