@@ -12,6 +12,7 @@ from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
 from hqvox.purge import PurgePlan, plan_purge, run_purge
 from hqvox.release.target import FOLDER
+from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.tombstones import Tombstone, normalised_host, url_digest
 from hqvox.workspace import Workspace
 
@@ -96,6 +97,8 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     )
     if plan.near_copies:
         _say(f"{plan.near_copies:,} of them look the same as what was named (--exact leaves them)")
+    if plan.identities and workspace.storage.names(SPEECH):
+        _say(f"packed speech of their shards goes: `hqvox speech {workspace.url}` packs the rest")
     unreadable = [find.shard for find in plan.shards if find.unreadable]
     if unreadable:
         _say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
