@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 
 from hqvox.config import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.plan import ShardTask
 from hqvox.speech.decode import AudioError
 from hqvox.speech.index import AudioFile
 from hqvox.speech.pack import PackWriter
@@ -28,15 +27,16 @@ from hqvox.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class SpeechTask(ShardTask):
-    """A shard to pack. It runs no stage: ``stages`` is empty."""
+class SpeechTask:
+    """A shard to pack."""
 
-    first: int = 0
-    last: int = -1
-    why: str = ""
-    files: tuple[AudioFile, ...] = ()
+    shard: str
+    why: str
+    files: tuple[AudioFile, ...]
     """The shard's files, identity by identity."""
-    fingerprint: dict[str, Any] = field(default_factory=dict)
+    fingerprint: dict[str, Any]
+    stages: tuple[str, ...] = ("speech",)
+    """For the run's log."""
 
 
 @dataclass(frozen=True)
