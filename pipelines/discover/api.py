@@ -89,6 +89,10 @@ class ApiClient:
         self._pace = Pace(config.requests_per_second)
         self._local = threading.local()
 
+    def work_for(self, shard: str) -> None:
+        """This thread's next requests are for that shard; earlier ones go first."""
+        self._local.shard = shard
+
     def get(
         self,
         url: str,
@@ -109,8 +113,8 @@ class ApiClient:
         }
         failure = Failed("was not asked")
         for attempt in range(self.config.retries + 1):
+            self._pace.wait(getattr(self._local, "shard", ""))
             self.budget.take()
-            self._pace.wait()
             answer = self._ask(url, sent, headers)
             if isinstance(answer, dict):
                 return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -89,18 +90,28 @@ class Budget:
 
 
 class Pace:
-    """Keeps requests apart; threads take their turns in the order they come."""
+    """Keeps requests apart. Of the threads that wait, that of the first shard goes first.
+
+    So a small quota finishes shards one after the other, instead of beginning them all.
+    """
 
     def __init__(self, per_second: float) -> None:
         self.gap = 1.0 / per_second
         self._next = 0.0
-        self._lock = threading.Lock()
+        self._waiting: list[tuple[str, int]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
 
-    def wait(self) -> None:
-        """Return when the next request may be sent."""
-        with self._lock:
-            now = time.monotonic()
-            turn = max(now, self._next)
-            self._next = turn + self.gap
-        if turn > now:
-            time.sleep(turn - now)
+    def wait(self, shard: str) -> None:
+        """Return when the next request, for ``shard``, may be sent."""
+        with self._changed:
+            own = (shard, next(self._numbers))
+            self._waiting.append(own)
+            try:
+                while (first := min(self._waiting)) != own or time.monotonic() < self._next:
+                    left = self._next - time.monotonic()
+                    self._changed.wait(max(left, 0.0) if first == own else None)
+                self._next = time.monotonic() + self.gap
+            finally:
+                self._waiting.remove(own)
+                self._changed.notify_all()

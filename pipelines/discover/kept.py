@@ -41,7 +41,8 @@ class KeptPages:
         self.storage = storage
         self.settings = settings
         leaf = f"{quote(identity['identity_id'], safe=' ') or '_'}.jsonl"
-        self.file = f"{FOLDER}/{source}/{identity['shard']}/{leaf}"
+        self.shard: str = identity["shard"]
+        self.file = f"{FOLDER}/{source}/{self.shard}/{leaf}"
         self._lines: list[str] = []
         self._pages: dict[str, Page] = {}
         try:

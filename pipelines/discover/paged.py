@@ -122,6 +122,7 @@ class ApiSource(ABC, Generic[Config]):
                 if self.missing():
                     raise HqvoxError(self.missing()[0])
                 assert self.client is not None  # made with the storage, which _storage() saw to
+                self.client.work_for(kept.shard)
                 page = self.page(self.client, token)
                 kept.put(token, search.query, page)
             yield from page.candidates
