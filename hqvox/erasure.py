@@ -146,7 +146,10 @@ def _erase_logs(storage: Storage, stones: Tombstones, shards: set[str]) -> None:
         lines = storage.read(name).decode().splitlines()
         kept = []
         for line in lines:
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # damaged: what it names cannot be known
             if stones.covers_identity(str(record.get("identity"))):
                 continue
             if record.get("shard") in shards:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,19 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
+    ports = []
     for step in ("make_world", "run_build", "write_release", "render_report"):
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, ExitStack() as stack:
             patch.setattr(hqvox.demo, step, stop)
+            if step == "write_release":  # somebody else has taken the port meanwhile
+                stack.enter_context(socket.create_server(("127.0.0.1", ports[-1])))
             with pytest.raises(KeyboardInterrupt):
                 demo(folder)
+        ports.append(json.loads((folder / "demo.json").read_text()).get("port"))
+    assert ports[0] is None
+    assert ports[1] != ports[2] == ports[3]
+    # From here on everything is there: nothing is served any more.
+    monkeypatch.setattr(hqvox.demo, "Website", stop)
     # Every step before the last was done, and the sizes of the first run hold.
     made = demo(folder, identities=99)
     assert made.written is None
@@ -50,6 +60,9 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     assert sum(row.count for row in made.truth) >= 20
     good = next(row for row in made.truth if row.defect == "good")
     assert good.kept > 0
+    told = {row.defect: (row.count, row.kept, row.named) for row in made.truth}
+    assert told["http_client_error"] == (1, 0, 1)  # the first decoy; the second is no image
+    assert 'id="crawl"' in made.report.read_text()
 
     before = bytes_of(folder)
     assert bytes_of((again := demo(folder)).report.parent) == before

@@ -32,9 +32,10 @@ def demo(
         typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
     ] = None,
 ) -> None:
-    """Photograph invented people, build, release, and write a report with pictures.
+    """Photograph invented people, crawl them, build, release, and write a report with pictures.
 
-    No download, no photographs needed; a few minutes. Stop it and run it again to go on.
+    Their web site is served on this machine only, with the web's usual faults. No download, no
+    photographs needed; a few minutes. Stop it and run it again to go on.
 
     Example: hqvox demo hqvox-demo
     """

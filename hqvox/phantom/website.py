@@ -44,6 +44,8 @@ DECOYS = {
 """Kinds of decoy, one for each identity in turn, and the reason a crawler should give."""
 LAPSES = {"busy": 3, "broken_off": 7, "slow": 11, "moved": 5}
 """What passes, and the number (of a folder's files, from 0) of the picture that it befalls."""
+BUSY_EVERY = 4
+"""Identities; a crawler that is asked to wait may leave the whole host alone meanwhile."""
 URLS_COLUMNS = ("identity_id", "url", "page_url", "licence", "author", "title")
 """Columns of the list of urls."""
 _LICENCES = ("CC0 1.0", "CC BY 4.0", "CC BY-SA 4.0")
@@ -74,6 +76,8 @@ def listed(world: Path) -> Iterator[Listed]:
         files = sorted(file for file in folder.iterdir() if file.is_file())
         for place, file in enumerate(files):
             lapse = next((what for what, at in LAPSES.items() if at == place), "")
+            if lapse == "busy" and number % BUSY_EVERY:
+                lapse = ""
             relative = f"photos/{folder.name}/{file.name}"
             yield Listed(folder.name, f"/{quote(relative)}", relative, lapse)
         if files:
