@@ -21,7 +21,7 @@ from hqvox.errors import HqvoxError
 from hqvox.release.read import Release, release_names
 from hqvox.runner.plan import Fingerprints
 from hqvox.runner.spool import spool_folder
-from hqvox.tables import Row
+from hqvox.tables import KEYS, Row
 from hqvox.tombstones import Tombstone, Tombstones, host_of, url_digest
 from hqvox.workspace import IDENTITIES_FILE, PURGING, Workspace
 from models.store import ModelStore
@@ -206,7 +206,7 @@ def covers(stones: Tombstones, row: Row) -> bool:
     return (
         stones.covers_identity(row["identity_id"])
         or stones.covers_photo(row.get("photo_id"))
-        or any(stones.covers_url(row.get(name)) for name in ADDRESSES)
+        or any(map(stones.covers_url, {row.get(name) for name in ADDRESSES}))
     )
 
 
@@ -222,7 +222,11 @@ def _joined(workspace: Workspace, shard: str) -> list[Row] | None:
             table = workspace.read_stage(stage, shard)
         except HqvoxError:  # damaged: what it held cannot be known
             return None
-        tables[stage] = table.to_pylist() if table is not None else None
+        if table is not None:
+            there = [name for name in (*KEYS, *ADDRESSES, *_WHAT) if name in table.schema.names]
+            tables[stage] = table.select(there).to_pylist()
+        else:
+            tables[stage] = None
     tar = workspace.storage.exists(workspace.tar_name("download", shard))
     cut_short = (spool_folder(workspace) / f"{shard}.jsonl").exists()
     if tar and tables["download"] is None and not cut_short:
