@@ -21,6 +21,9 @@ from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
 from pipelines.discover.stage import DiscoverStage
 
+SHOWN = 4
+"""Reasons to wait that are listed."""
+
 
 def build(
     workspace: WorkspaceArgument,
@@ -118,6 +121,13 @@ def build(
         f"{result.photos} photos in {result.wall_seconds:.1f} s ({rate:.1f} photos/s)",
         highlight=False,
     )
+    waiting = {failed.error for failed in result.failed if failed.trace == failed.error}
+    if waiting and all(failed.error in waiting for failed in result.failed):
+        # No defects: sources of photographs that cannot answer now.
+        raise HqvoxError(
+            f"{len(result.failed)} of {len(tasks)} shards wait: "
+            + "; ".join(sorted(waiting)[:SHOWN])
+        )
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(

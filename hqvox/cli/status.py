@@ -30,10 +30,13 @@ def status(workspace: WorkspaceArgument) -> None:
             f"run: hqvox build {escape(workspace)}",
             highlight=False,
         )
+    failed: dict[str, list[str]] = {}
     for shard, record in opened.failures().items():
-        console.print(
-            f"[red]shard {shard} failed:[/red] {escape(record['error'])}", highlight=False
-        )
+        failed.setdefault(record["error"], []).append(shard)
+    for error, names in failed.items():
+        rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        which = f"shard{'s' * (len(names) > 1)} {', '.join(names[:SHOWN])}{rest}"
+        console.print(f"[red]{which} failed:[/red] {escape(error)}", highlight=False)
 
 
 def print_funnel(workspace: Workspace) -> None:

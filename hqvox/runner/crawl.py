@@ -161,6 +161,7 @@ class Crawler:
                     self._report(engine)
                 finally:
                     self._stopping.set()
+                    self._discover.stop()
                     for task in running:
                         task.cancel()
                     await asyncio.gather(*running, return_exceptions=True)

@@ -73,8 +73,9 @@ class ApiClient:
         budget: Budget,
         keys: Mapping[str, str],
         judge: Callable[[Answer], Failed | Spent | None],
+        stopping: threading.Event,
     ) -> None:
-        """``keys``: environment variable to its secret.
+        """``keys``: environment variable to its secret. ``stopping``: ends whatever waits.
 
         ``judge``: what the source alone knows of an answer: that it is a failure or a spent quota
         whatever its status; None leaves it to the status.
@@ -86,7 +87,8 @@ class ApiClient:
         self.variables = list(keys)
         self.judge = judge
         self.redactor = Redactor(keys.values())
-        self._pace = Pace(config.requests_per_second)
+        self.stopping = stopping
+        self._pace = Pace(config.requests_per_second, stopping)
         self._local = threading.local()
 
     def work_for(self, shard: str) -> None:
@@ -123,7 +125,8 @@ class ApiClient:
             pause = max(failure.wait_seconds, min(pause, self.config.longest_wait_seconds))
             if not failure.again or attempt == self.config.retries:
                 break
-            time.sleep(pause)
+            if self.stopping.wait(pause):
+                raise SourceError("stopped")
         tries = f" {attempt + 1} times" if failure.again and attempt else ""
         raise SourceError(
             f"{self.source} {self.redactor.text(failure.what)}{tries}; run again later"

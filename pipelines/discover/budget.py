@@ -12,7 +12,10 @@ from zoneinfo import ZoneInfo
 
 from hqvox.errors import HqvoxError
 from hqvox.storage import Storage
-from pipelines.discover.source import QuotaSpent
+from pipelines.discover.source import QuotaSpent, SourceError
+
+LOOK_SECONDS = 0.5
+"""How often a waiting thread looks whether it should stop."""
 
 
 class Budget:
@@ -95,22 +98,30 @@ class Pace:
     So a small quota finishes shards one after the other, instead of beginning them all.
     """
 
-    def __init__(self, per_second: float) -> None:
+    def __init__(self, per_second: float, stopping: threading.Event) -> None:
         self.gap = 1.0 / per_second
+        self.stopping = stopping
         self._next = 0.0
         self._waiting: list[tuple[str, int]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
 
     def wait(self, shard: str) -> None:
-        """Return when the next request, for ``shard``, may be sent."""
+        """Return when the next request, for ``shard``, may be sent.
+
+        Raises SourceError within half a second when ``stopping`` is set.
+        """
         with self._changed:
             own = (shard, next(self._numbers))
             self._waiting.append(own)
             try:
                 while (first := min(self._waiting)) != own or time.monotonic() < self._next:
-                    left = self._next - time.monotonic()
-                    self._changed.wait(max(left, 0.0) if first == own else None)
+                    if self.stopping.is_set():
+                        break
+                    left = max(self._next - time.monotonic(), 0.0) if first == own else LOOK_SECONDS
+                    self._changed.wait(min(left, LOOK_SECONDS))
+                if self.stopping.is_set():
+                    raise SourceError("stopped")
                 self._next = time.monotonic() + self.gap
             finally:
                 self._waiting.remove(own)

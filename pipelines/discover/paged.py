@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,12 @@ class ApiSource(ABC, Generic[Config]):
     """Time zone in which the quota's day begins."""
 
     def __init__(
-        self, config: Config, queries: list[str], storage: Storage | None, contact: str
+        self,
+        config: Config,
+        queries: list[str],
+        storage: Storage | None,
+        contact: str,
+        stopping: threading.Event,
     ) -> None:
         """``queries``: templates where the section has none of its own."""
         self.config = config
@@ -63,7 +69,9 @@ class ApiSource(ABC, Generic[Config]):
         self.client: ApiClient | None = None
         if storage is not None:
             budget = Budget(storage, self.name, config.daily_requests, self.day_zone)
-            self.client = ApiClient(self.name, config, contact, budget, self.secrets, self.judge)
+            self.client = ApiClient(
+                self.name, config, contact, budget, self.secrets, self.judge, stopping
+            )
 
     @abstractmethod
     def page(self, client: ApiClient, token: Token) -> Page:

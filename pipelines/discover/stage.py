@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class DiscoverStage(Stage):
         ``contact``: whom to write to about the crawl, for the User-Agent.
         """
         super().__init__(config, store)
+        self._stopping = threading.Event()
         cache = store.cache_dir if storage is None or not storage.local else Path(storage.path(""))
         self.sources: list[Source] = []
         for name in config.sources:
@@ -76,7 +78,9 @@ class DiscoverStage(Stage):
                 self.sources.append(UrlsSource(config.urls, cache / FOLDER / name))
             else:
                 section = getattr(config, name)
-                self.sources.append(APIS[name](section, config.queries, storage, contact))
+                self.sources.append(
+                    APIS[name](section, config.queries, storage, contact, self._stopping)
+                )
 
     @property
     def remote(self) -> bool:
@@ -86,6 +90,10 @@ class DiscoverStage(Stage):
     def missing(self) -> list[str]:
         """What must be set before the sources can be asked, one line each."""
         return [line for source in self.sources for line in source.missing()]
+
+    def stop(self) -> None:
+        """End what waits for a source, in every thread, soon and with a SourceError."""
+        self._stopping.set()
 
     def forecast(self, identities: Sequence[Row]) -> list[str]:
         """What looking for these identities comes to, a line for each source; asks nobody."""

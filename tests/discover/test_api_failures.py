@@ -233,6 +233,28 @@ def test_requests_keep_their_distance_over_threads(apis: FakeApis, stage: Make) 
     assert 7 / 20 <= time.monotonic() - started < 3
 
 
+def test_what_waits_can_be_stopped(apis: FakeApis, stage: Make) -> None:
+    apis.fault = lambda number, asked: Reply({}, 429, {"Retry-After": "100"})
+    made = stage("google", "brave", queries=ONE, api={"requests_per_second": 0.01})
+    ended: list[str] = []
+
+    def wait(key: str) -> None:
+        with pytest.raises(SourceError, match="stopped"):
+            rows_of(made, person(key))
+        ended.append(key)
+
+    threads = [threading.Thread(target=wait, args=(f"id{n}",)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    while not apis.asked:
+        time.sleep(0.01)
+    made.stop()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(ended) == ["id0", "id1", "id2"]
+    assert len(apis.asked) == 1
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_must_be_mended(apis: FakeApis, stage: Make, status: int) -> None:
     apis.fault = lambda number, asked: Reply({"error": {"message": "bad token"}}, status)

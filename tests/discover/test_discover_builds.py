@@ -146,7 +146,8 @@ def test_a_spent_quota_is_one_line_and_a_rerun_asks_for_what_is_missing(
     )
     code, out, err = hq("build", work, "--stage", "discover", "--workers", "0")
     assert code != 0
-    assert "quota of google spent (5 of 5 today); run again after" in " ".join(err.split())
+    assert "2 of 3 shards wait: quota of google spent (5 of 5 today); run again after" in err
+    assert err.count("\n") == 1
     assert "Traceback" not in out + err
     first = [asked.what for asked in apis.asked]
     assert len(first) == 5
@@ -155,6 +156,7 @@ def test_a_spent_quota_is_one_line_and_a_rerun_asks_for_what_is_missing(
     code, out, err = hq("build", work, "--stage", "discover", "--workers", "0")
     assert code != 0
     assert len(apis.asked) == 5
+    assert "shards 00001, 00002 failed: quota of google spent" in hq("status", work)[1]
     text = (work / "hqvox.yaml").read_text()
     (work / "hqvox.yaml").write_text(text.replace("daily_requests: 5", "daily_requests: 500"))
     code, out, err = hq("build", work, "--stage", "discover", "--workers", "0")
