@@ -66,7 +66,7 @@ VOICE_SPREADS = {
     "pitch_hz": VoiceSpread(150.0, -0.72, 0.13, 70.0, 320.0, log=True),
     "tract_cm": VoiceSpread(15.6, 3.0, 0.7, 12.5, 19.0),
     "rd": VoiceSpread(1.1, -0.3, 0.3, 0.5, 2.2),
-    "tilt_db": VoiceSpread(5.0, 0.0, 3.0, -1.0, 11.0),
+    "tilt_db": VoiceSpread(3.0, 0.0, 3.0, -3.0, 9.0),
     "jitter": VoiceSpread(0.007, 0.0, 0.35, 0.002, 0.02, log=True),
     "shimmer": VoiceSpread(0.05, 0.0, 0.35, 0.015, 0.15, log=True),
     "breath": VoiceSpread(0.05, -0.3, 0.6, 0.008, 0.25, log=True),
