@@ -35,6 +35,7 @@ from hqvox.report.charts import CHARTED, histogram, read_values
 from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
+from hqvox.report.release_charts import release_charts
 from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
 from hqvox.runner.build import plan_build
@@ -308,6 +309,7 @@ def _release_view(workspace: Workspace, release: Release | None) -> dict[str, An
         "parts": [part.part for part in stats],
         "ours": table_1(stats),
         "papers": table_1(PAPER),
+        **release_charts(release),
     }
 
 
