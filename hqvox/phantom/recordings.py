@@ -50,6 +50,8 @@ _UNKNOWN = "id99999"
 
 @dataclass(frozen=True)
 class _Speaker:
+    key: int
+    """Seeds what is drawn for this speaker."""
     identity_id: str
     name: str
     subset: str
@@ -66,28 +68,30 @@ def make_voices(
     seconds: tuple[float, float] = (4.0, 8.0),
     shared: float = 0.9,
     faults: bool = True,
+    by_name: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the voices of the world of ``seed`` and ``identities``; return ``truth.csv``.
 
     ``seconds``: shortest and longest utterance; ``shared``: how much of the face's traits the voice
     tells (``person.py``). With ``faults``, some files are unusual or unusable (``FAULTS``), every
-    sixth identity has a face and no voice, and one voice is of an id that no list knows.
+    sixth identity has a face and no voice, and one voice is of an id that no list knows. With
+    ``by_name``, identities have their names for ids, as in a build from folders of photographs.
     ``on_progress`` is called with utterances made and to make. Existing files of the same names are
     replaced.
     """
     out = Path(out_dir)
-    speakers = _speakers(seed, identities, shared)
+    speakers = _speakers(seed, identities, shared, by_name)
     speaking = [s for i, s in enumerate(speakers) if not (faults and i % 6 == 5)]
     if faults:
         stranger = np.random.default_rng([seed, 20_000])
-        speaking.append(_Speaker(_UNKNOWN, "", "vox1", "", VoiceIdentity.sample(stranger)))
+        speaking.append(_Speaker(99_999, _UNKNOWN, "", "vox1", "", VoiceIdentity.sample(stranger)))
     planned = _planned_faults(speaking, videos * utterances_per_video) if faults else {}
     rows = []
     total = len(speaking) * videos * utterances_per_video
     for number, speaker in enumerate(speaking):
         for take in range(videos * utterances_per_video):
-            rng = np.random.default_rng([seed, 30_000, int(speaker.identity_id[2:]), take])
+            rng = np.random.default_rng([seed, 30_000, speaker.key, take])
             video, n = take // utterances_per_video, take % utterances_per_video
             said = speak(
                 speaker.voice,
@@ -122,7 +126,7 @@ def world_voices(faces: list[FaceIdentity], seed: int, shared: float) -> list[Vo
     ]
 
 
-def _speakers(seed: int, identities: int, shared: float) -> list[_Speaker]:
+def _speakers(seed: int, identities: int, shared: float, by_name: bool) -> list[_Speaker]:
     faces = cast(seed, identities)
     voices = world_voices(faces, seed, shared)
     out = []
@@ -130,9 +134,11 @@ def _speakers(seed: int, identities: int, shared: float) -> list[_Speaker]:
         zip(world_names(identities), faces, voices, strict=True)
     ):
         second = i % 3 == 2
-        identity_id = f"id{i + 1:05d}" if second else f"id{i + 10001:05d}"
+        key = i + 1 if second else i + 10001
+        identity_id = name if by_name else f"id{key:05d}"
         gender = "m" if face.masculinity > 0.5 else "f"
-        out.append(_Speaker(identity_id, name, "vox2" if second else "vox1", gender, voice))
+        subset = "vox2" if second else "vox1"
+        out.append(_Speaker(key, identity_id, name, subset, gender, voice))
     return out
 
 
@@ -155,12 +161,11 @@ def _planned_faults(speaking: list[_Speaker], takes: int) -> dict[tuple[int, int
 
 def _place(seed: int, speaker: _Speaker, video: int) -> Recording:
     """Return where a video was recorded, the same for all its utterances."""
-    number = int(speaker.identity_id[2:])
-    return Recording.sample(np.random.default_rng([seed, 50_000, number, video]))
+    return Recording.sample(np.random.default_rng([seed, 50_000, speaker.key, video]))
 
 
 def _path(seed: int, speaker: _Speaker, video: int, utterance: int) -> Path:
-    name = video_name(np.random.default_rng([seed, 60_000, int(speaker.identity_id[2:]), video]))
+    name = video_name(np.random.default_rng([seed, 60_000, speaker.key, video]))
     kind, suffix = ("aac", ".m4a") if speaker.subset == "vox2" else ("wav", ".wav")
     return Path(kind) / speaker.identity_id / name / f"{utterance + 1:05d}{suffix}"
 

@@ -156,6 +156,17 @@ def test_without_faults_everybody_speaks_plainly(tmp_path: Path) -> None:
     assert len({row["name"] for row in truth}) == 6
 
 
+def test_folders_can_have_names(voices: Path, tmp_path: Path) -> None:
+    make_voices(tmp_path, 11, PEOPLE, 2, 2, (1.5, 2.5), by_name=True)
+    assert [r["identity_id"] for r in read_csv(tmp_path / "identities.csv")] == list(NAMES[:PEOPLE])
+    for kind, number, name in (("wav", "id10001", NAMES[0]), ("aac", "id00003", NAMES[2])):
+        by_id, named = (
+            [f.read_bytes() for f in sorted((folder / kind / who).rglob("*.*"))]
+            for folder, who in ((voices, number), (tmp_path, name))
+        )
+        assert by_id == named
+
+
 def test_voices_follow_faces_as_far_as_asked() -> None:
     faces = cast(0, 40)
     masculinity = [face.masculinity for face in faces]
