@@ -13,7 +13,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch
+import cv2
 
 from hqvox.config import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
@@ -124,7 +124,7 @@ def _pack_identity(
 
 def serve_speech(pipe: Connection, root: str, config: BuildConfig) -> None:
     """A worker process's life: take tasks until the parent closes the pipe."""
-    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # each worker computes on one thread
     threading.Thread(target=_die_with_parent, daemon=True).start()
     workspace = Workspace(root)
     try:
