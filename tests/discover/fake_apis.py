@@ -256,6 +256,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     apis: FakeApis
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that went away are part of the tests."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

@@ -192,6 +192,7 @@ def build_in_child(root: str, width: int) -> None:
     os._exit(run_hqvox(["build", root, "--stage", "discover", "--workers", "0"]))
 
 
+@pytest.mark.slow
 def test_killed_in_mid_paging_no_page_is_asked_for_twice(
     hq: Run, apis: FakeApis, tmp_path: Path
 ) -> None:
