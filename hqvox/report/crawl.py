@@ -26,10 +26,11 @@ class CrawlStats:
     """Photographs that arrived and are pictures, copies counted."""
     bytes: int = 0
     """Of their distinct files."""
-    requests: int = 0
-    """Made or refused, redirects and retries included."""
+    attempts: int = 0
+    """Requests that were made, or refused before they were; redirects and retries included."""
     failed: Counter[str] = field(default_factory=Counter)
     hosts: set[str] = field(default_factory=set)
+    """Those that answered."""
     licences: Counter[str] = field(default_factory=Counter)
     """Of the photographs that arrived, as the sources state them."""
 
@@ -50,14 +51,15 @@ def read_crawl(workspace: Workspace) -> CrawlStats | None:
         if workspace.storage.exists(name):
             try:
                 with workspace.storage.open(name) as file:
-                    attempts = pq.read_table(file, columns=["host"])
+                    attempts = pq.read_table(file, columns=["host", "status"])
             except (OSError, pa.ArrowException) as error:
                 where = workspace.storage.path(name)
                 raise HqvoxError(f"{where}: cannot be read ({error}); delete it") from None
-            stats.requests += attempts.num_rows
-            stats.hosts |= set(pc.unique(attempts["host"].cast(pa.string())).to_pylist()) - {None}
+            stats.attempts += attempts.num_rows
+            answered = attempts.filter(attempts["status"].is_valid())["host"].cast(pa.string())
+            stats.hosts |= set(pc.unique(answered).to_pylist()) - {None}
         _add_shard(workspace, shard, stats)
-    return stats if stats.requests else None
+    return stats if stats.attempts else None
 
 
 def _add_shard(workspace: Workspace, shard: str, stats: CrawlStats) -> None:

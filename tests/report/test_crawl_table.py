@@ -28,7 +28,7 @@ def attempts(workspace: Workspace, shard: str, hosts: list[str]) -> None:
     """Write a shard's attempts, one for each host."""
     rows = [
         {"url": f"http://{host}/{n}", "final_url": f"http://{host}/{n}", "host": host}
-        | {"time": datetime(2026, 1, 1, tzinfo=UTC)}
+        | {"time": datetime(2026, 1, 1, tzinfo=UTC), "status": None if host == "silent" else 200}
         for n, host in enumerate(hosts)
     ]
     with workspace.storage.writing(f"attempts/{shard}.parquet") as file:
@@ -39,20 +39,20 @@ def test_crawl_is_added_up_over_shards(build: Workspace) -> None:
     assert read_crawl(build) is None
     assert 'id="crawl"' not in render_report(build, None)
     attempts(build, "00000", ["a.example", "a.example", "b.example"])
-    attempts(build, "00001", ["b.example"] * 7)
+    attempts(build, "00001", ["b.example"] * 6 + ["silent"])
     stats = read_crawl(build)
     assert stats is not None
     # Two people have four photos each, one of which is no picture; a third has two good ones.
     assert (stats.candidates, stats.fetched) == (10, 8)
     assert stats.reasons == [("not_an_image", 2, False)]
-    assert (stats.requests, stats.hosts) == (10, {"a.example", "b.example"})
+    assert (stats.attempts, stats.hosts) == (10, {"a.example", "b.example"})
     assert stats.licences == {UNSTATED: 8}
     tables = [build.read_stage("download", shard) for shard in build.shards()]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]
     assert stats.bytes == sum(row["photo_bytes"] for row in rows if row["reason"] is None) > 0
     page = re.sub(r"\s+", " ", render_report(build, None))
     assert "8 of 10 photographs arrived" in page
-    assert "in 10 requests to 2 hosts" in page
+    assert "in 10 attempts; 2 hosts answered." in page
     assert '<tr><th>not an image</th><td class="n">2</td><td>no</td></tr>' in page
 
 
