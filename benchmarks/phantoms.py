@@ -104,6 +104,11 @@ def report(wide: Measured, frontal: Measured) -> Table:
     table.add_row("face found", f"{found.mean():.1%} of {len(found)}", "")
     table.add_row("yaw error, median", f"{np.median(yaw_error):.2f}°", "≤ 2°")
     table.add_row("pitch error, median", f"{np.median(pitch_error):.2f}°", "≤ 2°")
+    off = pitch - wide.truth_pitch_deg[found]
+    tilt = wide.truth_pitch_deg[found]
+    for name, of in (("down", tilt < -20), ("up", tilt > 20)):
+        if of.any():
+            table.add_row(f"… mean, signed, more than 20° {name}", f"{off[of].mean():+.1f}°", "")
     table.add_row("pupil distance error, median", f"{np.median(ipd_error):.1%}", "≤ 3 %")
     table.add_row("landmark error / pupil distance, median", f"{np.median(miss):.1%}", "≤ 5 %")
     table.add_row("… mean", f"{miss.mean():.1%}", "")
