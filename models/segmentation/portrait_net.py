@@ -1,13 +1,13 @@
 """The portrait PSPNet: its network, and its weight file.
 
 A pyramid scene parsing network (Zhao et al., CVPR 2017) as ``segmentation_models_pytorch`` builds
-it, on the first two residual groups of ResNet-18, so that features stay at an eighth of the input.
-Two channels beside the colours give every pixel its place in the crop: aligned crops have the
-head at one place, and the network need not find it first.
+it, on EfficientNet-Lite0 (Tan and Le, ICML 2019) up to its fifth stage, the last two dilated so
+that features stay at an eighth of the input.
 """
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
@@ -19,46 +19,92 @@ from torch import nn
 from models.errors import ModelError
 
 STRIDE = 8
-FORMAT = "hqvox pspnet_portrait 1"
+FORMAT = "hqvox pspnet_portrait 2"
 COLOUR_MEAN = 0.5
-COLOUR_STD = 0.25
+COLOUR_STD = 0.5
+STAGES = 5
+"""Stages of the encoder that are run; a PSPNet reads the last features only."""
+NORM_EPSILON = 1e-3
+"""EfficientNet-Lite's own, which its ImageNet weights need."""
 
 
 class PortraitNet(nn.Module):
-    """PSPNet over colours and coordinates; RGB 0 to 1 in, person logits out."""
+    """PSPNet on EfficientNet-Lite0; RGB 0 to 1 in, person logits out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pspnet = smp.PSPNet(
-            "resnet18",
-            encoder_weights=None,
-            encoder_depth=3,
-            psp_out_channels=128,
-            psp_dropout=0.2,
-            in_channels=5,
-            classes=1,
-            upsampling=STRIDE,
-        )
-        # Groups beyond that depth are never run; their 10 million weights need not be shipped.
-        self.pspnet.encoder.layer3 = nn.Identity()
-        self.pspnet.encoder.layer4 = nn.Identity()
+        with warnings.catch_warnings():
+            # The library announces that this encoder will be renamed.
+            warnings.filterwarnings("ignore", message="`timm-` encoders are deprecated")
+            self.pspnet = smp.PSPNet(
+                "timm-tf_efficientnet_lite0",
+                encoder_weights=None,
+                encoder_depth=4,
+                output_stride=STRIDE,
+                psp_out_channels=128,
+                psp_dropout=0.2,
+                classes=1,
+                upsampling=1,
+            )
+        # Sides are 8 k + 1, see forward.
+        self.pspnet.requires_divisible_input_shape = False
+        encoder = self.pspnet.encoder
+        # What lies beyond that depth is never run; its 2.5 million weights need not be shipped.
+        for stage in range(STAGES, len(encoder.blocks)):
+            encoder.blocks[stage] = nn.Identity()
+        encoder.conv_head, encoder.bn2 = nn.Identity(), nn.Identity()
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = NORM_EPSILON
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
         """Return logits (n, 1, side, side) of RGB pictures (n, 3, side, side) in 0 to 1.
 
-        ``side`` is a multiple of 8.
+        ``side`` is 8 k + 1: every halving then keeps the outermost pixels, so features lie on a
+        grid from corner to corner, the same for a picture and its mirror image.
         """
-        n, _, height, width = rgb.shape
-        colours = (rgb - COLOUR_MEAN) / COLOUR_STD
-        ys = torch.linspace(-1, 1, height, device=rgb.device, dtype=rgb.dtype)
-        xs = torch.linspace(-1, 1, width, device=rgb.device, dtype=rgb.dtype)
-        place = torch.stack(torch.meshgrid(ys, xs, indexing="ij")).expand(n, 2, height, width)
-        logits: torch.Tensor = self.pspnet(torch.cat([colours, place], dim=1))
-        return logits
+        logits = self.pspnet((rgb - COLOUR_MEAN) / COLOUR_STD)
+        return nn.functional.interpolate(logits, rgb.shape[2:], mode="bilinear", align_corners=True)
+
+    def start_from_imagenet(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take the encoder's weights from ``tensors``, by timm's names.
+
+        Raises ModelError where a tensor is missing, unknown or of another shape.
+        """
+        encoder = self.pspnet.encoder
+        check_tensors(tensors, _stored(encoder.state_dict()), "not EfficientNet-Lite0's weights")
+        encoder.load_state_dict(tensors, strict=False)
+
+    def early_layers(self) -> list[nn.Module]:
+        """Return the encoder's layers at a half and a quarter of the input's resolution."""
+        encoder = self.pspnet.encoder
+        return [encoder.conv_stem, encoder.bn1, encoder.blocks[0], encoder.blocks[1]]
 
 
 def _stored(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def check_tensors(
+    tensors: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], what: str
+) -> None:
+    """Raise ModelError, starting with ``what``, where names or shapes differ from ``wanted``."""
+    problems = {
+        "missing": wanted.keys() - tensors.keys(),
+        "unknown": tensors.keys() - wanted.keys(),
+        "of another shape": {
+            k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape
+        },
+    }
+    if any(problems.values()):
+        raise ModelError(
+            f"{what}: "
+            + "; ".join(
+                f"{len(names)} {problem} ({', '.join(sorted(names)[:3])})"
+                for problem, names in problems.items()
+                if names
+            )
+        )
 
 
 def save_network(network: PortraitNet, path: Path) -> None:
@@ -85,22 +131,7 @@ def load_network(path: Path) -> PortraitNet:
         ) from None
     network = PortraitNet()
     wanted = _stored(network.state_dict())
-    missing = sorted(wanted.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - wanted.keys())
-    wrong = [k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape]
-    if missing or unknown or wrong:
-        raise ModelError(
-            f"{path}: not the weights of pspnet_portrait: "
-            + "; ".join(
-                f"{len(names)} {what} ({', '.join(sorted(names)[:3])})"
-                for what, names in (
-                    ("missing", missing),
-                    ("unknown", unknown),
-                    ("of another shape", wrong),
-                )
-                if names
-            )
-        )
+    check_tensors(tensors, wanted, f"{path}: not the weights of pspnet_portrait")
     network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     return network.eval()
 

@@ -14,15 +14,14 @@ from models.protocols import Photo
 from models.segmentation.batching import Runner
 from models.segmentation.portrait_net import load_network
 
-NETWORK_SIDES = (112, 192)
-"""The network sees every crop at these sizes: small for what is a person, large for its outline.
-Chosen on the validation photographs."""
+NETWORK_SIDE = 193
+"""The network sees every crop at this size, 8 k + 1; chosen on the validation photographs."""
 
 
 class PortraitMasker:
     """Person probability in crops whose eyes stand where HQ-VoxCeleb has them.
 
-    The network's logits for the crop and its mirror image at two sizes are averaged.
+    The network's logits for the crop and its mirror image are averaged.
     """
 
     name = "pspnet_portrait"
@@ -30,7 +29,7 @@ class PortraitMasker:
 
     def __init__(self, weights: Path, device: str = "cpu", fast: bool = False) -> None:
         """Load ``weights``; ``fast`` runs bfloat16 and channels-last (meant for CUDA)."""
-        self._run = Runner(load_network(weights), device, fast)
+        self._run = Runner(load_network(weights), device, fast, channels_last=True)
 
     def __call__(self, crops: Sequence[Photo]) -> NDArray[np.float32]:
         """Return person probability, float32 (n, 256, 256), 0 to 1, for square RGB crops."""
@@ -38,9 +37,8 @@ class PortraitMasker:
 
     @staticmethod
     def _probability(network: nn.Module, rgb: torch.Tensor) -> torch.Tensor:
-        total = torch.zeros_like(rgb[:, :1])
-        for side in NETWORK_SIDES:
-            small = nn.functional.interpolate(rgb, (side, side), mode="bilinear", antialias=True)
-            logits = network(small) + network(small.flip(3)).flip(3)
-            total += nn.functional.interpolate(logits.float(), rgb.shape[2:], mode="bilinear")
-        return (total[:, 0] / (2 * len(NETWORK_SIDES))).sigmoid()
+        size = (NETWORK_SIDE, NETWORK_SIDE)
+        small = nn.functional.interpolate(rgb, size, mode="bilinear", antialias=True)
+        logits = (network(small) + network(small.flip(3)).flip(3)) / 2
+        whole = nn.functional.interpolate(logits.float(), rgb.shape[2:], mode="bilinear")
+        return whole[:, 0].sigmoid()

@@ -1,8 +1,10 @@
 """Train ``pspnet_portrait``: ``python -m models.segmentation.train --data DIR --out FILE``.
 
-Crops are cut and augmented on the CPU; the loss is weighted cross-entropy, heavier along the
+The encoder starts from ImageNet weights (``pip install 'hqvox[train]'``) and its first layers keep
+them. Crops are cut and augmented on the CPU; the loss is weighted cross-entropy, heavier along the
 person's outline, plus Dice; what is written is the running average of the weights. The same data,
-options and thread count give the same weights on one machine.
+options and thread count give the same weights on one machine. The defaults are those of the
+bundled weights.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.errors import ModelError
-from models.segmentation import augment
-from models.segmentation.metrics import mean_iou
-from models.segmentation.portrait_net import PortraitNet, load_network, save_network
+from models.segmentation import augment, imagenet
+from models.segmentation.metrics import person_iou
+from models.segmentation.portrait_net import STAGES, STRIDE, PortraitNet, save_network
 from models.segmentation.trainset import BY_HAND, BY_TEACHER, MARGIN, PHANTOM, TrainSet, prepare
 
-SHARES = {BY_HAND: 0.5, BY_TEACHER: 0.35, PHANTOM: 0.15}
+SHARES = {BY_HAND: 0.6, BY_TEACHER: 0.28, PHANTOM: 0.12}
 """How much of a batch each kind of mask gets; a kind that is not there leaves its share."""
+ENCODER_RATE = 0.2
+"""Learning rate of the encoder, which starts from ImageNet, as a share of the others'."""
 COMPANY = 0.15
 """Share of the samples in which somebody else stands beside the person."""
 EDGE_WEIGHT = 3.0
@@ -104,30 +108,47 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+def start(seed: int) -> PortraitNet:
+    """Return the network as training begins: the encoder from ImageNet, the rest random."""
+    torch.manual_seed(seed)
+    network = PortraitNet()
+    network.start_from_imagenet(imagenet.encoder_tensors(imagenet.package_file(), STAGES))
+    return network
+
+
 def train(
+    network: PortraitNet,
     data: TrainSet,
     out: Path,
     schedule: list[tuple[int, int]],
     batch_size: int = 16,
     peak: float = 2e-3,
     seed: int = 1,
-    start: Path | None = None,
-    stop: int | None = None,
     report_every: int = 100,
 ) -> float:
-    """Train, write the averaged weights to ``out`` and return mean IoU on the validation crops.
+    """Train, write the averaged weights to ``out`` and return person IoU on validation crops.
 
-    ``schedule``: (side in pixels, steps) of each phase, in turn. The file is rewritten at every
-    report, so a run cut short leaves usable weights. ``stop``: end after so many steps, with the
-    learning rate of the whole schedule.
+    ``schedule``: (side in pixels, steps) of each phase, in turn. ``peak``: highest learning rate;
+    the encoder gets ENCODER_RATE of it. The file is rewritten at every report, so a run cut short
+    leaves usable weights.
     """
     torch.manual_seed(seed)
-    network = load_network(start) if start else PortraitNet()
+    seen = " (trained on)" if data.of_val.any() else ""
     network = network.to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-2)
-    whole = sum(steps for _, steps in schedule)
-    sides = [side for side, steps in schedule for _ in range(steps)][:stop]
+    encoder = network.pspnet.encoder
+    for module in network.early_layers():
+        module.requires_grad_(False)
+    pyramid = [*network.pspnet.decoder.parameters(), *network.pspnet.segmentation_head.parameters()]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in encoder.parameters() if p.requires_grad], "share": ENCODER_RATE},
+            {"params": pyramid, "share": 1.0},
+        ],
+        lr=peak,
+        weight_decay=1e-2,
+    )
+    sides = [side for side, steps in schedule for _ in range(steps)]
     started, score, recent = time.monotonic(), 0.0, []
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, data, seed, 0, batch_size, sides[0])
@@ -136,11 +157,12 @@ def train(
             if step + 1 < len(sides):
                 ahead = pool.submit(batch, data, seed, step + 1, batch_size, sides[step + 1])
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, whole, peak)
+                group["lr"] = group["share"] * learning_rate(step, len(sides), peak)
             network.train()
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network(image.to(memory_format=torch.channels_last))
-            loss = portrait_loss(logits[:, 0].float(), mask, weight)
+            for module in network.early_layers():
+                module.eval()
+            logits = network(image.to(memory_format=torch.channels_last))
+            loss = portrait_loss(logits[:, 0], mask, weight)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -152,7 +174,7 @@ def train(
                 save_network(average, out)
                 print(
                     f"step {step + 1}/{len(sides)} side {side} loss {np.mean(recent):.4f} "
-                    f"val mean IoU {score:.4f} {time.monotonic() - started:.0f} s",
+                    f"val person IoU {score:.4f}{seen} {time.monotonic() - started:.0f} s",
                     flush=True,
                 )
                 recent.clear()
@@ -170,14 +192,14 @@ def _average(average: PortraitNet, network: PortraitNet, keep: float) -> None:
 
 @torch.inference_mode()
 def validate(network: PortraitNet, data: TrainSet, side: int) -> float:
-    """Mean IoU over the validation crops at ``side`` pixels; nan where there are none."""
+    """Mean person IoU over the validation crops at ``side`` pixels; nan where there are none."""
     network.eval()
     scores = []
     for image, mask in zip(data.val_images, data.val_masks, strict=True):
         rgb = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
         rgb = functional.interpolate(rgb, (side, side), mode="bilinear", antialias=True)
         logits = functional.interpolate(network(rgb), mask.shape, mode="bilinear")[0, 0]
-        scores.append(mean_iou(logits.numpy() > 0, mask > 127))
+        scores.append(person_iou(logits.numpy() > 0, mask > 127))
     return float(np.mean(scores)) if scores else math.nan
 
 
@@ -186,8 +208,8 @@ def _phases(text: str) -> list[tuple[int, int]]:
         phases = [(int(a), int(b)) for a, b in (part.split(":") for part in text.split(","))]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not SIDE:STEPS[,SIDE:STEPS…]") from None
-    if not phases or any(side < 64 or side % 8 or steps < 1 for side, steps in phases):
-        raise argparse.ArgumentTypeError("a side is a multiple of 8 from 64 on, steps from 1 on")
+    if not phases or any(side < 65 or side % STRIDE != 1 or steps < 1 for side, steps in phases):
+        raise argparse.ArgumentTypeError("a side is 8 k + 1 from 65 on, steps from 1 on")
     return phases
 
 
@@ -200,30 +222,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phantoms", type=int, default=300, help="rendered people to add")
     parser.add_argument("--out", type=Path, required=True, help="weights to write, .safetensors")
     parser.add_argument(
-        "--with-val", action="store_true", help="train on the validation photographs too"
+        "--hold-out-val",
+        action="store_true",
+        help="train without the validation photographs, to choose settings on them",
     )
-    parser.add_argument("--start", type=Path, help="go on from these weights")
-    parser.add_argument("--schedule", type=_phases, default=_phases("128:1500,192:1000"))
-    parser.add_argument("--stop", type=int, help="end after so many steps of the schedule")
+    parser.add_argument("--schedule", type=_phases, default=_phases("161:400"))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="keep the cut crops in this .npz file")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        data = prepare(args.data, args.phantoms, args.cache, args.with_val)
-        train(
-            data,
-            args.out,
-            args.schedule,
-            args.batch,
-            args.peak,
-            args.seed,
-            args.start,
-            args.stop,
-        )
+        network = start(args.seed)
+        data = prepare(args.data, args.phantoms, args.cache)
+        data = data.without_val() if args.hold_out_val else data
+        train(network, data, args.out, args.schedule, args.batch, args.peak, args.seed)
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

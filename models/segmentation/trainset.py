@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -36,24 +36,38 @@ BY_HAND, BY_TEACHER, PHANTOM = 0, 1, 2
 class TrainSet:
     """Training crops (n, CANVAS_PX, CANVAS_PX), RGB where coloured, uint8, with ``kinds`` (n,)
     telling whence their masks come; person-free ``backgrounds``; validation crops of VAL_PX, cut
-    exactly as the align stage does."""
+    exactly as the align stage does. ``of_val`` (n,) and ``background_of_val`` are 1 where a
+    training crop or background comes from a validation photograph."""
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     inside: NDArray[np.uint8]
     kinds: NDArray[np.uint8]
+    of_val: NDArray[np.uint8]
     backgrounds: NDArray[np.uint8]
+    background_of_val: NDArray[np.uint8]
     val_images: NDArray[np.uint8]
     val_masks: NDArray[np.uint8]
 
+    def without_val(self) -> TrainSet:
+        """Return the set without what comes from validation photographs, to choose on them."""
+        kept, free = self.of_val == 0, self.background_of_val == 0
+        return replace(
+            self,
+            images=self.images[kept],
+            masks=self.masks[kept],
+            inside=self.inside[kept],
+            kinds=self.kinds[kept],
+            of_val=self.of_val[kept],
+            backgrounds=self.backgrounds[free],
+            background_of_val=self.background_of_val[free],
+        )
 
-def prepare(
-    data: Path, phantoms: int, cache: Path | None = None, with_val: bool = False
-) -> TrainSet:
+
+def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
     """Cut the crops of the development data and of ``phantoms`` phantoms.
 
-    ``with_val``: train on the validation photographs too, once everything has been chosen on
-    them; the test ones are never touched. Where the file ``cache`` exists, it is taken instead,
+    The test photographs are never touched. Where the file ``cache`` exists, it is taken instead,
     whatever it was made from; where it does not, it is written.
     """
     if cache is not None and cache.exists():
@@ -62,12 +76,13 @@ def prepare(
     finder = HeadFinder(ModelStore())
     people = read_people(data, finder)
     split = split_people(people)
-    parts = ("train", "val") if with_val else ("train",)
     crops: list[Crop] = []
+    of_val: list[bool] = []
     for labelled in people:
-        if split[labelled.name] in parts:
+        if split[labelled.name] != "test":
             eyes = head_eyes(labelled) or heads_from_mask(labelled)
             crops += [cut(labelled, e, CANVAS_PX, MARGIN) for e in eyes]
+            of_val += [split[labelled.name] == "val"] * len(eyes)
     hand = len(crops)
     for labelled in read_teacher(data, finder):
         crops += [cut(labelled, e, CANVAS_PX, MARGIN) for e in head_eyes(labelled)[:1]]
@@ -75,13 +90,16 @@ def prepare(
     crops += phantom_crops(phantoms)
     val = [cut(p, e, VAL_PX) for p in people if split[p.name] == "val" for e in head_eyes(p)]
     rng = np.random.default_rng(0)
-    free = [b for p in people if split[p.name] in parts for b in person_free(p, rng)]
+    shown = [p for p in people if split[p.name] != "test"]
+    free = [(b, split[p.name] == "val") for p in shown for b in person_free(p, rng)]
     made = TrainSet(
         np.stack([c.image for c in crops]),
         np.stack([c.mask for c in crops]),
         np.stack([c.inside for c in crops]),
         np.repeat(np.array([BY_HAND, BY_TEACHER, PHANTOM], np.uint8), [hand, taught, phantoms]),
-        np.array(free, np.uint8).reshape(-1, CANVAS_PX, CANVAS_PX, 3),
+        np.array(of_val + [False] * (taught + phantoms), np.uint8),
+        np.array([b for b, _ in free], np.uint8).reshape(-1, CANVAS_PX, CANVAS_PX, 3),
+        np.array([of for _, of in free], np.uint8),
         np.array([c.image for c in val], np.uint8).reshape(-1, VAL_PX, VAL_PX, 3),
         np.array([c.mask for c in val], np.uint8).reshape(-1, VAL_PX, VAL_PX),
     )
