@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
 from hqvox.release.target import Sink
@@ -41,6 +42,9 @@ STATS = "speech/stats.json"
 DTYPE = np.dtype("<f2")
 """Of the packed log-mels."""
 FRAMES_PER_SECOND = 100
+_NEEDED = [
+    "identity_id", "video", "utterance", "shard", "offset", "frames", "seconds", "sha256"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,16 @@ class SpeechTask:
     workspace: str
     sink: Sink
     file: str
-    rows: tuple[Row, ...]
-    """Of the workspace's index, with ``split``."""
+    rows: pa.Table
+    """Of the workspace's index, with ``split``, in order."""
 
 
 @dataclass(frozen=True)
 class SpeechPart:
     """A file of voices that was written."""
 
-    rows: list[Row]
-    """Of ``speech/index.parquet``."""
+    rows: pa.Table
+    """Of ``speech/index.parquet``, :data:`SPEECH`."""
     sha256: str
     moments: MeanVariance
     """Over train."""
@@ -90,21 +94,22 @@ def speech_tasks(
     workspace: Workspace, sink: Sink, index: pa.Table, identities: Sequence[Row]
 ) -> list[SpeechTask]:
     """The released identities' utterances, shard by shard, in the identities' order."""
-    place = {row["identity_id"]: number for number, row in enumerate(identities)}
-    shards: dict[str, list[tuple[int, int, Row]]] = {}
-    for number, row in enumerate(index.to_pylist()):
-        if row["identity_id"] in place:
-            position = place[row["identity_id"]]
-            own = row | {"split": identities[position]["split"]}
-            shards.setdefault(row["shard"], []).append((position, number, own))
+    ids = pa.array([row["identity_id"] for row in identities], pa.string())
+    parts = pa.array([row["split"] for row in identities], pa.string())
+    position = pc.index_in(index["identity_id"], ids)
+    rows = index.select(_NEEDED).append_column("position", position)
+    rows = rows.append_column("number", pa.array(np.arange(index.num_rows)))
+    rows = rows.filter(pc.is_valid(rows["position"]))
+    rows = rows.append_column("split", parts.take(rows["position"].combine_chunks()))
+    rows = rows.sort_by([(name, "ascending") for name in ("shard", "position", "number")])
     return [
         SpeechTask(
             workspace.url,
             sink,
             f"speech/{shard}.f16",
-            tuple(row for *_, row in sorted(rows, key=lambda entry: entry[:2])),
+            rows.filter(pc.equal(rows["shard"], shard)).combine_chunks(),
         )
-        for shard, rows in sorted(shards.items())
+        for shard in sorted(pc.unique(rows["shard"]).to_pylist())
     ]
 
 
@@ -117,7 +122,7 @@ def pack_speech(task: SpeechTask) -> SpeechPart:
     rows: list[Row] = []
     offset = 0
     with task.sink.writing(task.file) as file:
-        for row in task.rows:
+        for row in task.rows.to_pylist():
             log_mel = pack.read(row)
             if not np.isfinite(log_mel).all():
                 raise HqvoxError(
@@ -133,7 +138,7 @@ def pack_speech(task: SpeechTask) -> SpeechPart:
                 | {"file": task.file, "offset": offset, "frames": len(log_mel)}
             )
             offset += len(log_mel)
-    return SpeechPart(rows, file.sha256, moments)
+    return SpeechPart(pa.Table.from_pylist(rows, SPEECH), file.sha256, moments)
 
 
 def stats_json(parts: Sequence[SpeechPart]) -> dict[str, Any]:
@@ -163,12 +168,12 @@ def figures(moments: MeanVariance) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts for ``release.json``."""
+def summary(rows: pa.Table) -> dict[str, Any]:
+    """Counts for ``release.json``. ``rows``: :data:`SPEECH`."""
     return {
-        "utterances": len(rows),
-        "hours": round(sum(row["seconds"] for row in rows) / 3600, 3),
-        "identities": len({row["identity_id"] for row in rows}),
+        "utterances": rows.num_rows,
+        "hours": round(float(np.sum(rows["seconds"].to_numpy())) / 3600, 3),
+        "identities": len(pc.unique(rows["identity_id"])),
     }
 
 

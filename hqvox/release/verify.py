@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
 from hqvox.release.leaks import Prints, find_leaks
@@ -31,6 +32,11 @@ from hqvox.tables import Row
 DOCUMENTS = ("manifest.parquet", "identities.parquet", "split.json", LICENCES_FILE, "DATASHEET.md")
 """Files that every release has, apart from its pictures."""
 SPEECH_FILES = (INDEX, STATS)
+_NEVER_NULL = {
+    "manifest.parquet": ("identity_id", "split", "masked_file", "origin_file", "crop_side_px"),
+    "identities.parquet": ("identity_id", "split", "subset_folder", "folder", "images"),
+    INDEX: SPEECH.names,
+}
 AGAIN = "restore it from a whole copy, or release anew"
 
 OnProgress = Callable[[int, int], None]
@@ -61,7 +67,8 @@ class Tables:
 
     faces: list[Row] | None
     people: list[Row] | None
-    utterances: list[Row] | None
+    utterances: pa.Table | None
+    """There may be many: they stay in Arrow."""
 
 
 def verify_release(
@@ -76,6 +83,9 @@ def verify_release(
         )
         return [Check("format", failures=[line])]
     checks = [Check("format", f"release format {FORMAT}")]
+    if not _is_complete(info):
+        checks[0].failures.append(f"{INFO}: values are missing or of another kind; {AGAIN}")
+        return checks
     sums = listed_sums(release, _add(checks, Check("list of checksums", CHECKSUMS)).failures)
     tables = _tables(release, sums, _add(checks, Check("tables", "names and types of columns")))
     sides = _sides(tables.faces)
@@ -113,13 +123,27 @@ def verify_release(
     return checks
 
 
+def _is_complete(info: dict[str, Any]) -> bool:
+    """Whether ``release.json`` has what the checks go by."""
+    leaks, speech, config = info.get("leaks"), info.get("speech"), info.get("config")
+    release = config.get("release") if isinstance(config, dict) else None
+    return (
+        isinstance(leaks, dict)
+        and isinstance(leaks.get("max_photo_distance_bits"), int)
+        and isinstance(leaks.get("min_face_similarity"), int | float)
+        and (speech is None or isinstance(speech, dict))
+        and isinstance(release, dict)
+        and isinstance(release.get("min_faces"), int)
+    )
+
+
 def _add(checks: list[Check], check: Check) -> Check:
     checks.append(check)
     return check
 
 
 def _tables(release: Release, sums: dict[str, str], check: Check) -> Tables:
-    def read(file: str, schema: pa.Schema) -> list[Row] | None:
+    def read(file: str, schema: pa.Schema) -> pa.Table | None:
         try:
             table = release.table(file)
         except HqvoxError as error:
@@ -132,11 +156,16 @@ def _tables(release: Release, sums: dict[str, str], check: Check) -> Tables:
             said += f"; extra: {', '.join(more)}" if more else ""
             check.failures.append(f"{file}: columns differ ({said}); {AGAIN}")
             return None
-        return list(table.to_pylist())
+        empty = [name for name in _NEVER_NULL[file] if table[name].null_count]
+        if empty:
+            check.failures.append(f"{file}: nothing stands in some {', '.join(empty)}; {AGAIN}")
+            return None
+        return table
 
+    faces, people = read("manifest.parquet", MANIFEST), read("identities.parquet", IDENTITIES)
     return Tables(
-        read("manifest.parquet", MANIFEST),
-        read("identities.parquet", IDENTITIES),
+        None if faces is None else faces.to_pylist(),
+        None if people is None else people.to_pylist(),
         read(SPEECH_FILES[0], SPEECH) if SPEECH_FILES[0] in sums else None,
     )
 
@@ -144,7 +173,7 @@ def _tables(release: Release, sums: dict[str, str], check: Check) -> Tables:
 def _sides(faces: list[Row] | None) -> dict[str, int]:
     """Side in pixels that each picture must have, by file."""
     return {
-        row[f"{kind}_file"]: row["crop_side_px"] or 0
+        row[f"{kind}_file"]: row["crop_side_px"]
         for row in faces or []
         for kind in ("masked", "origin")
     }
@@ -153,14 +182,16 @@ def _sides(faces: list[Row] | None) -> dict[str, int]:
 def _needed(tables: Tables, release: Release) -> set[str]:
     files = {INFO, *DOCUMENTS, *_sides(tables.faces)}
     if release.info().get("speech"):
-        files |= {*SPEECH_FILES, *(row["file"] for row in tables.utterances or [])}
+        files |= set(SPEECH_FILES)
+        if tables.utterances is not None:
+            files |= set(pc.unique(tables.utterances["file"]).to_pylist())
     return files
 
 
 def _check_people(faces: list[Row], people: list[Row], info: dict[str, Any]) -> list[str]:
     failures = []
     counts = Counter(row["identity_id"] for row in faces)
-    least = info.get("config", {}).get("release", {}).get("min_faces", 1)
+    least = info["config"]["release"]["min_faces"]
     for column in ("identity_id", ("subset_folder", "folder")):
         keys = (column,) if isinstance(column, str) else column
         seen = Counter(tuple(row[key] for key in keys) for row in people)
@@ -196,15 +227,12 @@ def _check_split(release: Release, tables: Tables) -> list[str]:
         for identity_id, part in parts.items()
         if part not in PARTS
     ]
-    for file, rows in (
-        ("manifest.parquet", tables.faces),
-        (SPEECH_FILES[0], tables.utterances),
-    ):
-        strays = {
-            row["identity_id"]: row["split"]
-            for row in rows or []
-            if parts.get(row["identity_id"]) != row["split"]
-        }
+    sides = {"manifest.parquet": [(row["identity_id"], row["split"]) for row in tables.faces or []]}
+    if tables.utterances is not None:
+        pairs = tables.utterances.group_by(["identity_id", "split"]).aggregate([])
+        sides[SPEECH_FILES[0]] = [(r["identity_id"], r["split"]) for r in pairs.to_pylist()]
+    for file, rows in sides.items():
+        strays = {identity_id: part for identity_id, part in rows if parts.get(identity_id) != part}
         failures += [
             f"{file}: {identity_id} is in {part}, identities.parquet says "
             f"{parts.get(identity_id, 'nothing')}; {AGAIN}"
@@ -222,12 +250,12 @@ def _check_split(release: Release, tables: Tables) -> list[str]:
 
 
 def _check_leaks(faces: list[Row], info: dict[str, Any]) -> list[str]:
-    limits = info.get("leaks", {})
+    limits = info["leaks"]
     leaks = find_leaks(
         Prints(faces),
         [row["split"] for row in faces],
-        max_photo_distance_bits=limits.get("max_photo_distance_bits", 0),
-        min_face_similarity=limits.get("min_face_similarity", 1.0),
+        max_photo_distance_bits=limits["max_photo_distance_bits"],
+        min_face_similarity=limits["min_face_similarity"],
     )
     return [
         f"{faces[leak.row]['masked_file']} ({faces[leak.row]['split']}): {leak.kind} as "
@@ -268,23 +296,24 @@ def _check_voices(
         speech.impossible = statistics.impossible = "its table cannot be read"
         return
     moments = check_speech(release, tables.utterances, speech.failures)
-    speech.what = f"{len(tables.utterances):,} utterances, within the arrays and finite"
-    speech.failures += _told_of_speech(tables, info)
+    speech.what = f"{tables.utterances.num_rows:,} utterances, within the arrays and finite"
+    speech.failures += _told_of_speech(tables.utterances, tables.people or [], info)
     if speech.failures:
         statistics.impossible = "see speech"
     else:
         check_statistics(release, moments, statistics.failures)
 
 
-def _told_of_speech(tables: Tables, info: dict[str, Any]) -> Iterable[str]:
-    counts = Counter(row["identity_id"] for row in tables.utterances or [])
-    for row in tables.people or []:
+def _told_of_speech(utterances: pa.Table, people: list[Row], info: dict[str, Any]) -> Iterable[str]:
+    told_of = pc.value_counts(utterances["identity_id"]).to_pylist()
+    counts = Counter({entry["values"]: entry["counts"] for entry in told_of})
+    for row in people:
         if row["utterances"] != counts.pop(row["identity_id"], 0):
             yield (
                 f"{SPEECH_FILES[0]}: the utterances of {row['identity_id']} are not as many as "
                 f"identities.parquet says ({row['utterances']}); {AGAIN}"
             )
     yield from (f"{SPEECH_FILES[0]}: {i} is not released; {AGAIN}" for i in counts)
-    told, there = info["speech"].get("utterances"), len(tables.utterances or [])
+    told, there = info["speech"].get("utterances"), utterances.num_rows
     if told != there:
         yield f"{INFO}: says {told} utterances, the index has {there}; {AGAIN}"

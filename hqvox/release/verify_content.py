@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from hqvox.errors import HqvoxError
@@ -111,19 +113,16 @@ def check_eyes(faces: list[Row], failures: list[str]) -> int:
     return measured
 
 
-def check_speech(release: Release, utterances: list[Row], failures: list[str]) -> MeanVariance:
+def check_speech(release: Release, utterances: pa.Table, failures: list[str]) -> MeanVariance:
     """Check every file of voices against the index; return the moments over train."""
     try:
         filters = int(release.speech_stats()["filters"])
     except (HqvoxError, KeyError, TypeError, ValueError) as error:
         failures.append(f"speech/stats.json: cannot be read ({error}); {AGAIN}")
         return MeanVariance.empty(1)
-    files: dict[str, list[Row]] = {}
-    for row in utterances:
-        files.setdefault(row["file"], []).append(row)
     total = MeanVariance.empty(filters)
-    for name, rows in files.items():
-        if not safe(name):
+    for name in pc.unique(utterances["file"]).to_pylist():
+        if name is None or not safe(name):
             failures.append(f"speech/index.parquet: {name!r} is no file of a release; {AGAIN}")
             continue
         try:
@@ -133,7 +132,7 @@ def check_speech(release: Release, utterances: list[Row], failures: list[str]) -
             continue
         own = MeanVariance.empty(filters)
         end = 0
-        for row in rows:
+        for row in utterances.filter(pc.equal(utterances["file"], name)).to_pylist():
             start, end_before = row["offset"], end
             end = start + row["frames"]
             who = f"{row['identity_id']} {row['video']}/{row['utterance']}"

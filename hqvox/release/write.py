@@ -27,7 +27,6 @@ from hqvox.release.plan import Plan, plan_release
 from hqvox.release.pool import cores, in_order
 from hqvox.release.speech import (
     INDEX,
-    SPEECH,
     STATS,
     pack_speech,
     speech_index,
@@ -118,7 +117,7 @@ def write_release(
             utterances = None
             if index is not None and voices:
                 utterances = _write_speech(workspace, plan, index, target, count, on_progress)
-            missing = "" if utterances else _NO_SPEECH[speech]
+            missing = _NO_SPEECH[speech] if utterances is None else ""
             info = _info(workspace, plan, manifest, utterances, missing, config)
             _write_tables(plan, manifest, info, config, target)
             target.finish()
@@ -192,28 +191,28 @@ def _write_speech(
     target: Target,
     workers: int,
     on_progress: OnProgress,
-) -> list[Row]:
-    """Write the released identities' voices; return the rows of their index."""
+) -> pa.Table:
+    """Write the released identities' voices; return their index."""
     tasks = speech_tasks(workspace, target.sink, index, plan.identities)
-    total = sum(len(task.rows) for task in tasks)
-    rows: list[Row] = []
+    total, done = sum(task.rows.num_rows for task in tasks), 0
     parts = []
     on_progress("utterances", 0, total)
     for task, part in zip(tasks, in_order(pack_speech, tasks, workers), strict=True):
         target.written({task.file: part.sha256})
-        rows += part.rows
         parts.append(part)
-        on_progress("utterances", len(rows), total)
-    target.write(INDEX, _parquet(pa.Table.from_pylist(rows, SPEECH)))
+        done += part.rows.num_rows
+        on_progress("utterances", done, total)
+    index = pa.concat_tables([part.rows for part in parts])
+    target.write(INDEX, _parquet(index))
     target.write(STATS, to_json(stats_json(parts)))
-    return rows
+    return index
 
 
 def _info(
     workspace: Workspace,
     plan: Plan,
     manifest: pa.Table,
-    utterances: list[Row] | None,
+    utterances: pa.Table | None,
     missing: str,
     config: BuildConfig,
 ) -> dict[str, Any]:

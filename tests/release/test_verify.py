@@ -222,6 +222,22 @@ def test_tables_must_have_the_right_columns(copy: Path) -> None:
     assert "missing or of another type: licence" in failing(copy)["tables"][0]
 
 
+@pytest.mark.parametrize(
+    ("file", "column", "check"),
+    [("manifest.parquet", "masked_file", "tables"), ("speech/index.parquet", "offset", "tables")],
+)
+def test_holes_in_tables_are_one_line(copy: Path, file: str, column: str, check: str) -> None:
+    rewrite(copy, file, lambda row, number: row.update({column: None} if number == 1 else {}))
+    assert f"{file}: nothing stands in some {column}" in failing(copy)[check][0]
+
+
+@pytest.mark.parametrize("change", [{"leaks": []}, {"config": None}, {"speech": 3}])
+def test_a_release_json_without_its_values_is_one_line(copy: Path, change: dict[str, Any]) -> None:
+    info = json.loads((copy / "release.json").read_text())
+    (copy / "release.json").write_text(json.dumps(info | change))
+    assert "values are missing or of another kind" in failing(copy)["format"][0]
+
+
 def voices(copy: Path) -> Path:
     return sorted((copy / "speech").glob("*.f16"))[0]
 
