@@ -61,6 +61,19 @@ class CorpusPlan:
     seconds: tuple[float, float] = (5.0, 8.0)
     side_px: int = 128
 
+    def __post_init__(self) -> None:
+        least = {"train": 0, "val": 0, "test": 0, "faces": 1, "videos": 1, "utterances": 1,
+                 "side_px": 32, "identities": 1}  # fmt: skip
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise ValueError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        for name in ("shared", "private"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        shortest, longest = self.seconds
+        if not 0.5 <= shortest <= longest:
+            raise ValueError(f"seconds must rise from at least 0.5, not {shortest} to {longest}")
+
     @property
     def identities(self) -> int:
         """All of them."""
@@ -204,7 +217,7 @@ def main() -> None:
 
     try:
         print(make_corpus(out, CorpusPlan(**arguments), workers, show))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -74,6 +74,18 @@ def test_another_plan_is_refused(corpus: Path) -> None:
         make_corpus(corpus, CorpusPlan(**(vars(PLAN) | {"train": 3, "shared": 1.0})), workers=0)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"faces": 0}, "faces must be at least 1"), ({"train": -1}, "train must be at least 0"),
+     ({"train": 0, "val": 0, "test": 0}, "identities must be at least 1"),
+     ({"shared": 1.5}, "shared must be between 0 and 1"), ({"side_px": 8}, "at least 32, not 8"),
+     ({"seconds": (2.0, 1.0)}, r"not 2\.0 to 1\.0")],
+)  # fmt: skip
+def test_impossible_plans_are_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        CorpusPlan(**(vars(PLAN) | change))
+
+
 def test_portraits_are_aligned_on_white() -> None:
     rng = np.random.default_rng(1)
     dark = np.zeros((96, 96))
