@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from hqvox.phantom.voices import VOICE_SPREADS
 N = 500
 
 
+@cache
 def people(shared: float, private: float = 1.0, n: int = N) -> list[Person]:
     return [Person.sample(np.random.default_rng([1, i]), shared, private) for i in range(n)]
 
@@ -40,7 +43,7 @@ def test_traits_correlate_as_asked(shared: float) -> None:
     assert np.abs(both - np.diag(np.diag(both))).max() < 0.22
 
 
-@pytest.mark.parametrize(("shared", "private"), [(1.0, 1.0), (1.0, 0.3), (0.7, 0.0), (0.0, 0.5)])
+@pytest.mark.parametrize(("shared", "private"), [(1.0, 1.0), (0.6, 1.0), (0.7, 0.0)])
 def test_a_voice_explains_as_much_of_the_shape_as_is_said(shared: float, private: float) -> None:
     drawn = people(shared, private)
     found = r_squared(
