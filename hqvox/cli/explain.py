@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.markup import escape
@@ -75,6 +75,8 @@ def _explain_photo(
         highlight=False,
         soft_wrap=True,
     )
+    if _origin(first):
+        console.print(_origin(first), markup=False, highlight=False, soft_wrap=True)
     for row in rows:
         console.print(measurement_table(row, config, ModelStore(), faces=len(rows)))
     picture = photo_picture(workspace, rows, title)
@@ -152,8 +154,19 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
 
 
 def _file(row: Row) -> str:
-    """Where a photo is, below its identity's folder."""
+    """Where a photo is, below its identity's folder; of a web address, the last part."""
+    if "://" in row["url"]:
+        return unquote(urlsplit(row["url"]).path).rsplit("/", 1)[-1] or row["url"]
     return unquote(row["url"]).split("/", 1)[-1]
+
+
+def _origin(row: Row) -> str:
+    """Where a photo came from, as far as it is known; "" for a file of this machine."""
+    if "://" not in row["url"]:
+        return ""
+    named = {"from": row["url"], "on": row["page_url"], "licence": row["licence"]}
+    named |= {"by": row["author"]}
+    return ", ".join(f"{what} {value}" for what, value in named.items() if value)
 
 
 def _save(data: bytes, out: Path | None, name: str) -> None:

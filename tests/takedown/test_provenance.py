@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from synthetic_build import make_build
 
+from hqvox.cli.explain import explain
 from hqvox.release.read import Release
 from hqvox.release.write import write_release
 from hqvox.tables import Row, stage_schema
@@ -48,6 +50,21 @@ def test_provenance_follows_the_photograph_into_the_manifest(tmp_path: Path) -> 
         assert row["retrieved_at"] == FETCHED
         assert len(row["photo_id"]) == 64
         assert row["phash"] is not None
+
+
+def test_explain_says_where_a_photograph_came_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    url = "https://example.org/people/Ad%C3%A9.jpg"
+    rewrite(workspace, "discover", {"url": url, "source": "urls", "licence": "CC BY 4.0"})
+    explain(workspace.url, "id0", out=tmp_path / "all.jpg")
+    assert " Adé.jpg " in capsys.readouterr().out
+    digest = workspace.read_stage("download", "00000", ["photo_id"])["photo_id"][0].as_py()
+    explain(workspace.url, digest, out=tmp_path / "one.jpg")
+    said = capsys.readouterr().out
+    assert "Ada Lovelace: Adé.jpg" in said
+    assert f"from {url}, licence CC BY 4.0\n" in said
 
 
 def test_when_a_local_file_was_touched_is_not_the_datasets(tmp_path: Path) -> None:
