@@ -16,8 +16,8 @@ from models.protocols import Photo
 Probability = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """Maps a network and RGB (n, 3, side, side) in 0 to 1 to person probability (n, side, side)."""
 
-CHUNK = 8
-"""Crops that go through the network at once on a CPU, where more only cost memory."""
+CHUNK = 1
+"""Crops that go through the network at once on a CPU; more no longer fit its caches."""
 CUDA_CHUNK = 64
 
 
