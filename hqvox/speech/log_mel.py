@@ -12,6 +12,7 @@ integer below 2^24, and the factor is taken out in the filters.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import cv2
@@ -26,11 +27,11 @@ PRE_EMPHASIS = 0.97
 FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_SAMPLES
 
 _BINS = FFT_POINTS // 2 + 1
-_CHUNK = 512
-"""Frames transformed at once: bounds memory (2 MB) whatever the length of the utterance."""
+_CHUNK = 256
+"""Frames transformed at once: bounds memory (1.4 MB) whatever the length of the utterance."""
 _GROUP = 16
 """Filters multiplied at once; each group reads only the bins it covers."""
-_SURE = 2e-7
+_SURE = 5e-7
 """Share of the frame's energy above which a filter's float32 value is within 5e-5 (measured)."""
 _EPS = float(np.finfo(np.float64).eps)
 """Stands for an energy of zero, as in the reference: its logarithm is -36.04."""
@@ -50,21 +51,12 @@ def log_mel(samples: NDArray[np.int16], n_filters: int = 40) -> NDArray[np.float
     energies = np.empty((count, n_filters), np.float32)
     if not count:
         return energies
-    emphasised = np.zeros((count - 1) * HOP_SAMPLES + FRAME_SAMPLES, np.float32)
-    signal = emphasised[: len(samples)]
-    signal[:] = samples
-    before = signal[:-1] * np.float32(97)
-    signal *= 100
-    signal[1:] -= before
-    framed = np.lib.stride_tricks.sliding_window_view(emphasised, FRAME_SAMPLES)[::HOP_SAMPLES]
-    padded = np.zeros((min(count, _CHUNK), FFT_POINTS), np.float32)
-    packed = np.empty_like(padded)
     sure = np.full((n_filters, 1), _SURE, np.float32)
     for start in range(0, count, _CHUNK):
-        frames = framed[start : start + _CHUNK]
-        size = len(frames)
-        padded[:size, :FRAME_SAMPLES] = frames
-        spectrum = cv2.dft(padded[:size], packed[:size], cv2.DFT_ROWS)
+        size = min(_CHUNK, count - start)
+        scratch = _scratch()
+        _emphasise(samples, start * HOP_SAMPLES, size, scratch)
+        spectrum = cv2.dft(scratch.padded[:size], scratch.packed[:size], cv2.DFT_ROWS)
         np.multiply(spectrum, spectrum, out=spectrum)
         out = energies[start : start + size]
         for first, last, low, high, weights in _groups(n_filters):
@@ -96,6 +88,46 @@ def filters(n_filters: int) -> NDArray[np.float64]:
     weights = np.where(on_rise, rising, np.where(on_fall, falling, 0.0))
     weights.setflags(write=False)
     return weights
+
+
+class _Scratch:
+    """Memory that every call would otherwise take from the system and give back: half its time."""
+
+    def __init__(self) -> None:
+        length = (_CHUNK - 1) * HOP_SAMPLES + FRAME_SAMPLES
+        self.signal = np.zeros(length, np.float32)
+        self.before = np.zeros(length, np.float32)
+        self.frames = np.lib.stride_tricks.sliding_window_view(self.signal, FRAME_SAMPLES)[
+            ::HOP_SAMPLES
+        ]
+        self.padded = np.zeros((_CHUNK, FFT_POINTS), np.float32)
+        self.packed = np.zeros((_CHUNK, FFT_POINTS), np.float32)
+
+
+_of_thread = threading.local()
+
+
+def _scratch() -> _Scratch:
+    if not hasattr(_of_thread, "scratch"):
+        _of_thread.scratch = _Scratch()
+    return _of_thread.scratch
+
+
+def _emphasise(samples: NDArray[np.int16], start: int, size: int, scratch: _Scratch) -> None:
+    """Fill ``padded`` with ``size`` frames from sample ``start`` on, pre-emphasis a hundredfold."""
+    length = (size - 1) * HOP_SAMPLES + FRAME_SAMPLES
+    here = samples[start : start + length]
+    signal = scratch.signal[: len(here)]
+    signal[:] = here
+    signal *= 100
+    # The very first sample has none before it.
+    first = 1 if start == 0 else 0
+    before = scratch.before[first : len(here)]
+    before[:] = samples[start + first - 1 : start + len(here) - 1]
+    before *= 97
+    signal[first:] -= before
+    scratch.signal[len(here) : length] = 0
+    scratch.padded[:size, :FRAME_SAMPLES] = scratch.frames[:size]
 
 
 @lru_cache
