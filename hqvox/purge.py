@@ -19,6 +19,7 @@ from hqvox.erasure import ShardEraser, erase_around
 from hqvox.erasure_crawl import erase_crawls
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release, release_names
+from hqvox.release.target import INFO
 from hqvox.runner.plan import Fingerprints
 from hqvox.runner.spool import spool_folder
 from hqvox.tables import KEYS, Row
@@ -59,7 +60,7 @@ class PurgePlan:
     """Those of the workspace, with the new ones."""
     shards: list[ShardFind]
     released: dict[str, list[str]]
-    """Of each finished release that holds any of it, the pictures, below the release's folder."""
+    """Of each finished release that holds any of it, the files, below the release's folder."""
     near_copies: int = 0
     """Photographs with other bytes that look the same."""
 
@@ -307,7 +308,8 @@ def _released(workspace: Workspace, stones: Tombstones) -> dict[str, list[str]]:
     found = {}
     for name in release_names(workspace):
         try:
-            rows = Release(workspace, name).manifest().to_pylist()
+            release = Release(workspace, name)
+            rows, info = release.manifest().to_pylist(), release.info()
         except HqvoxError as error:
             found[name] = [f"it cannot be read, look yourself: {error}"]
             continue
@@ -317,6 +319,8 @@ def _released(workspace: Workspace, stones: Tombstones) -> dict[str, list[str]]:
             if covers(stones, row)
             for kind in ("masked_file", "origin_file")
         ]
+        if any(stones.covers_identity(row["identity_id"]) for row in info.get("dropped", ())):
+            files.append(INFO)  # it names those who were left out
         if files:
             found[name] = files
     return found

@@ -106,7 +106,7 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
         _say("nothing of it is here now; it is noted, so that no crawl brings it")
     for name, files in plan.released.items():
         _say(
-            f"release {name} shows it in {len(files):,} pictures. Releases never change: delete "
+            f"release {name} shows it in {len(files):,} files. Releases never change: delete "
             f"{workspace.storage.path(f'{FOLDER}/{name}')}, tell those who received it, and "
             "release under a new name after the next build:"
         )

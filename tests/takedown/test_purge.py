@@ -19,6 +19,8 @@ import hqvox.identities
 from hqvox.erasure import ShardEraser
 from hqvox.errors import HqvoxError
 from hqvox.purge import PurgePlan, plan_purge, run_purge
+from hqvox.release.read import Release
+from hqvox.release.write import write_release
 from hqvox.runner.build import plan_build
 from hqvox.storage import PendingFile, Storage
 from hqvox.tables import Row
@@ -237,6 +239,18 @@ def test_interrupted_purge_keeps_everything_else_out(workspace: Workspace) -> No
     purge(workspace)
     with workspace.lock():
         pass
+
+
+def test_releases_that_show_it_are_named_by_their_files(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    write_release(workspace, "v1", workspace.config(), auto=True)
+    before = files_of(tmp_path / "w/releases")
+    row = Release(workspace, "v1").manifest().to_pylist()[0]
+    plan = purge(workspace, Tombstone("photo", row["photo_id"]))
+    assert plan.released == {"v1": [row["masked_file"], row["origin_file"]]}
+    # Who was left out is named in release.json only.
+    assert purge(workspace, Tombstone("identity", "id2")).released["v1"][-1] == "release.json"
+    assert files_of(tmp_path / "w/releases") == before
 
 
 def asked_of(workspace: Workspace) -> list[Tombstone]:

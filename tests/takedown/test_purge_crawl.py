@@ -174,6 +174,29 @@ def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: P
     assert not [f for f in files if b"Ada" in f.read_bytes() or "Ada" in f.name]
 
 
+def test_local_photograph_does_not_come_back(crawled: Crawled, tmp_path: Path) -> None:
+    photos = crawled.site.world / "photos"
+    text = yaml.safe_dump({"discover": {"photos": str(photos)}})
+    workspace = Workspace.create(tmp_path / "local", text, to_table(read_folders(photos)))
+    local = Crawled(workspace, crawled.site)
+    local.build()
+    data = (photos / "Ada/002.jpg").read_bytes()
+    plan = local.purge(Tombstone("photo", hashlib.sha256(data).hexdigest()))
+    assert plan.candidates == 1
+    # A new file makes discover stale; the folder still holds the photograph, also by a new name.
+    (photos / "Ada/900.jpg").write_bytes(data)
+    (photos / "Ada/901.jpg").write_bytes((photos / "Bob/000.jpg").read_bytes())
+    local.build()
+    reasons = {row["url"]: row["reason"] for row in local.rows() if row["identity_id"] == "Ada"}
+    assert {url for url, reason in reasons.items() if reason == "taken_down"} == {
+        "Ada/002.jpg",
+        "Ada/900.jpg",
+    }
+    assert reasons["Ada/901.jpg"] is None
+    tar = Path(workspace.storage.path("stages/download/00000.tar"))
+    assert data not in tar.read_bytes()
+
+
 def page(*candidates: Row) -> str:
     return json.dumps({"page": "ab", "query": "Ada", "next": None, "candidates": candidates})
 
