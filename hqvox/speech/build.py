@@ -23,6 +23,7 @@ from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, 
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
 from hqvox.speech.worker import SpeechProgress, SpeechTask, pack_shard, serve_speech
+from hqvox.tombstones import Tombstones
 from hqvox.workspace import Workspace
 
 SOURCES = f"{FOLDER}/index/sources.json"
@@ -98,7 +99,12 @@ def plan_speech(
     rescan: bool = False,
 ) -> SpeechPlan:
     """Index the audio and find the shards that are missing or stale, and why."""
-    shards = workspace.shards()
+    # Whoever was taken down stays away, whatever lies in the folders of audio.
+    stones = Tombstones.read(workspace)
+    shards = {
+        shard: [row for row in rows if not stones.covers_identity(row["identity_id"])]
+        for shard, rows in workspace.shards().items()
+    }
     identities = [row for rows in shards.values() for row in rows]
     listing = Listing() if rescan else Listing.load(workspace.storage, LISTING)
     folders = [Path(place) for place in places["audio"]]
@@ -106,7 +112,7 @@ def plan_speech(
     indexes += [index_csv(Path(place), identities) for place in places["csv"]]
     index = merged(indexes)
     pack = SpeechPack(workspace)
-    tasks, gone = [], []
+    tasks, gone = [], [shard for shard in pack.shards() if shard not in shards]
     for shard, rows in shards.items():
         files = tuple(file for row in rows for file in index.files.get(row["identity_id"], ()))
         committed = pack.fingerprint(shard)

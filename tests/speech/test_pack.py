@@ -24,6 +24,7 @@ from hqvox.speech.summary import summarise
 from hqvox.speech.utterance import REASONS, process
 from hqvox.speech.vad import speech
 from hqvox.speech.worker import SpeechProgress
+from hqvox.tombstones import Tombstone, Tombstones
 from hqvox.workspace import Workspace
 
 CONFIG = SpeechConfig()
@@ -129,6 +130,14 @@ def test_only_what_changed_is_packed_again(tmp_path: Path, audio: Path) -> None:
         (audio / f"p2/video/{clip}.wav").unlink()
     pack(workspace)
     assert SpeechPack(workspace).shards() == ["00000", "00001"]
+
+
+def test_whoever_was_taken_down_is_not_packed(tmp_path: Path, audio: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    pack(workspace, audio)
+    Tombstones.read(workspace).add(workspace, [Tombstone("identity", "p1")])
+    assert pack(workspace) == []
+    assert SpeechPack(workspace).shards() == ["00000", "00002"]
 
 
 def test_an_array_or_table_that_is_gone_is_made_again(tmp_path: Path, audio: Path) -> None:
