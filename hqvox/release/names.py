@@ -36,12 +36,12 @@ def folder_names(identities: Sequence[Row]) -> dict[str, tuple[str, str]]:
         subset = _fit(safe_name(row["subset"]))
         plain = _fit(safe_name(row["name"]))
         folder, number = plain, 1
-        while (_folded(subset), _folded(folder)) in taken:
+        while (folded(subset), folded(folder)) in taken:
             own = safe_name(row["identity_id"]) if number == 1 else f"{number}"
             ending = _fit(own, MAX_FOLDER_BYTES // 2)
             folder = f"{_fit(plain, MAX_FOLDER_BYTES - len(ending.encode()) - 1)}-{ending}"
             number += 1
-        taken.add((_folded(subset), _folded(folder)))
+        taken.add((folded(subset), folded(folder)))
         names[row["identity_id"]] = (subset, folder)
     return names
 
@@ -50,7 +50,7 @@ def _fit(name: str, limit_bytes: int = MAX_FOLDER_BYTES) -> str:
     return name.encode()[:limit_bytes].decode(errors="ignore")
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

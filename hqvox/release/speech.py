@@ -56,6 +56,7 @@ class SpeechTask:
     file: str
     rows: pa.Table
     """Of the workspace's index, with ``split``, in order."""
+    filters: int
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,15 @@ def speech_tasks(
     rows = rows.filter(pc.is_valid(rows["position"]))
     rows = rows.append_column("split", parts.take(rows["position"].combine_chunks()))
     rows = rows.sort_by([(name, "ascending") for name in ("shard", "position", "number")])
+    filters = SpeechPack(workspace).n_filters()
+    assert filters is not None, workspace.url  # there are utterances
     return [
         SpeechTask(
             workspace.url,
             sink,
             f"speech/{shard}.f16",
             rows.filter(pc.equal(rows["shard"], shard)).combine_chunks(),
+            filters,
         )
         for shard in sorted(pc.unique(rows["shard"]).to_pylist())
     ]
@@ -116,9 +120,7 @@ def speech_tasks(
 def pack_speech(task: SpeechTask) -> SpeechPart:
     """Write one file of voices. Raises HqvoxError where the disk refuses or a pack is damaged."""
     pack = SpeechPack(Workspace(task.workspace))
-    filters = pack.n_filters()
-    assert filters is not None, task.workspace  # there are utterances
-    moments = MeanVariance.empty(filters)
+    moments = MeanVariance.empty(task.filters)
     rows: list[Row] = []
     offset = 0
     with task.sink.writing(task.file) as file:

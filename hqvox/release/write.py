@@ -156,15 +156,12 @@ def _write_pictures(
         target.written(sums)
         done += page.faces
         on_progress("faces", done, total)
-    tables = []
-    for identity, person in zip(plan.identities, people, strict=True):
-        faces = plan.faces[identity["identity_id"]]
-        rows = [
-            _manifest_row(identity, face, task, target.sums)
-            for face, task in zip(faces, person.faces, strict=True)
-        ]
-        tables.append(pa.Table.from_pylist(rows, MANIFEST))
-    return pa.concat_tables(tables)
+    rows = [
+        _manifest_row(identity, face, task, target.sums)
+        for identity, person in zip(plan.identities, people, strict=True)
+        for face, task in zip(plan.faces[identity["identity_id"]], person.faces, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, MANIFEST)
 
 
 def _manifest_row(identity: Row, face: Row, task: Row, sums: dict[str, str]) -> Row:
