@@ -101,7 +101,7 @@ class Spool:
         self._journal.truncate(good)
         if not good:
             # A line like the others, so that whoever reads them need know but one form.
-            nothing = {"url": "", "row": None, "attempts": [], "asked": False}
+            nothing: Row = {"url": "", "row": None, "attempts": [], "asked": False}
             self._write_line({**nothing, "settings": self.settings})
 
     def _holds(self, row: Row) -> bool:

@@ -8,7 +8,6 @@ holds up its own urls and nobody else's, and waiting takes no connection.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,13 +17,12 @@ from typing import Any
 from yarl import URL
 
 from hqvox.config import DownloadConfig
+from pipelines.fetch import robots
 from pipelines.fetch.client import AGENT, Answer, Client
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.limits import Host, backoff_seconds
 from pipelines.fetch.optout import opted_out
-from pipelines.fetch.robots import MAX_BYTES as ROBOTS_BYTES
-from pipelines.fetch.robots import REDIRECTS as ROBOTS_REDIRECTS
-from pipelines.fetch.robots import RobotsCache, Rules
+from pipelines.fetch.queues import HostQueues
 
 RETRIED = frozenset(
     {
@@ -103,12 +101,9 @@ class Engine:
         self.counts = Counts()
         self.waiting = 0
         """Urls added and not done."""
-        self._robots = RobotsCache(AGENT)
+        self._robots = robots.RobotsCache(AGENT)
         self._asking_robots: dict[str, asyncio.Task[Answer]] = {}
-        self._hosts: dict[str, Host] = {}
-        self._due: list[tuple[float, int, Host]] = []
-        self._number = 0
-        self._wake = asyncio.Event()
+        self._queues = HostQueues(config)
         self._running: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
@@ -153,17 +148,7 @@ class Engine:
 
     def hosts_waiting(self) -> int:
         """Hosts with urls that wait for the host's pace, its connections or its recovery."""
-        now = self._loop.time()
-        waiting = 0
-        for host in self._hosts.values():
-            due = host.due()
-            waiting += due is not None and (due > now or host.active > 0)
-        return waiting
-
-    @property
-    def active(self) -> int:
-        """Requests in flight."""
-        return len(self._running)
+        return self._queues.waiting()
 
     # Queues --------------------------------------------------------------------------------------
 
@@ -174,7 +159,7 @@ class Engine:
         except RefusedUrlError as error:
             self._finish(item, error.reason, detail=str(error), final_url=text)
             return
-        host = self._host(item.url)
+        host = self._queues.of(item.url)
         if host.closed_until > self._loop.time():
             self._finish(item, host.closed_reason, detail="the host was given up before")
             return
@@ -182,81 +167,33 @@ class Engine:
             host.ready.appendleft(item)
         else:
             host.ready.append(item)
-        self._queue(host)
-
-    def _host(self, url: URL) -> Host:
-        name = url.raw_host or ""
-        if url.port not in (80, 443):
-            name = f"{name}:{url.port}"
-        host = self._hosts.get(name)
-        if host is None:
-            if len(self._hosts) > 50_000:
-                self._forget_hosts()
-            host = Host(name, 1.0 / self.config.host_requests_per_second)
-            self._hosts[name] = host
-        return host
-
-    def _forget_hosts(self) -> None:
-        now = self._loop.time()
-        self._hosts = {
-            name: host
-            for name, host in self._hosts.items()
-            if host.active or host.due() is not None or max(host.next_at, host.closed_until) > now
-        }
-
-    def _queue(self, host: Host) -> None:
-        """Put a host where the dispatcher finds it when its next item is due."""
-        due = host.due()
-        if due is None or host.active >= self.config.host_connections:
-            return
-        if host.queued_at is not None and host.queued_at <= due:
-            return  # it is looked at in time, and then put where it belongs
-        host.queued_at = due
-        self._number += 1
-        heapq.heappush(self._due, (due, self._number, host))
-        self._wake.set()
+        self._queues.put(host)
 
     async def _dispatch(self) -> None:
         while True:
             await self._slots.acquire()
-            host = await self._next_host()
+            host = await self._queues.next()
+            if self._failure is not None:
+                return  # what cannot be stored must not be asked for
             item = host.take(self._loop.time())
-            self._queue(host)
+            self._queues.put(host)
             task = asyncio.create_task(self._run(item, host))
             self._running.add(task)
             task.add_done_callback(self._ran)
 
-    async def _next_host(self) -> Host:
-        while True:
-            self._wake.clear()
-            now = self._loop.time()
-            while self._due and self._due[0][0] <= now:
-                at, _, host = heapq.heappop(self._due)
-                if at != host.queued_at:
-                    continue  # it was put further to the front meanwhile
-                host.queued_at = None
-                due = host.due()
-                if due is not None and due <= now and host.active < self.config.host_connections:
-                    return host
-                self._queue(host)  # its pace changed meanwhile
-            timer = None
-            if self._due:
-                timer = self._loop.call_at(self._due[0][0], self._wake.set)
-            await self._wake.wait()
-            if timer is not None:
-                timer.cancel()
-
     async def _run(self, item: _Item, host: Host) -> None:
         try:
             await self._step(item, host)
+        except Exception as error:
+            self._failure = self._failure or error
         finally:
             host.active -= 1
-            self._queue(host)
+            self._queues.put(host)
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._slots.release()
-        if not task.cancelled() and task.exception() is not None:
+        if not task.cancelled() and task.exception() is not None:  # no Exception: see _run
             self._failure = self._failure or task.exception()
 
     def check(self) -> None:
@@ -367,7 +304,7 @@ class Engine:
                 self._give_up_host(item, host, answer, now + config.longest_backoff_seconds)
                 return
         host.later(item, now + wait)
-        self._queue(host)
+        self._queues.put(host)
 
     def _give_up_host(self, item: _Item, host: Host, answer: Answer, until: float) -> None:
         assert answer.reason is not None
@@ -403,7 +340,7 @@ class Engine:
 
     # robots.txt ----------------------------------------------------------------------------------
 
-    def _interval(self, rules: Rules) -> float:
+    def _interval(self, rules: robots.Rules) -> float:
         return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
 
     async def _ask_robots(self, url: URL) -> Answer:
@@ -419,8 +356,8 @@ class Engine:
     async def _fetch_robots(self, origin: str) -> Answer:
         """The last answer. Its reason is in RETRIED or _REFUSING where rules cannot be had now."""
         url = URL(f"{origin}/robots.txt")
-        for _ in range(ROBOTS_REDIRECTS + 1):
-            answer = await self.client.ask(url, ROBOTS_BYTES, cut=True)
+        for _ in range(robots.REDIRECTS + 1):
+            answer = await self.client.ask(url, robots.MAX_BYTES, cut=True)
             self.client.budget.give_back(answer, answer.taken_bytes)
             self.counts.requests += 1
             answer.detail = f"robots.txt: {answer.detail or answer.status}"
