@@ -2,6 +2,7 @@
 
 <folder>/demo.json   what makes it a demo, how far its world is, and the port of its web site
   world/             photographs of invented people, truth.csv, and urls.csv of the web site
+  world/voices/      their voices, as VoxCeleb hands them out, and truth.csv
   workspace/         the build and its releases
   report.html
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from hqvox.config import BuildConfig
 from hqvox.config_file import merge
 from hqvox.errors import HqvoxError
 from hqvox.identities import read_folders, to_table
+from hqvox.phantom.recordings import make_voices
 from hqvox.phantom.website import HOST, Website, decoys, urls_csv
 from hqvox.phantom.world import make_world
 from hqvox.release.read import Release, release_names
@@ -32,6 +36,8 @@ from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.plan import DOWNLOAD, ShardTask
 from hqvox.runner.progress import Display
+from hqvox.speech.build import SpeechEvent, plan_speech, run_speech, sources
+from hqvox.speech.worker import SpeechProgress
 from hqvox.storage import Storage, disk_error
 from hqvox.workspace import CONFIG, Workspace
 from models.store import ModelStore
@@ -72,6 +78,7 @@ def run_demo(
     changed = _crawl_and_build(folder, console, workers)
     workspace = Workspace.open(folder / "workspace")
     config = workspace.config()
+    changed |= _pack_voices(workspace, folder / "world" / "voices", console)
     names = sorted(release_names(workspace), key=lambda name: (len(name), name))  # demo-10 last
     written = None
     if changed or not names:
@@ -113,8 +120,27 @@ def _make_world(folder: Path, console: Console, identities: int, photos: int) ->
     if plan["made"]:
         return
     storage.write(MARKER, _json(plan))
+    try:
+        with _bar(console, "photographs of invented people") as show:
+            make_world(folder / "world", plan["seed"], plan["identities"], plan["photos"], show)
+        with _bar(console, "their voices") as show:
+            make_voices(
+                folder / "world" / "voices",
+                plan["seed"],
+                plan["identities"],
+                by_name=True,
+                on_progress=show,
+            )
+    except OSError as error:
+        raise disk_error(error, str(error.filename or folder)) from error
+    storage.write(MARKER, _json(plan | {"made": True}))
+
+
+@contextmanager
+def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; call what it gives with the number done and the number in all."""
     bar = Progress(
-        TextColumn("[bold]photographs of invented people"),
+        TextColumn(f"[bold]{what}"),
         BarColumn(bar_width=40),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -122,18 +148,8 @@ def _make_world(folder: Path, console: Console, identities: int, photos: int) ->
         transient=True,
     )
     with bar:
-        task = bar.add_task("", total=plan["identities"] * plan["photos"])
-        try:
-            make_world(
-                folder / "world",
-                plan["seed"],
-                plan["identities"],
-                plan["photos"],
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        except OSError as error:
-            raise disk_error(error, str(error.filename or folder)) from error
-    storage.write(MARKER, _json(plan | {"made": True}))
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _json(plan: dict[str, Any]) -> bytes:
@@ -161,6 +177,29 @@ def _crawl_and_build(folder: Path, console: Console, workers: int | None) -> boo
         site = Website(world)  # another program has the port: the crawl begins anew
     with site:
         return _build(_workspace(folder, site.port), console, workers)
+
+
+def _pack_voices(workspace: Workspace, voices: Path, console: Console) -> bool:
+    """Bring the speech up to date; return whether there was anything to do."""
+    config = workspace.config()
+    with workspace.lock(), _bar(console, "speech") as show:
+        places = sources(workspace, [voices], [], drop=True)  # the demo may have been moved
+        plan = plan_speech(workspace, config.speech, places)
+        files, done = sum(len(task.files) for task in plan.tasks), 0
+
+        def take(event: SpeechEvent) -> None:
+            nonlocal done
+            if isinstance(event, SpeechProgress):
+                done += event.files
+                show(done, files)
+
+        result = run_speech(workspace, config, plan, places, workers=0, on_event=take)
+    if result.failed:
+        raise HqvoxError(
+            f"{workspace.url}: speech of {len(result.failed)} shards failed, first "
+            f"{result.failed[0].error}; run the demo again"
+        )
+    return bool(plan.tasks or plan.gone)
 
 
 def _workspace(folder: Path, port: int) -> Workspace:
