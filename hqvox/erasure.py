@@ -109,7 +109,8 @@ def erase_around(
 ) -> None:
     """Erase what lies beside the stages: speech, failures, logs, reports, leftovers.
 
-    ``shards``: those of which something goes; ``voices``: those of which an identity does.
+    ``shards``: those of which something goes; ``voices``: those of which an identity does. Whatever
+    else a workspace comes to keep about people is to be erased here.
     """
     storage = workspace.storage
     for shard in sorted(shards):
@@ -128,7 +129,7 @@ def erase_around(
     ):
         storage.remove_leftovers(folder)
     _erase_logs(storage, stones, shards)
-    for name in storage.names(""):
+    for name in storage.names("") if shards else ():
         if name.endswith(".html"):  # a report: it holds pictures
             storage.remove(name)
     finished = release_names(workspace)

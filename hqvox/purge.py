@@ -147,6 +147,9 @@ def run_purge(
     ``on_progress``: told the shards done and to do. Raises HqvoxError where the disk refuses; run
     again, it goes on.
     """
+    if not plan.stones.entries:
+        workspace.storage.remove(PURGING)  # one that was cut short before it had noted anything
+        return
     workspace.storage.write(PURGING, b"")
     Tombstones.read(workspace).add(workspace, plan.new)
     everyone = workspace.identities().to_pylist()
