@@ -16,6 +16,7 @@ from hqvox.cli import (
     config,
     demo,
     doctor,
+    exchange,
     explain,
     init,
     models,
@@ -43,6 +44,7 @@ app.command()(status.status)
 app.command()(explain.explain)
 app.add_typer(release.app, name="release")
 app.command()(release.stats)
+app.command()(exchange.export)
 app.command()(report.report)
 app.command()(purge.purge)
 app.command()(demo.demo)

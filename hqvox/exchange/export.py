@@ -1,0 +1,90 @@
+"""`hqvox export`: a release in the form that other code reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from hqvox.errors import HqvoxError
+from hqvox.exchange.folder import check_target, put, whole_folder
+from hqvox.exchange.folders import write_folders
+from hqvox.exchange.huggingface import write_huggingface
+from hqvox.exchange.people import OnProgress, People
+from hqvox.exchange.sf2f import SUBSETS, elsewhere, write_sf2f
+from hqvox.exchange.webdataset import write_webdataset
+from hqvox.release.read import Release
+
+SHARD_MB = 512
+"""Size at which a shard or a Parquet file is closed, MB, unless told otherwise."""
+
+
+class Form(Enum):
+    """The forms a release can be exported to."""
+
+    SF2F = "sf2f"
+    WEBDATASET = "webdataset"
+    HUGGINGFACE = "huggingface"
+    FOLDERS = "folders"
+
+
+class Kind(Enum):
+    """The two pictures of a face."""
+
+    MASKED = "masked"
+    ORIGIN = "origin"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to."""
+
+    faces: int
+    utterances: int
+    notes: list[str]
+    """What the form could not take as it is."""
+
+
+def export_release(
+    release: Release,
+    form: Form,
+    target: Path,
+    *,
+    shard_mb: int = SHARD_MB,
+    kind: Kind = Kind.MASKED,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Exported:
+    """Write ``release`` to ``target`` in a form; whole or not at all; same release, same bytes.
+
+    ``shard_mb``: of WebDataset and Hugging Face. ``kind``: of folders, which hold one picture a
+    face. Raises HqvoxError where the target is taken, the release damaged, or the disk refuses.
+    """
+    check_target(target)  # before thousands of rows are read
+    people = People(release)
+    if not people.faces:
+        raise HqvoxError(f"{release.url}: no face in it; there is nothing to export")
+    shard_bytes = shard_mb * 1_000_000
+    writers: dict[Form, Callable[[Path], None]] = {
+        Form.SF2F: lambda folder: write_sf2f(people, folder, on_progress),
+        Form.WEBDATASET: lambda folder: write_webdataset(people, folder, on_progress, shard_bytes),
+        Form.HUGGINGFACE: lambda f: write_huggingface(people, f, on_progress, shard_bytes),
+        Form.FOLDERS: lambda folder: write_folders(people, folder, on_progress, kind.value),
+    }
+    on_progress(0, people.faces + people.utterances)
+    with whole_folder(target) as folder:
+        writers[form](folder)
+        for name, data in people.papers().items():
+            put(folder, name, data)
+    notes = []
+    if form is Form.SF2F and elsewhere(people):
+        notes.append(
+            f"{elsewhere(people):,} people are of neither {SUBSETS[0]} nor {SUBSETS[1]}, the "
+            f"subsets that the SF2F code knows: they are in {SUBSETS[0]}"
+        )
+    if form is Form.FOLDERS and people.utterances:
+        notes.append("folders hold pictures only: the voices are left out")
+    if form is Form.SF2F and people.filters not in (0, 40):
+        notes.append(f"the SF2F code expects 40 mel filters; this release has {people.filters}")
+    spoken = people.utterances if form is not Form.FOLDERS else 0
+    return Exported(people.faces, spoken, notes)

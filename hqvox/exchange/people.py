@@ -1,0 +1,131 @@
+"""A release person by person: what every export goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqvox.errors import HqvoxError
+from hqvox.identities import safe_name
+from hqvox.release.names import folded
+from hqvox.release.read import Release
+from hqvox.release.split import PARTS
+from hqvox.release.verify_files import safe
+from hqvox.tables import Row
+
+PAPERS = ("LICENSES.csv", "DATASHEET.md")
+"""Documents of a release that go with every export: whoever passes it on passes them on."""
+
+OnProgress = Callable[[int, int], None]
+"""Told how many faces and utterances are written, and of how many."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """An identity of a release, with its faces and utterances in the release's order."""
+
+    identity: Row
+    """Of ``identities.parquet``; its ``split`` is train, val or test."""
+    faces: list[Row] = field(default_factory=list)
+    """Of ``manifest.parquet``."""
+    utterances: list[Row] = field(default_factory=list)
+    """Of ``speech/index.parquet``."""
+
+
+class People:
+    """The people of a release; files are read as they are asked for."""
+
+    def __init__(self, release: Release) -> None:
+        """Raises HqvoxError where a table is missing, damaged, or names what cannot be."""
+        self.release = release
+        self._people = {row["identity_id"]: Person(row) for row in release.identities().to_pylist()}
+        for row in release.manifest().to_pylist():
+            self._of(row, "manifest.parquet").faces.append(row)
+        self.filters = 0
+        """Mel filters; 0 where the release has no speech."""
+        if release.has_speech:
+            self.filters = int(release.speech_stats()["filters"])
+            for row in release.speech().to_pylist():
+                self._of(row, "speech/index.parquet").utterances.append(row)
+        for person in self._people.values():
+            part = person.identity["split"]
+            if part not in PARTS:
+                raise HqvoxError(
+                    f"{release.url}: {person.identity['identity_id']} is in {part!r}, not train, "
+                    "val or test; check the release with `hqvox release verify`"
+                )
+
+    def __iter__(self) -> Iterator[Person]:
+        return iter(self._people.values())
+
+    def of_part(self, part: str) -> list[Person]:
+        """Those of train, val or test."""
+        return [person for person in self if person.identity["split"] == part]
+
+    @property
+    def faces(self) -> int:
+        """Faces of all."""
+        return sum(len(person.faces) for person in self)
+
+    @property
+    def utterances(self) -> int:
+        """Utterances of all."""
+        return sum(len(person.utterances) for person in self)
+
+    def picture(self, face: Row, kind: str) -> bytes:
+        """JPEG of a face as released; ``kind``: ``masked`` or ``origin``. Raises HqvoxError."""
+        return self.release.read(self._checked(face[f"{kind}_file"]))
+
+    def log_mel(self, utterance: Row) -> NDArray[np.float16]:
+        """Log-mel of an utterance (frames, filters), natural log. Raises HqvoxError."""
+        file = self._checked(utterance["file"])
+        frames = self.release.log_mels(file, self.filters)
+        start, end = utterance["offset"], utterance["offset"] + utterance["frames"]
+        if not 0 <= start < end <= len(frames):
+            raise HqvoxError(
+                f"{self.release.storage.path(file)}: has {len(frames)} frames, {start} to {end} "
+                "are needed; check the release with `hqvox release verify`"
+            )
+        return np.asarray(frames[start:end])
+
+    def papers(self) -> dict[str, bytes]:
+        """Licences and datasheet, as far as the release has them."""
+        there = [name for name in PAPERS if self.release.storage.exists(name)]
+        return {name: self.release.read(name) for name in there}
+
+    def _of(self, row: Row, table: str) -> Person:
+        person = self._people.get(row["identity_id"])
+        if person is None:
+            raise HqvoxError(
+                f"{self.release.url}: {table} names {row['identity_id']!r}, identities.parquet "
+                "does not; check the release with `hqvox release verify`"
+            )
+        return person
+
+    def _checked(self, file: str) -> str:
+        if not safe(file):
+            raise HqvoxError(
+                f"{self.release.url}: {file!r} is no file of a release; check it with "
+                "`hqvox release verify`"
+            )
+        return file
+
+
+class FolderNames:
+    """Names that differ even where capitals do not count, within each of several folders."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, str]] = set()
+
+    def give(self, where: str, name: str, otherwise: str) -> str:
+        """``name`` as a folder or file name; where taken, with ``otherwise`` appended."""
+        plain = safe_name(name)
+        chosen, number = plain, 1
+        while (where, folded(chosen)) in self._taken:
+            chosen = f"{plain}-{safe_name(otherwise)}" + ("" if number == 1 else f"-{number}")
+            number += 1
+        self._taken.add((where, folded(chosen)))
+        return chosen
