@@ -243,10 +243,9 @@ def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
         store.ensure(_weights(tasks, config, store))
         stages = STAGE_NAMES[min(task.first for task in tasks) :]
         shards = workspace.shards()
-        count = workers if workers is not None else len(os.sched_getaffinity(0))
         total = sum(len(shards[task.shard]) for task in tasks)
         with Display(console, stages, total) as display:
-            result = run_build(workspace, config, tasks, workers=count, on_event=display)
+            result = run_build(workspace, config, tasks, workers=workers, on_event=display)
     if result.failed:
         raise HqvoxError(
             f"{workspace.url}: {len(result.failed)} shards failed, first "

@@ -13,7 +13,7 @@ from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
 from hqvox.cli.status import print_funnel
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.build import plan_build, run_build
+from hqvox.runner.build import Executor, plan_build, run_build
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
 from hqvox.workspace import Workspace
@@ -39,8 +39,16 @@ def build(
     to: Annotated[str | None, typer.Option("--to", help="Stop after this stage.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
+        typer.Option(
+            min=0,
+            max=1024,
+            help="Processes; 0: in this one. Default: one per core; with Ray, what has room.",
+        ),
     ] = None,
+    executor: Annotated[
+        Executor,
+        typer.Option(help="ray: actors of the cluster at RAY_ADDRESS, or of one started here."),
+    ] = "local",
     recipe: RecipeOption = None,
     settings: SetOption = None,
     retry_failed: Annotated[
@@ -65,6 +73,8 @@ def build(
         raise HqvoxError("give --stage or --to, not both: they mean the same")
     if only and not (stage or to):
         raise HqvoxError("--only needs --stage: which stage to run alone")
+    if executor == "ray" and workers == 0:
+        raise HqvoxError("--executor ray needs at least one worker; leave out --workers 0")
     opened = Workspace.open(workspace)
     config = opened.config(settings or [], recipe)
     photos = config.discover.photos
@@ -104,13 +114,13 @@ def build(
         shards = opened.shards()
         stages = STAGE_NAMES[min(t.first for t in tasks) : max(t.last for t in tasks) + 1]
         total = sum(len(shards[task.shard]) for task in tasks)
-        count = workers if workers is not None else len(os.sched_getaffinity(0))
         with Display(console, stages, total) as display:
             result = run_build(
                 opened,
                 config,
                 tasks,
-                workers=count,
+                workers=workers,
+                executor=executor,
                 on_event=display,
                 retry_failed=retry_failed,
                 refresh=refresh,

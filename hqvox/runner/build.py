@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import Literal
 
 import yaml
 
@@ -21,6 +22,7 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.crawl import Crawling, CrawlOrder
 from hqvox.runner.local import Event, Failed, Finished, Started, run_here, run_pool
 from hqvox.runner.plan import Fingerprints, ShardTask, make_plan
+from hqvox.runner.ray import run_ray
 from hqvox.runner.worker import Progress, download_stage
 from hqvox.workspace import Workspace
 from models.store import ModelStore
@@ -31,6 +33,9 @@ from pipelines.fetch.client import user_agent
 
 CRAWL_NOTED_SECONDS = 30.0
 """How often the log takes down how the crawl stands."""
+Executor = Literal["local", "ray"]
+"""Who runs the shards: processes of this machine, or actors of a Ray cluster."""
+
 VERSIONS_OF = ("torch", "numpy", "opencv-python", "pillow", "dlib-bin", "pyarrow")
 """Packages whose versions can change a result: they are written into the run's record."""
 
@@ -85,16 +90,19 @@ def run_build(
     config: BuildConfig,
     tasks: list[ShardTask],
     *,
-    workers: int,
+    workers: int | None,
     on_event: Callable[[Event], None] = lambda event: None,
     retry_failed: bool = False,
     refresh: bool = False,
+    executor: Executor = "local",
 ) -> BuildResult:
     """Run tasks and write the run's record. The caller holds ``workspace.lock()``.
 
-    ``workers``: processes; 0 runs in this one. ``retry_failed``, ``refresh``: as in planning; they
-    say what a crawl asks for again. Raises HqvoxError where the disk refuses; what was
-    committed until then stays. Raises ModelError where weights are missing, before anything runs.
+    ``workers``: processes, by default one per core; 0 runs in this one. ``executor``: ``ray`` makes
+    them actors of a cluster, by default as many as it has room for. ``retry_failed``, ``refresh``:
+    as in planning; they say what a crawl asks for again. Raises HqvoxError where the disk refuses;
+    what was committed until then stays. Raises ModelError where weights are missing, before
+    anything runs.
     """
     result = BuildResult(tasks)
     if not tasks:
@@ -124,10 +132,13 @@ def run_build(
     for stage in STAGE_NAMES:
         workspace.storage.remove_leftovers(f"stages/{stage}")
     try:
-        if workers == 0:
+        if executor == "ray":
+            run_ray(workspace.url, config, tasks, take, workers, order=order)
+        elif workers == 0:
             run_here(workspace.url, config, tasks, take, order)
         else:
-            run_pool(workspace.url, config, tasks, take, workers, order=order)
+            count = workers or len(os.sched_getaffinity(0))
+            run_pool(workspace.url, config, tasks, take, count, order=order)
     finally:
         result.wall_seconds = time.perf_counter() - started
         log.close(result)

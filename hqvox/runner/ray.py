@@ -18,7 +18,8 @@ from typing import Any
 import hqvox
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.local import Event, Failed, Finished, Started, one_line
+from hqvox.runner.crawl import CrawlOrder
+from hqvox.runner.local import Event, Failed, Finished, Started, crawl_first, one_line
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import ShardWorker
 from models.errors import ModelError
@@ -35,13 +36,15 @@ def run_ray(
     on_event: Callable[[Event], None],
     workers: int | None = None,
     address: str | None = None,
+    order: CrawlOrder | None = None,
 ) -> None:
-    """Run tasks on a Ray cluster.
+    """Run tasks on a Ray cluster; what must be crawled is crawled here, before.
 
     ``address``: of the cluster, as ``ray.init`` takes it; by default that of the environment
     variable RAY_ADDRESS, or a cluster of this machine alone, started for this build. ``workers``:
     actors, by default as many as the cluster has room for; each asks for ``runner.ray_cpus`` and
-    ``runner.ray_gpus``.
+    ``runner.ray_gpus``. ``order``: of the crawl, in this process, so that its pace holds for every
+    host however large the cluster is.
 
     Raises HqvoxError where Ray is not installed, the cluster cannot be reached or has no room, a
     node runs another version or does not see the workspace, or the disk refuses.
@@ -52,8 +55,10 @@ def run_ray(
     if started_here:
         _connect(ray, address, workers, config)
     try:
-        count = min(workers or _room(ray, config), len(tasks))
-        _work(ray, root, config, tasks, on_event, count)
+        room = workers or _room(ray, config)
+        if order:
+            tasks = [*tasks, *crawl_first(root, config, order, on_event)]
+        _work(ray, root, config, tasks, on_event, min(room, len(tasks)))
     finally:
         if started_here:
             ray.shutdown()
