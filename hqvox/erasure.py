@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from hqvox.release.read import release_names
 from hqvox.release.target import FOLDER, remove_leftovers
+from hqvox.speech.build import LISTING
 from hqvox.speech.pack import array_name as speech_array_name
 from hqvox.speech.pack import table_name as speech_table_name
 from hqvox.storage import Storage
@@ -118,6 +119,8 @@ def erase_around(
     for shard in sorted(voices):
         storage.remove(speech_table_name(shard))
         storage.remove(speech_array_name(shard))
+    if voices:
+        storage.remove(LISTING)  # of audio folders, which bear names; made again when needed
     runs = [f"runs/{run}" for run in storage.names("runs")]
     for folder in (
         "",

@@ -162,7 +162,12 @@ def test_attempts_forget_the_address_and_keep_the_others(crawled: Crawled) -> No
 
 def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: Path) -> None:
     storage = crawled.workspace.storage
-    for name in ("speech/00000.parquet", "speech/00000.f16", "discover/brave/00000/Ada.jsonl"):
+    for name in (
+        "speech/00000.parquet",
+        "speech/00000.f16",
+        "speech/index/folders.parquet",
+        "discover/brave/00000/Ada.jsonl",
+    ):
         storage.write(name, b"Ada speaks")
     crawled.purge(Tombstone("identity", "Ada"))
     assert crawled.build() == 0
