@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from hqvox.cli.common import CONTEXT, console
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import SHARD_MB, Form, Kind, export_release
+from hqvox.exchange.importing import Order, import_tree
+from hqvox.exchange.release import Imported
+from hqvox.exchange.tree import Tree, read_tree
 from hqvox.release.read import find_release
+
+SHOWN = 20
+"""Files that were not taken, of which each gets a line; the rest is counted."""
 
 importing = typer.Typer(
     help="Take a published dataset in, measured, as a release to train on.",
@@ -68,7 +81,119 @@ def export(
         say(line)
 
 
+@importing.command("hq-voxceleb")
+def hq_voxceleb(
+    tree: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Holds vox1/masked_faces/<Name>/<n>.jpg and so on."),
+    ],
+    workspace: Annotated[
+        str, typer.Argument(metavar="WORKSPACE", help="Folder to make, or of an earlier import.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the release.")] = "imported",
+    voxceleb: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="VoxCeleb's metadata, for ids, gender and nationality; may be given twice.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="official|seed:N|FILE",
+            help="Default: the tree's split.json; without one official where --voxceleb is given, "
+            "else seed:0.",
+        ),
+    ] = None,
+    no_speech: Annotated[
+        bool, typer.Option("--no-speech", help="Faces alone, also of people without speech.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
+    ] = None,
+) -> None:
+    """Take HQ-VoxCeleb, or any aligned faces in its form, as a release, every face measured.
+
+    Pictures go over as they are; no face is refused. Voices are its pickles; or index audio with
+    `hqvox speech WORKSPACE --audio DIR` and import again under another --name.
+
+    Example: hqvox import hq-voxceleb HQ-VoxCeleb work --name hq
+    """
+    found = read_tree(tree)
+    _say_found(found)
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
+        done = import_tree(found, workspace, order, show)
+    _say_imported(done)
+    say(f"{done.folder}\ncheck it: hqvox release verify {workspace} {name}")
+
+
+def _say_found(tree: Tree) -> None:
+    pictures = [picture for folder in tree.folders for picture in folder.pictures.values()]
+    both = sum(p.masked is not None and p.origin is not None for p in pictures)
+    masked = sum(p.origin is None for p in pictures)
+    say(
+        f"{tree.root}: {len(tree.folders):,} people, {len(pictures):,} faces ({both:,} with both "
+        f"pictures, {masked:,} on white only, {len(pictures) - both - masked:,} with background "
+        f"only), {sum(len(folder.mels) for folder in tree.folders):,} utterances"
+    )
+
+
+def _say_imported(done: Imported) -> None:
+    info, own = done.info, done.info["import"]
+    for line in done.problems[:SHOWN]:
+        say(f"! {line}")
+    if len(done.problems) > SHOWN:
+        say(f"! and {len(done.problems) - SHOWN:,} files more that were not taken")
+    told = {
+        "with no voice: kept apart": len(info["faces_without_speech"]),
+        "without a usable picture: left out": len(info["dropped"]),
+        "not in the split file: left out": len(info["not_in_split_file"]),
+    }
+    for what, count in told.items():
+        if count:
+            say(f"people {what}: {count:,} (release.json names them)")
+    faces = {
+        "in which no face was found; released without measurements": own["no_face_found"],
+        "whose eyes are more than 2 % of the side from HQ-VoxCeleb's": own["eyes_elsewhere"],
+        "cut out here, as none on white was there": own["masked_made_here"],
+        "that could not be cut out: on white is the same as with background": own[
+            "masked_is_origin"
+        ],
+        "on white only: with background is the same": own["origin_is_masked"],
+        "on two sides of the split, kept as published": len(info["leaks"]["kept_faces"]),
+    }
+    for what, count in faces.items():
+        if count:
+            say(f"faces {what}: {count:,}")
+    refused = own["would_refuse"]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused.items()) or "none"
+    say(f"measured, none refused; a build would have refused {sum(refused.values()):,}: {reasons}")
+    parts = ", ".join(f"{part} {count:,}" for part, count in info["identities_of_parts"].items())
+    speech = info["speech"]
+    voices = f"{speech['utterances']:,} utterances" if speech else info["no_speech_because"]
+    say(f"{info['identities']:,} people ({parts}), {info['images']:,} faces; speech: {voices}")
+
+
 def say(line: str) -> None:
     """One line, with nothing in it that the terminal would act on."""
-    text = "".join(c if c.isprintable() else "?" for c in line)
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -19,6 +19,8 @@ from hqvox.tables import Row
 
 KEEPS = ("train", "test", "val")
 """Parts of a split; of two that share a photograph, the one named first keeps it."""
+KEEP_LEAKS = "keep"
+"""``leaks.policy`` of an imported release: what is on two sides is told, and stays as published."""
 SAME_PHOTO, NEAR_PHOTO, NEAR_FACE = "same_photo", "near_photo", "near_face"
 _PRODUCTS = 1 << 24
 """Dot products held at a time: 64 MB."""

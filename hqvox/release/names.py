@@ -51,6 +51,7 @@ def _fit(name: str, limit_bytes: int = MAX_FOLDER_BYTES) -> str:
 
 
 def folded(name: str) -> str:
+    """What names have in common that file systems without capitals take for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -240,7 +240,7 @@ def _info(
             **check_limits(config.release),
             "dropped_faces": plan.leaks,
         },
-        "weights": _weights(workspace),
+        "weights": stage_weights(workspace),
         "config": settings,
     }
 
@@ -258,7 +258,7 @@ def _write_tables(
     target.write(INFO, to_json(info))
 
 
-def _weights(workspace: Workspace) -> dict[str, Any]:
+def stage_weights(workspace: Workspace) -> dict[str, Any]:
     """Which weights, by SHA-256, each stage of the build used."""
     shard = next(iter(workspace.shards()))
     used = {}

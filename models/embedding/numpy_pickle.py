@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,12 +30,21 @@ def read_numpy_pickle(path: Path) -> dict[str, NDArray[Any]]:
     Arrays are plain floats or integers; text of Python 2 is read as Latin-1. Raises ModelError
     where the file is damaged or holds or names anything else.
     """
+    return _read(path, _array)
+
+
+def read_array_record(path: Path) -> dict[str, NDArray[Any] | str | int | float]:
+    """Return a pickled dict of arrays, text and numbers; otherwise as :func:`read_numpy_pickle`."""
+    return _read(path, _array_or_plain)
+
+
+def _read(path: Path, convert: Callable[[object, object], Any]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"a {type(content).__name__} instead of a dict")
-        return {_text(name): _array(name, value) for name, value in content.items()}
+        return {_text(name): convert(name, value) for name, value in content.items()}
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = str(error).strip() or type(error).__name__
         raise ModelError(
@@ -52,6 +62,10 @@ def _array(name: object, value: object) -> NDArray[Any]:
     if not isinstance(value, _ArrayNote):
         raise pickle.UnpicklingError(f"{name!r:.60} is a {type(value).__name__}, not an array")
     return value.array()
+
+
+def _array_or_plain(name: object, value: object) -> NDArray[Any] | str | int | float:
+    return value if isinstance(value, str | int | float) else _array(name, value)
 
 
 class _StandIn:

@@ -1,0 +1,150 @@
+"""What the stages measured on an imported tree, face by face; and what filters would have done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hqvox.config import BuildConfig
+from hqvox.exchange.tree import Folder, Picture
+from hqvox.exchange.workspace import link_url
+from hqvox.lookup import Key, joined_rows, table_keys
+from hqvox.measures import own_thresholds
+from hqvox.release.manifest import MEASURED
+from hqvox.tables import Row
+from hqvox.workspace import Workspace
+from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
+from models.store import ModelStore
+from pipelines.chain import COLUMNS_OF
+from pipelines.discover.stage import DiscoverStage
+from pipelines.emotion import passes
+from pipelines.faces import landmarks_of
+from pipelines.landmarks import LandmarksStage
+from pipelines.lighting import Light, verdict
+from pipelines.pose import PoseStage
+
+_COLUMNS = {
+    stage: [c for c in names if c in MEASURED or c.startswith("mask_")]
+    for stage, names in COLUMNS_OF.items()
+}
+
+
+@dataclass
+class Measured:
+    """The faces of an import, by identity id: each picture with its measurements."""
+
+    faces: dict[str, list[tuple[Picture, Row]]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """A line for each picture that cannot be part of a release."""
+
+
+def read_measured(workspace: Workspace, people: Sequence[tuple[Row, Folder]]) -> Measured:
+    """Collect the measurements. ``people``: identities with their folders, in order."""
+    result = Measured()
+    shards: dict[str, list[tuple[Row, Folder]]] = {}
+    for row, folder in people:
+        shards.setdefault(row["shard"], []).append((row, folder))
+    for shard, members in shards.items():
+        rows = _best_faces(workspace, shard)
+        for identity, folder in members:
+            taken = result.faces.setdefault(identity["identity_id"], [])
+            for picture in folder.ordered():
+                face = rows.get(link_url(folder, picture))
+                problem = _problem(face)
+                if face is None or problem:
+                    result.problems.append(f"{picture.measured}: {problem}; left out")
+                else:
+                    taken.append((picture, face))
+    return result
+
+
+def _problem(row: Row | None) -> str:
+    if row is None:
+        return "not looked at"
+    if row["width_px"] is None or row["reason"] in ("undecodable", "too_large"):
+        return str(row["reason"] or "undecodable").replace("_", " ")
+    if row["width_px"] != row["height_px"]:
+        return f"{row['width_px']} × {row['height_px']} px, not a square crop"
+    return ""
+
+
+def _best_faces(workspace: Workspace, shard: str) -> dict[str, Row]:
+    """By address of the photograph, everything known of the face that the crop was made for."""
+    discovered = workspace.read_stage(DiscoverStage.name, shard, ["url"])
+    landmarks = workspace.read_stage(LandmarksStage.name, shard, [])
+    photos: list[Key] = table_keys(discovered) if discovered is not None else []
+    faces: dict[tuple[str, int], list[Key]] = {}
+    for key in table_keys(landmarks) if landmarks is not None else []:
+        faces.setdefault(key[:2], []).append(key)
+    keys = [key for photo in photos for key in faces.get(photo[:2], [photo])]
+    best: dict[str, Row] = {}
+    for row in joined_rows(workspace, shard, keys, _COLUMNS):
+        before = best.get(row["url"])
+        if before is None or eye_distance(row) < eye_distance(before):
+            best[row["url"]] = row
+    return best
+
+
+def eye_distance(row: Row) -> float:
+    """How far the eyes are from where HQ-VoxCeleb has them, the farther one, in crop sides."""
+    if row["landmarks_xy"] is None or not row["width_px"]:
+        return float("inf")
+    eyes = (eye_centres(landmarks_of(row)) + 0.5) / row["width_px"]
+    expected = np.array([ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE])
+    return float(np.hypot(*(eyes - expected).T).max())
+
+
+def would_refuse(rows: Sequence[Row], config: BuildConfig, store: ModelStore) -> Counter[str]:
+    """Faces that the filters would have refused at the configuration's limits, by reason.
+
+    A face counts once, under the first stage that would refuse it, as in a build. What alignment
+    would say is left out: the faces are aligned already.
+    """
+    min_neutral, min_similarity = own_thresholds(config, store)
+    pose = PoseStage(config.pose, store)
+    counts: Counter[str] = Counter()
+    for row in rows:
+        reason = _reason(row, config, pose, min_neutral, min_similarity)
+        if reason is not None:
+            counts[reason] += 1
+    return counts
+
+
+def _reason(
+    row: Row,
+    config: BuildConfig,
+    pose: PoseStage,
+    min_neutral: float | None,
+    min_similarity: float | None,
+) -> str | None:
+    if row["landmarks_xy"] is None:
+        return "no_face"
+    if row["ipd_px"] is not None and row["ipd_px"] < config.pupils.min_ipd_px:
+        return "pupils_too_close"
+    if row["yaw_deg"] is not None:
+        turned = pose.verdict(row["yaw_deg"], row["pitch_deg"], row["roll_deg"], row["asymmetry"])
+        if turned is not None:
+            return turned
+    if row["light_ratio"] is None:
+        return row["reason"]
+    light = verdict(Light(**{name: row[name] for name in Light.__dataclass_fields__}),
+                    config.lighting)  # fmt: skip
+    if light is not None:
+        return light
+    if row["emotion_probabilities"] is not None and min_neutral is not None:
+        named = dict(row["emotion_probabilities"])
+        smile = (row["mouth_opening"], row["mouth_width"])
+        if not passes(named["neutral"], named["happiness"], *smile, min_neutral, config.emotion):
+            return "not_neutral"
+    similarity = row["core_similarity"]
+    if similarity is not None and min_similarity is not None and similarity < min_similarity:
+        return "someone_else"
+    if row["edge_confidence"] is not None and (
+        row["face_coverage"] < config.segment.min_face_coverage
+        or row["edge_confidence"] < config.segment.min_edge_confidence
+    ):
+        return "not_segmented"
+    return row["reason"]

@@ -1,0 +1,166 @@
+"""A tree in the published dataset's form: which people, pictures and voices it has.
+
+``<subset>/{masked_faces,origin_faces}/<Name>/<n>.jpg`` and, if there,
+``<subset>/mel_spectrograms/<Name>/*.pickle`` and ``split.json``. Names are brought to one Unicode
+form (NFC), as the same name is spelt differently by different systems.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hqvox.errors import HqvoxError
+from hqvox.identities import USER_SUBSET
+
+FACES = {"masked_faces": "masked", "origin_faces": "origin"}
+MELS = "mel_spectrograms"
+SPLIT = "split.json"
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+
+
+@dataclass
+class Picture:
+    """A face: one or both of its pictures."""
+
+    stem: str
+    masked: Path | None = None
+    origin: Path | None = None
+
+    @property
+    def measured(self) -> Path:
+        """The one that is measured: as photographed, where that is there."""
+        found = self.origin or self.masked
+        assert found is not None
+        return found
+
+
+@dataclass
+class Folder:
+    """A person of the tree."""
+
+    subset: str
+    name: str
+    """Of the folder, NFC."""
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    """By stem."""
+    mels: list[Path] = field(default_factory=list)
+
+    def ordered(self) -> list[Picture]:
+        """Pictures in natural order: 2 before 10."""
+        return [self.pictures[stem] for stem in sorted(self.pictures, key=_natural)]
+
+
+@dataclass
+class Tree:
+    """What was found, by subset and name; and a line for each thing that was not taken."""
+
+    root: Path
+    folders: list[Folder]
+    problems: list[str]
+    split: Path | None
+
+    def ready(self) -> None:
+        """Raise HqvoxError unless there is a face."""
+        if not any(folder.pictures for folder in self.folders):
+            raise HqvoxError(
+                f"{self.root}: no pictures in {' or '.join(FACES)}; expected "
+                f"{self.root}/vox1/masked_faces/<Name>/<n>.jpg, and the same under origin_faces"
+            )
+
+
+def read_tree(root: Path) -> Tree:
+    """List a tree; nothing is opened. Raises HqvoxError where it is not in that form."""
+    try:
+        tops = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise HqvoxError(
+            f"{root}: {error.strerror}; name the folder that holds vox1 and vox2"
+        ) from None
+    kinds = (*FACES, MELS)
+    subsets = {top: root / top for top in tops if _has(root / top, FACES)}
+    if _has(root, FACES):  # without subsets
+        subsets = {USER_SUBSET: root}
+    if not subsets:
+        raise HqvoxError(
+            f"{root}: not a tree in HQ-VoxCeleb's form; expected "
+            f"{root}/vox1/masked_faces/<Name>/<n>.jpg, found "
+            f"{', '.join(tops[:5]) or 'no folders'}"
+        )
+    folders: dict[tuple[str, str], Folder] = {}
+    problems: list[str] = []
+    for subset, top in subsets.items():
+        for kind in kinds:
+            for path, name in _entries(top / kind, problems):
+                if not path.is_dir():
+                    problems.append(f"{path}: not in a person's folder; left out")
+                    continue
+                own = folders.setdefault((subset, name), Folder(subset, name))
+                _take(own, kind, path, problems)
+    tree = Tree(
+        root,
+        [folders[key] for key in sorted(folders)],
+        problems,
+        root / SPLIT if (root / SPLIT).is_file() else None,
+    )
+    tree.ready()
+    return tree
+
+
+def nfc(name: str) -> str:
+    """The name in one Unicode form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _has(top: Path, kinds: dict[str, str]) -> bool:
+    return any((top / kind).is_dir() for kind in kinds)
+
+
+def _take(own: Folder, kind: str, folder: Path, problems: list[str]) -> None:
+    for path, name in _entries(folder, problems):
+        if kind == MELS:
+            if name.lower().endswith((".pickle", ".pkl")):
+                own.mels.append(path)
+            else:
+                problems.append(f"{path}: not a pickle; left out")
+            continue
+        stem, ending = os.path.splitext(name)
+        if ending.lower() not in PICTURES:
+            problems.append(f"{path}: not a picture by its name; left out")
+            continue
+        picture = own.pictures.setdefault(stem, Picture(stem))
+        before = getattr(picture, FACES[kind])
+        if before is not None:
+            problems.append(f"{path}: {before.name} is there under the same number; left out")
+            continue
+        setattr(picture, FACES[kind], path)
+
+
+def _entries(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
+    """What is in a folder, sorted, hidden things left out: path, and name as NFC."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        problems.append(f"{folder}: {error.strerror}; left out")
+        return
+    for name in names:
+        if name.startswith("."):
+            continue
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(name).decode(errors="replace")
+            problems.append(f"{folder}/{shown}: the name is not UTF-8; rename it; left out")
+            continue
+        yield folder / name, nfc(name)
+
+
+def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts], name
