@@ -29,7 +29,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_SAMPLES
 _BINS = FFT_POINTS // 2 + 1
 _CHUNK = 256
 """Frames transformed at once: bounds memory (1.4 MB) whatever the length of the utterance."""
-_GROUP = 16
+_GROUP = 8
 """Filters multiplied at once; each group reads only the bins it covers."""
 _SURE = 5e-7
 """Share of the frame's energy above which a filter's float32 value is within 5e-5 (measured)."""
@@ -96,10 +96,8 @@ class _Scratch:
     def __init__(self) -> None:
         length = (_CHUNK - 1) * HOP_SAMPLES + FRAME_SAMPLES
         self.signal = np.zeros(length, np.float32)
-        self.before = np.zeros(length, np.float32)
-        self.frames = np.lib.stride_tricks.sliding_window_view(self.signal, FRAME_SAMPLES)[
-            ::HOP_SAMPLES
-        ]
+        windows = np.lib.stride_tricks.sliding_window_view(self.signal, FRAME_SAMPLES)
+        self.frames = windows[::HOP_SAMPLES]
         self.padded = np.zeros((_CHUNK, FFT_POINTS), np.float32)
         self.packed = np.zeros((_CHUNK, FFT_POINTS), np.float32)
 
@@ -117,15 +115,13 @@ def _emphasise(samples: NDArray[np.int16], start: int, size: int, scratch: _Scra
     """Fill ``padded`` with ``size`` frames from sample ``start`` on, pre-emphasis a hundredfold."""
     length = (size - 1) * HOP_SAMPLES + FRAME_SAMPLES
     here = samples[start : start + length]
-    signal = scratch.signal[: len(here)]
-    signal[:] = here
-    signal *= 100
     # The very first sample has none before it.
     first = 1 if start == 0 else 0
-    before = scratch.before[first : len(here)]
-    before[:] = samples[start + first - 1 : start + len(here) - 1]
-    before *= 97
-    signal[first:] -= before
+    scratch.signal[:first] = 100 * here[:first].astype(np.float32)
+    now, before = here[first:], samples[start + first - 1 : start + len(here) - 1]
+    if len(now):
+        signal = scratch.signal[first : len(here)]
+        cv2.addWeighted(now[None], 100, before[None], -97, 0, signal[None], cv2.CV_32F)
     scratch.signal[len(here) : length] = 0
     scratch.padded[:size, :FRAME_SAMPLES] = scratch.frames[:size]
 
