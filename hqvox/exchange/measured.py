@@ -124,12 +124,13 @@ def _reason(
         return "no_face"
     if row["ipd_px"] is not None and row["ipd_px"] < config.pupils.min_ipd_px:
         return "pupils_too_close"
-    if row["yaw_deg"] is not None:
-        turned = pose.verdict(row["yaw_deg"], row["pitch_deg"], row["roll_deg"], row["asymmetry"])
-        if turned is not None:
-            return turned
+    if row["yaw_deg"] is None:
+        return "eyes_coincide"
+    turned = pose.verdict(row["yaw_deg"], row["pitch_deg"], row["roll_deg"], row["asymmetry"])
+    if turned is not None:
+        return turned
     if row["light_ratio"] is None:
-        return row["reason"]
+        return "no_skin_in_view"
     light = verdict(Light(**{name: row[name] for name in Light.__dataclass_fields__}),
                     config.lighting)  # fmt: skip
     if light is not None:
@@ -147,4 +148,4 @@ def _reason(
         or row["edge_confidence"] < config.segment.min_edge_confidence
     ):
         return "not_segmented"
-    return row["reason"]
+    return None
