@@ -263,7 +263,7 @@ class Crawler:
                 failed=dict(counts.failed),
                 bytes=counts.bytes,
                 hosts_waiting=engine.hosts_waiting(),
-                requests=counts.requests,
+                requests=engine.client.requests,
                 seconds=time.monotonic() - self._started,
             )
         )

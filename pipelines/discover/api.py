@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import ssl
 import threading
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -25,6 +23,7 @@ from pipelines.discover.budget import Budget, Pace
 from pipelines.discover.secrets import Redactor
 from pipelines.discover.source import SourceError
 from pipelines.fetch.client import user_agent
+from pipelines.fetch.retry_after import retry_after_seconds
 
 MAX_BYTES = 32 << 20
 """Largest answer, decompressed: fifty times the largest that any of the APIs gives."""
@@ -149,7 +148,7 @@ class ApiClient:
                 return answer.body
             return Failed("answered something that is no JSON object")
         if answer.status in PASSING:
-            seconds = retry_after_seconds(answer.headers.get("Retry-After"))
+            seconds = wait_seconds(answer.headers)
             if seconds > self.config.longest_wait_seconds:
                 if answer.status == 429:
                     raise self.budget.spend(datetime.now(UTC) + timedelta(seconds=seconds))
@@ -232,20 +231,9 @@ class ApiClient:
         return session
 
 
-def retry_after_seconds(header: str | None) -> float:
-    """Retry-After in seconds from now, whether it is a number or a date; 0 where it is neither."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(header)
-        except ValueError:
-            return 0.0
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+def wait_seconds(headers: Mapping[str, str]) -> float:
+    """How long an answer's headers ask us to wait; 0 where they do not say."""
+    return retry_after_seconds(headers.get("Retry-After"), headers.get("Date")) or 0.0
 
 
 def _detail(body: Any) -> str:

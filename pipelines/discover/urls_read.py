@@ -55,10 +55,12 @@ def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
                 yield _cleaned(batch)
     except pa.ArrowException as error:
         line = " ".join(str(error).split())
+        if "invalid UTF8" in line:
+            raise HqvoxError(f"{file}: not UTF-8 text; save it as UTF-8") from None
         raise HqvoxError(f"{file}: cannot be read as {kind[1:]} ({line[:300]}); mend it") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise HqvoxError(f"{file}: the gzip data is damaged or cut off; get it again") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise HqvoxError(f"{file}: not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise HqvoxError(f"{file}: {error.strerror or error}; name a file that is there") from None
@@ -156,8 +158,12 @@ def _read_jsonl(file: Path, stream: IO[bytes], columns: UrlsConfig) -> Iterator[
             continue
         try:
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError:
+            raise
         except json.JSONDecodeError as error:
             raise HqvoxError(f"{file}:{number}: not JSON ({error.msg}); mend the line") from None
+        except (ValueError, RecursionError):  # a number or a nesting that no list of urls has
+            raise HqvoxError(f"{file}:{number}: cannot be read as JSON; mend the line") from None
         if not isinstance(record, dict):
             raise HqvoxError(f"{file}:{number}: not a JSON object; write one {{…}} a line")
         if not wanted:

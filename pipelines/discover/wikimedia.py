@@ -13,7 +13,7 @@ from typing import Any
 
 from hqvox.config_discover import WikimediaConfig
 from hqvox.tables import Row
-from pipelines.discover.api import Answer, ApiClient, Failed, Spent, retry_after_seconds
+from pipelines.discover.api import Answer, ApiClient, Failed, Spent, wait_seconds
 from pipelines.discover.paged import ApiSource, Page, Search, Token
 from pipelines.discover.source import (
     Candidate,
@@ -71,7 +71,7 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         if not isinstance(error, dict):
             return None
         code = text_of(error.get("code")) or "unknown"
-        wait = retry_after_seconds(answer.headers.get("Retry-After"))
+        wait = wait_seconds(answer.headers)
         return Failed(f"answered with the error {code}", code in PASSING, wait)
 
     def _find(self, client: ApiClient, token: Token) -> Page:

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 import aiohttp
@@ -24,6 +23,7 @@ from hqvox.config import DownloadConfig
 from hqvox.errors import HqvoxError
 from pipelines.fetch.guard import Guard, GuardedResolver, Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.limits import ByteBudget
+from pipelines.fetch.retry_after import retry_after_seconds
 
 AGENT = "hqvox"
 """Our name in robots.txt and X-Robots-Tag."""
@@ -88,6 +88,8 @@ class Client:
         self.config = config
         self.guard = Guard(config.allow_hosts)
         self.budget = ByteBudget(config.memory_mb * 1_000_000)
+        self.requests = 0
+        """Sent so far, those for robots.txt included."""
         self._agent = user_agent(config.contact)
         self._lookup = lookup
 
@@ -142,6 +144,7 @@ class Client:
         """
         answer = Answer(str(url))
         started = time.monotonic()
+        self.requests += 1
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False) as response:
                 answer.status = response.status
@@ -168,7 +171,8 @@ class Client:
         answer.robots_tags = tuple(headers.getall("X-Robots-Tag", ()))
         answer.etag = _bounded(headers.get("ETag"))
         answer.last_modified = _bounded(headers.get("Last-Modified"))
-        answer.retry_after_seconds = retry_after(headers.get("Retry-After"))
+        asked, now = headers.get("Retry-After"), headers.get("Date")
+        answer.retry_after_seconds = retry_after_seconds(asked, now)
         if status in _REDIRECTS:
             answer.location = headers.get("Location")
             if answer.location is None:
@@ -270,22 +274,6 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectionError | OSError):
         return "connection_failed"
     return "malformed_response"
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After asks for (a number, or a date); None where it says nothing."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(min(int(text), 10**9))
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def _bounded(value: str | None) -> str | None:

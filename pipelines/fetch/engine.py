@@ -40,9 +40,6 @@ RETRIED = frozenset(
 _ILL = (None, 429, 503)
 """Statuses of failures that say more about the host than about the url; None: no answer at all."""
 
-_REFUSING = ("tls_error", "refused_address", "bad_url")
-"""What a host's robots.txt can run into that its pictures would too."""
-
 Attempt = dict[str, Any]
 """One request, or one refusal to make it: a row of the attempts table."""
 
@@ -80,7 +77,6 @@ class Counts:
     unchanged: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
-    requests: int = 0
 
 
 class Engine:
@@ -101,8 +97,7 @@ class Engine:
         self.counts = Counts()
         self.waiting = 0
         """Urls added and not done."""
-        self._robots = robots.RobotsCache(AGENT)
-        self._asking_robots: dict[str, asyncio.Task[Answer]] = {}
+        self._robots = robots.Robots(AGENT, self.client)
         self._queues = HostQueues(config)
         self._running: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -120,10 +115,10 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = [self._dispatcher, *self._running, *self._asking_robots.values()]
+        tasks = [self._dispatcher, *self._running]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._robots.cancel(), return_exceptions=True)
         await self.client.__aexit__(kind, error, trace)
 
     def add(
@@ -209,27 +204,21 @@ class Engine:
         url = str(item.url)
         refused = self.refuse(url)
         if refused is not None:
+            host.not_asked()
             self._finish(item, refused)
             return
         if self.config.robots:
             rules = self._robots.known(_origin(item.url))
             if rules is None:
-                answer = await self._ask_robots(item.url)
-                if answer.reason in RETRIED:
-                    self._failed(item, host, answer)
-                    return
-                item.attempts.append(_attempt(answer))
-                if answer.reason in _REFUSING:
-                    self._end(item, answer.reason, answer)
-                else:
-                    host.ready.appendleft(item)
+                await self._learn_rules(item, host)
+                return
+            disallowed = self._disallowed(rules, url)
+            if disallowed is not None:
+                host.not_asked()
+                self._finish(item, "robots_disallowed", detail=f"robots.txt{disallowed}")
                 return
             host.interval_seconds = self._interval(rules)
-            if not rules.allow(url):
-                self._finish(item, "robots_disallowed", detail="robots.txt")
-                return
         answer = await self.client.ask(item.url, self.config.max_bytes, item.headers or None)
-        self.counts.requests += 1
         try:
             self._take(item, host, answer)
         finally:
@@ -340,38 +329,32 @@ class Engine:
 
     # robots.txt ----------------------------------------------------------------------------------
 
+    async def _learn_rules(self, item: _Item, host: Host) -> None:
+        """Have the rules fetched and put the item back in front, or end it where there are none."""
+        origin = _origin(item.url)
+        answer = await self._robots.ask(origin, RETRIED)
+        if answer.reason in RETRIED:
+            self._failed(item, host, answer)
+            return
+        item.attempts.append(_attempt(answer))
+        rules = self._robots.known(origin)
+        if rules is None:
+            self._end(item, answer.reason, answer)
+            return
+        if self._disallowed(rules, str(item.url)) is None:
+            host.interval_seconds = self._interval(rules)  # it holds for the first picture already
+        host.ready.appendleft(item)
+
     def _interval(self, rules: robots.Rules) -> float:
         return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
 
-    async def _ask_robots(self, url: URL) -> Answer:
-        """Fetch an origin's rules; see :meth:`_fetch_robots`."""
-        origin = _origin(url)
-        task = self._asking_robots.get(origin)
-        if task is None:
-            task = asyncio.create_task(self._fetch_robots(origin))
-            self._asking_robots[origin] = task
-            task.add_done_callback(lambda _: self._asking_robots.pop(origin, None))
-        return await asyncio.shield(task)
-
-    async def _fetch_robots(self, origin: str) -> Answer:
-        """The last answer. Its reason is in RETRIED or _REFUSING where rules cannot be had now."""
-        url = URL(f"{origin}/robots.txt")
-        for _ in range(robots.REDIRECTS + 1):
-            answer = await self.client.ask(url, robots.MAX_BYTES, cut=True)
-            self.client.budget.give_back(answer, answer.taken_bytes)
-            self.counts.requests += 1
-            answer.detail = f"robots.txt: {answer.detail or answer.status}"
-            if answer.reason in RETRIED or answer.reason in _REFUSING:
-                return answer
-            if answer.location is None:
-                break
-            try:
-                url = self.client.guard.url(str(url.join(URL(answer.location))))
-            except (RefusedUrlError, ValueError):
-                break
-        body = answer.body if answer.reason is None else b""
-        self._robots.keep(origin, answer.status or 404, body)
-        return answer
+    def _disallowed(self, rules: robots.Rules, url: str) -> str | None:
+        """Null where the rules let us ask for a url within a time that we wait."""
+        if not rules.allow(url):
+            return ""
+        if rules.delay_seconds > self.config.longest_retry_after_seconds:
+            return f": one request in {rules.delay_seconds:.0f} s, longer than is waited for"
+        return None
 
 
 def _origin(url: URL) -> str:
@@ -384,7 +367,7 @@ def _attempt(answer: Answer) -> Attempt:
         "final_url": answer.url,
         "status": answer.status,
         "reason": answer.reason,
-        "detail": answer.detail,
+        "detail": answer.detail and answer.detail.encode("utf-8", "backslashreplace").decode(),
         "bytes": answer.wire_bytes,
         "seconds": answer.seconds,
         "time": answer.time.replace(microsecond=answer.time.microsecond // 1000 * 1000),

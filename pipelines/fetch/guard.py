@@ -26,7 +26,8 @@ KEPT_SECONDS = 60.0
 
 _EMBEDDING = tuple(ipaddress.ip_network(n) for n in ("::/96", "64:ff9b::/96"))
 """IPv4-compatible and NAT64: the last 32 bits are an IPv4 address."""
-_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that is given out of IPv6 (RFC 4291, IANA); the old site-local addresses lie outside."""
 _METADATA = frozenset(
     ipaddress.ip_address(a) for a in ("168.63.129.16", "192.0.0.192", "fd00:ec2::254")
 )
@@ -42,7 +43,7 @@ class RefusedUrlError(Exception):
 
 
 class Guard:
-    """``allow_hosts``: ``host`` or ``host:port`` that may have any address."""
+    """``allow_hosts``: ``host`` or ``host:port`` that may have any address; IPv6 in brackets."""
 
     def __init__(self, allow_hosts: Sequence[str] = ()) -> None:
         self._allowed = {entry.strip().lower() for entry in allow_hosts}
@@ -68,6 +69,9 @@ class Guard:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
+            if host.rstrip(".").rpartition(".")[2].isdigit():
+                # 2130706433 and 127.1 are 127.0.0.1 to those who read addresses as C does.
+                raise RefusedUrlError("bad_url", f"{host[:100]} is no address") from None
             return url
         self.check(host, port, address)
         return url
@@ -75,6 +79,7 @@ class Guard:
     def check(self, host: str, port: int, address: Address) -> None:
         """Raise RefusedUrlError where the address is not public and the host not allowed."""
         name = host.lower().rstrip(".")
+        name = f"[{name}]" if ":" in name else name
         if name in self._allowed or f"{name}:{port}" in self._allowed:
             return
         if not is_public(address):
@@ -86,11 +91,13 @@ class Guard:
 def is_public(address: Address) -> bool:
     """Whether an address is one of the public internet, and so is any IPv4 address inside it."""
     if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None or address in _LOCAL_NAT64:
+        if address.scope_id is not None:
             return False
         inner = _inside(address)
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
     return (
         address.is_global
         and not address.is_multicast

@@ -84,6 +84,10 @@ class Host:
         self.next_at = max(self.next_at, now - LAG_SECONDS) + self.interval_seconds
         return item
 
+    def not_asked(self) -> None:
+        """The item that was taken last needed no request: the next one need not wait for it."""
+        self.next_at -= self.interval_seconds
+
     def take_all(self) -> list[Any]:
         """All items, in order."""
         items = [*(entry[2] for entry in sorted(self.delayed)), *self.ready]

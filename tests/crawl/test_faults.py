@@ -104,6 +104,9 @@ def to(place: str, status: int = 302) -> bytes:
 
 HTML = b"<!doctype html><html><body>Please log in</body></html>"
 SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+ODD_CODING = answer(200, PHOTO, "Content-Encoding: ODD").replace(b"ODD", b"\xff\xfe\xe9")
+ODD_PLACE = answer(302, b"", "Location: http://ODD/").replace(b"ODD", b"\xff\xfe\xe9")
+"""Headers in bytes that are no UTF-8."""
 BOMB = gzip.compress(bytes(20_000_000))
 SOON = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
 
@@ -126,6 +129,8 @@ FAULTS = {
     "/wrong-type": (answer(200, PHOTO, "Content-Type: text/html"), None, 1, 1),
     "/html": (answer(200, HTML, "Content-Type: image/jpeg"), "not_an_image", 1, 1),
     "/empty": (answer(200, b""), "empty_file", 1, 1),
+    "/odd-coding": (ODD_CODING, "unsupported_encoding", 1, 1),
+    "/odd-place": (ODD_PLACE, "bad_url", 1, 1),
     "/loop": (to("/loop"), "too_many_redirects", 6, 6),
     "/nowhere": (answer(302), "malformed_response", 3, 3),
     "/moved": (to("/good?moved"), None, 1, 1),

@@ -11,7 +11,7 @@ from crawl_site import QUICK, Site, answer, picture
 
 from hqvox.config import DownloadConfig
 from pipelines.fetch.engine import Engine, Outcome
-from pipelines.fetch.guard import Guard, Lookup, RefusedUrlError, is_public
+from pipelines.fetch.guard import Guard, Lookup, RefusedUrlError, is_public, system_lookup
 
 PRIVATE = [
     "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.8.8.8", "169.254.169.254",
@@ -19,6 +19,7 @@ PRIVATE = [
     "240.0.0.1", "255.255.255.255", "168.63.129.16", "::", "::1", "fe80::1", "fe80::1%eth0",
     "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1",
     "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::808:808", "2002:7f00:1::", "2001:db8::1",
+    "fec0::1", "::ffff:0:7f00:1", "4000::1",
 ]  # fmt: skip
 PUBLIC = ["8.8.8.8", "93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -41,6 +42,46 @@ def test_only_the_named_port_of_an_allowed_host_is_let_through() -> None:
     guard.check("Intranet.example", 443, ipaddress.ip_address("10.0.0.1"))
     with pytest.raises(RefusedUrlError):
         guard.check("example", 443, ipaddress.ip_address("10.0.0.1"))
+
+
+def test_an_allowed_host_is_written_as_in_urls() -> None:
+    guard = Guard(["[::1]:8000"])
+    assert guard.url("http://[::1]:8000/a").port == 8000
+    with pytest.raises(RefusedUrlError):
+        guard.url("http://[::1]:80/a")
+    for useless in ("http://127.0.0.1:8000", "127.0.0.1:8000/", "a b", "::1", "me@host", ""):
+        with pytest.raises(ValueError, match="IPv6 in brackets"):
+            DownloadConfig(allow_hosts=[useless])
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.1",
+        "127.0.0.1.",
+        "0",
+        "00127.0.0.1",
+        "127.000.0.1",
+    ],
+)
+def test_numbers_that_some_take_for_an_address_are_no_host(host: str) -> None:
+    with pytest.raises(RefusedUrlError, match="is no address"):
+        Guard().url(f"http://{host}/a")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0x7f000001", "localhost", "localhost.", "127。0。0。1", "１２７.0.0.1", "[::1]"],
+)
+def test_other_spellings_of_this_machine_get_nowhere(host: str) -> None:
+    """The system's own resolver is asked: it may know the name, or may not."""
+    with Site({"/1.jpg": answer(200, picture())}) as site:
+        (outcome,) = fetch([f"http://{host}:{site.port}/1.jpg"], system_lookup)
+    assert outcome.reason in ("refused_address", "dns_failed")
+    assert not site.requests
 
 
 def fetch(urls: list[str], lookup: Lookup, **settings: object) -> list[Outcome]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,57 @@ def test_robots_of_a_redirect_count_too(tmp_path: Path) -> None:
         build(workspace)
     assert reasons(workspace) == {"/yes": "robots_disallowed"}
     assert site.asked() == {"/yes": 1}
+
+
+RULES = b"User-agent: *\n"
+
+
+def test_a_crawl_delay_holds_from_the_first_picture_on(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def note(request: Request, writer: asyncio.StreamWriter) -> None:
+        times.append(time.monotonic())
+        writer.write(answer(200, picture(len(times))))
+        await writer.drain()
+
+    with Site({"/robots.txt": answer(200, RULES + b"Crawl-delay: 0.4\n")}) as site:
+        site.routes |= {f"/{n}": note for n in range(3)}
+        workspace = make(
+            tmp_path / "w", [("ann", site.url(f"/{n}")) for n in range(3)], allow_hosts=[site.host]
+        )
+        build(workspace)
+    assert min(after - before for before, after in pairwise(times)) > 0.3
+
+
+def test_a_crawl_delay_that_nobody_can_wait_for_refuses(tmp_path: Path) -> None:
+    with Site({"/robots.txt": answer(200, RULES + b"Crawl-delay: 100000\n")}) as site:
+        workspace = make(
+            tmp_path / "w", [("ann", site.url(f"/{n}")) for n in range(20)], allow_hosts=[site.host]
+        )
+        build(workspace)
+    assert set(reasons(workspace).values()) == {"robots_disallowed"}
+    assert not site.asked()
+
+
+def test_rules_that_cannot_be_read_allow_nothing(tmp_path: Path) -> None:
+    packed = answer(200, RULES + b"Disallow: /\n", "Content-Encoding: br")
+    with Site({"/robots.txt": packed, "/1": answer(200, picture())}) as site:
+        workspace = make(tmp_path / "w", [("ann", site.url("/1"))], allow_hosts=[site.host])
+        build(workspace)
+    assert reasons(workspace) == {"/1": "unsupported_encoding"}
+    assert not site.asked()
+
+
+def test_what_is_disallowed_takes_no_time(tmp_path: Path) -> None:
+    """At two requests a second, sixty pictures that must not be asked for are through at once."""
+    with Site({"/robots.txt": answer(200, RULES + b"Disallow: /\n")}) as site:
+        workspace = make(
+            tmp_path / "w",
+            [("ann", site.url(f"/{n}")) for n in range(60)],
+            allow_hosts=[site.host],
+            host_requests_per_second=2.0,
+        )
+        started = time.monotonic()
+        build(workspace)
+    assert time.monotonic() - started < 10
+    assert set(reasons(workspace).values()) == {"robots_disallowed"}

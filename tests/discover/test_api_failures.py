@@ -20,7 +20,7 @@ from fake_apis import Asked, FakeApis, Reply, google_error, serving
 
 from hqvox.errors import HqvoxError
 from hqvox.storage import Storage
-from pipelines.discover.api import retry_after_seconds
+from pipelines.discover.api import wait_seconds
 from pipelines.discover.budget import Budget
 from pipelines.discover.secrets import Redactor
 from pipelines.discover.source import QuotaSpent, SourceError
@@ -68,11 +68,21 @@ def test_retry_after_is_waited_for(apis: FakeApis, stage: Make) -> None:
 
 
 def test_retry_after_in_every_form() -> None:
-    assert retry_after_seconds("12") == 12
+    assert wait_seconds({"Retry-After": "12"}) == 12
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert 90 < retry_after_seconds(soon) <= 100
-    for useless in (None, "", "soon", "-5", "inf", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"):
-        assert retry_after_seconds(useless) == 0
+    assert 90 < wait_seconds({"Retry-After": soon}) <= 100
+    assert wait_seconds({}) == 0
+    never = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    for useless in ("", "soon", "-5", "inf", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", never):
+        assert wait_seconds({"Retry-After": useless}) == 0
+
+
+def test_a_date_counts_from_the_clock_of_the_server() -> None:
+    """Its clock is years off; it asks for a minute and is given one."""
+    now, then = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:29:00 GMT"
+    assert wait_seconds({"Retry-After": then, "Date": now}) == 60
+    assert wait_seconds({"Retry-After": "9" * 5000, "Date": now}) == 0
+    assert wait_seconds({"Retry-After": "9" * 300, "Date": now}) == 1e9
 
 
 @pytest.mark.parametrize(

@@ -164,3 +164,22 @@ def test_a_missing_file_and_no_file_are_one_line(tmp_path: Path) -> None:
     assert "no file is named; set discover.urls.file" in unnamed.missing()[0]
     with pytest.raises(HqvoxError, match="no file is named"):
         unnamed.listing(identity("1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("u.jsonl", b'{"identity_id": "a", "url": "https://a.example/\\ud800"}', "not UTF-8"),
+        ("u.jsonl", b'{"identity_id": "a\\ud800", "url": "https://a.example/"}', "not UTF-8"),
+        ("u.jsonl", b'{"identity_id": "a", "url": "b", "n": ' + b"9" * 5000 + b"}", ":1: cannot"),
+        ("u.jsonl", b'{"identity_id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", ":1: cannot"),
+        ("u.csv", "identity_id,url\nJosé,https://a.example/\n".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_text_that_no_table_can_hold_is_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(HqvoxError, match=message):
+        found(source(file, tmp_path / "index"), identity("a"))
