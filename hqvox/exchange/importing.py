@@ -9,8 +9,10 @@ from pathlib import Path
 from hqvox.errors import HqvoxError
 from hqvox.exchange.pickles import from_elsewhere, pack_pickles
 from hqvox.exchange.release import Imported, check_new, write_import
+from hqvox.exchange.split import check_choice
 from hqvox.exchange.tree import Tree
 from hqvox.exchange.workspace import placed, prepare
+from hqvox.release.names import check_name
 from hqvox.release.pool import cores
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.local import Event
@@ -48,6 +50,8 @@ def import_tree(
     Stopped at any time, the same command goes on. Raises HqvoxError where the workspace is of
     something else, the release exists, or shards failed.
     """
+    check_name(order.name)
+    check_choice(order.split, tree.split)
     workspace = prepare(root, tree, order.metadata)
     with workspace.lock():
         check_new(workspace, order.name)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.identities import safe_name
+from hqvox.release.manifest import FORMAT
 from hqvox.release.names import folded
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
@@ -41,6 +42,12 @@ class People:
     def __init__(self, release: Release) -> None:
         """Raises HqvoxError where a table is missing, damaged, or names what cannot be."""
         self.release = release
+        version = release.info().get("format")
+        if version != FORMAT:
+            raise HqvoxError(
+                f"{release.url}: release format {version}, made by an older hqvox, cannot be "
+                "exported; release anew"
+            )
         self._people = {row["identity_id"]: Person(row) for row in release.identities().to_pylist()}
         for row in release.manifest().to_pylist():
             self._of(row, "manifest.parquet").faces.append(row)

@@ -7,11 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from hqvox.exchange.tree import nfc
-from hqvox.release.split import Split, make_split
+from hqvox.release.split import Split, check_split, make_split
 from hqvox.release.split_file import digest, parts_of_file, read_split_file
 from hqvox.tables import Row
 
 BY_SEED = "seed:0"
+
+
+def check_choice(asked: str | None, published: Path | None) -> None:
+    """Raise HqvoxError where what :func:`choose_split` will go by cannot be read.
+
+    Before hours of measuring, rather than after them.
+    """
+    if asked is not None:
+        check_split(asked)
+    elif published is not None:
+        read_split_file(published)
 
 
 def choose_split(
