@@ -6,9 +6,10 @@ Sources: "paper" is Speech Fusion to Face, §3 and appendix B.1; "house" is our 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hqvox.config_discover import DiscoverConfig
 from hqvox.config_sections import Section, StageSection
@@ -61,6 +62,14 @@ class DownloadConfig(StageSection):
     host_patience_seconds: float = Field(
         180.0, ge=0, le=86_400, description="how long a host may answer nothing (house)"
     )
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/@:?#\[\]]+)(:[0-9]{1,5})?", host):
+                raise ValueError(f"host or host:port, IPv6 in brackets: {host!r} is neither")
+        return hosts
 
 
 class DecodeConfig(Section):
