@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -32,6 +31,8 @@ def doctor(
 
     Example: hqvox doctor
     """
+    import torch  # Here, so that the other commands do not wait for it.
+
     table = Table(show_header=False, box=None)
     table.add_row("hqvox", hqvox.__version__)
     table.add_row("python", platform.python_version())

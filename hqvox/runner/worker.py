@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hqvox.config import BuildConfig
 from hqvox.runner.plan import Fingerprints, ShardTask
 from hqvox.shards import ShardReader, ShardWriter
@@ -39,6 +37,8 @@ class ShardWorker:
     """Runs tasks of one build; networks are loaded once, at the first task that needs them."""
 
     def __init__(self, root: str, config: BuildConfig) -> None:
+        import torch  # Here, so that commands that only plan do not wait for it.
+
         # Sums over several threads are not always taken in the same order: with one thread per
         # worker, a build gives the same bytes on any number of workers.
         torch.set_num_threads(1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from models.errors import ModelError
 from models.protocols import PersonMasker
-from models.segmentation.pspnet_portrait import PortraitMasker
-from models.segmentation.pspnet_voc import VOCMasker
 from models.store import ModelStore
 
 WEIGHTS: dict[str, tuple[str, ...]] = {
@@ -13,11 +11,6 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
     "pspnet_voc": ("pspnet_voc",),
 }
 """Network name to the registry names of the weight files that it needs."""
-
-_MASKERS: dict[str, type[PortraitMasker] | type[VOCMasker]] = {
-    "pspnet_portrait": PortraitMasker,
-    "pspnet_voc": VOCMasker,
-}
 
 
 def load(name: str, store: ModelStore, device: str = "cpu", fast: bool = False) -> PersonMasker:
@@ -27,6 +20,13 @@ def load(name: str, store: ModelStore, device: str = "cpu", fast: bool = False) 
     0.003 on average and up to 0.3 at vague outlines.
     Raises ModelError for an unknown name, and where weights are missing or wrong.
     """
-    if name not in _MASKERS:
-        raise ModelError(f"no person mask network {name!r}; known: {', '.join(sorted(_MASKERS))}")
-    return _MASKERS[name](store.path(WEIGHTS[name][0]), device, fast)
+    # Imported here, so that listing what there is does not cost the seconds that torch takes.
+    if name == "pspnet_portrait":
+        from models.segmentation.pspnet_portrait import PortraitMasker
+
+        return PortraitMasker(store.path(name), device, fast)
+    if name == "pspnet_voc":
+        from models.segmentation.pspnet_voc import VOCMasker
+
+        return VOCMasker(store.path(name), device, fast)
+    raise ModelError(f"no person mask network {name!r}; known: {', '.join(sorted(WEIGHTS))}")
