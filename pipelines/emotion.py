@@ -24,7 +24,7 @@ import models.emotion
 from hqvox.config import EmotionConfig
 from hqvox.tables import Row
 from models.store import ModelStore
-from pipelines.faces import compute_device, landmarks_of, to_working
+from pipelines.faces import compute_device, landmarks_of, to_working, working_faces
 from pipelines.pupils import pupil_distance
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
@@ -103,13 +103,9 @@ class EmotionStage(Stage):
         if not rows:
             return []
         crops = []
-        for row in rows:
-            photo, scale = pixels.working(row)
+        for row, (photo, scale, points) in zip(rows, working_faces(rows, pixels), strict=True):
             box = to_working(np.asarray(row["box_xyxy"]).reshape(2, 2), scale).reshape(4)
-            points = to_working(landmarks_of(row), scale)
-            crops.append(
-                self.classifier.crop(photo, box.astype(np.float32), points.astype(np.float32))
-            )
+            crops.append(self.classifier.crop(photo, box.astype(np.float32), points))
         probabilities = self.classifier(crops)
         min_neutral = self.config.min_neutral
         if min_neutral is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hqvox.tables import Row
 from models.geometry import eye_centres
 from models.protocols import Photo
+from pipelines.stage import Pixels
 
 PATCH_IPD_PX = 40.0
 """Eye distance of a face patch, px."""
@@ -20,6 +22,8 @@ _PATCH_LEFT_EYE = (36.0, 40.0)
 
 def compute_device() -> str:
     """Device that networks run on: ``cuda`` where there is one, else ``cpu``."""
+    import torch  # Here, so that commands that run no network do not wait for it.
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -39,6 +43,15 @@ def to_photo(xy: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
 def landmarks_of(row: Row) -> NDArray[np.float64]:
     """Landmarks of a row, (68, 2), px of the upright photo."""
     return np.asarray(row["landmarks_xy"], dtype=np.float64).reshape(68, 2)
+
+
+def working_faces(
+    rows: Sequence[Row], pixels: Pixels
+) -> Iterator[tuple[Photo, float, NDArray[np.float32]]]:
+    """Each row's working picture, its scale, and the landmarks (68, 2) in its pixels."""
+    for row in rows:
+        photo, scale = pixels.working(row)
+        yield photo, scale, to_working(landmarks_of(row), scale).astype(np.float32)
 
 
 def apply_transform(

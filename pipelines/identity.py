@@ -18,7 +18,7 @@ from hqvox.tables import Row
 from models.embedding.core import identity_core
 from models.protocols import FaceEmbedder
 from models.store import ModelStore
-from pipelines.faces import compute_device, landmarks_of, to_working
+from pipelines.faces import compute_device, working_faces
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
 
@@ -75,11 +75,9 @@ class IdentityStage(Stage):
         """Embed all faces at once; the verdict waits for the whole identity."""
         if not rows:
             return []
-        crops = []
-        for row in rows:
-            photo, scale = pixels.working(row)
-            points = to_working(landmarks_of(row), scale).astype(np.float32)
-            crops.append(self.embedder.crop(photo, points))
+        crops = [
+            self.embedder.crop(photo, points) for photo, _, points in working_faces(rows, pixels)
+        ]
         for row, embedding in zip(rows, self.embedder(crops), strict=True):
             row["embedding"] = embedding.tolist()
             row["core_similarity"] = None
