@@ -16,7 +16,7 @@ from hqvox.errors import HqvoxError
 FORMAT = 1
 """The layout of workspaces that this version reads and writes."""
 
-SETTING_HINT = "see `hqvox config show --defaults` for every key with its unit"
+SETTING_HINT = "see `hqvox config show` for every key with its unit"
 
 
 def recipe_names() -> list[str]:
@@ -52,10 +52,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             value = yaml.safe_load(text) if text.strip() else ""
         except yaml.YAMLError:
             value = text
-        node = values
-        for key in keys[:-1]:
-            node = node.setdefault(key, {})
-        node[keys[-1]] = value
+        nested: Any = value
+        for key in reversed(keys):
+            nested = {key: nested}
+        values = merge(values, nested)
     return values
 
 
@@ -86,6 +86,7 @@ def load_config(
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise HqvoxError(f"{where}{line}: {problem}; mend the file") from None
+    _refuse_doubled_keys(lines, where)
     if not isinstance(written, dict):
         raise HqvoxError(f"{where}: expected 'section: {{key: value}}' lines, found {written!r}")
     version = written.get("format", FORMAT)
@@ -119,8 +120,30 @@ def _explain(
         return f"{place}: unknown key; {hint}"
     given = error.get("input")
     message = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    section = _section(path)
+    if section is not None:
+        keys = ", ".join(section.model_fields)
+        return f"{place}: {given!r} will not do: it is a section, with the keys {keys}"
     unit = _description(path)
     return f"{place}: {given!r} will not do: should be {message}" + (f" [{unit}]" if unit else "")
+
+
+def _refuse_doubled_keys(
+    node: yaml.Node | None, where: str, above: tuple[yaml.Node, ...] = ()
+) -> None:
+    """Raise HqvoxError where a mapping has a key twice: YAML would silently keep the last."""
+    if not isinstance(node, yaml.MappingNode) or node in above:  # An alias can loop.
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise HqvoxError(
+                f"{where}:{line}: {key.value} stands already in line {lines[key.value]}; "
+                "put both into one"
+            )
+        lines[key.value] = line
+        _refuse_doubled_keys(value, where, (*above, node))
 
 
 def _contains(values: Mapping[str, Any], path: Sequence[str]) -> bool:

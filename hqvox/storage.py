@@ -159,12 +159,12 @@ def disk_error(error: OSError, where: str) -> HqvoxError:
     remedies = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again",
         errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-        errno.EROFS: "the file system is read-only; choose a workspace that can be written",
-        errno.EACCES: "permission denied; choose a workspace that you may write",
-        errno.EPERM: "permission denied; choose a workspace that you may write",
-        errno.ENOTDIR: "a file stands where a folder is needed; choose another workspace",
-        errno.EEXIST: "a file stands where a folder is needed; choose another workspace",
-        errno.ENOENT: "cannot be made there; choose another workspace",
+        errno.EROFS: "the file system is read-only; choose a place that can be written",
+        errno.EACCES: "permission denied; choose a place that you may write",
+        errno.EPERM: "permission denied; choose a place that you may write",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+        errno.EEXIST: "a file stands where a folder is needed; choose another place",
+        errno.ENOENT: "no such folder; choose another place",
     }
     code = error.errno if error.errno is not None else -1
     return HqvoxError(f"{where}: {remedies.get(code, error.strerror or str(error))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
 from hqvox.cli.status import print_funnel
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.build import Executor, plan_build, run_build
+from hqvox.runner.build import Executor, photos_gone, plan_build, run_build
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
 from hqvox.workspace import Workspace
@@ -77,14 +76,10 @@ def build(
         raise HqvoxError("--executor ray needs at least one worker; leave out --workers 0")
     opened = Workspace.open(workspace)
     config = opened.config(settings or [], recipe)
-    photos = config.discover.photos
-    if photos and not (os.path.isdir(photos) and os.listdir(photos)):
-        # Built all the same, every photograph would count as taken away, and the work be lost. An
-        # empty folder is what a disk that is not mounted leaves.
-        raise HqvoxError(
-            f"{photos}: the folder of photographs is not there, or empty; bring it back, "
-            f"or name its new place as discover.photos in {opened.storage.path('hqvox.yaml')}"
-        )
+    gone = photos_gone(opened, config)
+    if gone:
+        # Built all the same, every photograph would count as taken away, and the work be lost.
+        raise HqvoxError(gone)
     store = ModelStore()
 
     def plan() -> list[ShardTask]:

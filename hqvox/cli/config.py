@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
-from rich.table import Table
 
 from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
 from hqvox.config import BuildConfig
@@ -28,7 +27,7 @@ def show(
     settings: SetOption = None,
     recipe: Annotated[str | None, typer.Option(help="bundled, paper or small.")] = None,
 ) -> None:
-    """Every setting: its value, its default, and what it means, with unit and source.
+    """Every setting: its value, what it means, with unit and source, and its default if it differs.
 
     Example: hqvox config show work
     """
@@ -36,13 +35,9 @@ def show(
         config = load_config("", "--set", settings or [], recipe)
     else:
         config = Workspace.open(workspace).config(settings or [], recipe)
-    table = Table(show_lines=False)
-    for title in ("setting", "value", "default", "meaning [unit] (source)"):
-        table.add_column(title, overflow="fold")
     defaults = BuildConfig()
     for name, field in BuildConfig.model_fields.items():
-        _add(table, name, getattr(config, name), getattr(defaults, name), field.description)
-    console.print(table)
+        _print(name, getattr(config, name), getattr(defaults, name), field.description)
 
 
 @app.command()
@@ -61,17 +56,16 @@ def check(workspace: WorkspaceArgument) -> None:
     )
 
 
-def _add(table: Table, name: str, value: object, default: object, meaning: str | None) -> None:
+def _print(name: str, value: object, default: object, meaning: str | None) -> None:
+    # Whole lines, not a table: names and values are there to be copied and searched.
     if isinstance(value, BaseModel):
         for key, field in type(value).model_fields.items():
             inner = getattr(value, key), getattr(default, key)
-            _add(table, f"{name}.{key}", *inner, field.description)
+            _print(f"{name}.{key}", *inner, field.description)
         return
     shown = escape(json.dumps(value, ensure_ascii=False))
-    changed = value != default
-    table.add_row(
-        name,
-        f"[bold]{shown}[/bold]" if changed else shown,
-        escape(json.dumps(default, ensure_ascii=False)),
-        escape(meaning or ""),
-    )
+    note = escape(meaning or "")
+    if value != default:
+        shown = f"[bold]{shown}[/bold]"
+        note += f"; default {escape(json.dumps(default, ensure_ascii=False))}"
+    console.print(f"{name}: {shown}  [dim]# {note}[/dim]", highlight=False, soft_wrap=True)

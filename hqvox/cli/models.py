@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of `list`.")]
-Recipe = Annotated[str | None, typer.Option(help="All that a build recipe needs: paper, bundled.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="All that a build recipe needs: paper, bundled, small.")
+]
 All = Annotated[bool, typer.Option("--all", help="Every one of the registry.")]
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.report.funnel import funnel
-from hqvox.runner.build import plan_build
+from hqvox.runner.build import photos_gone, plan_build
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 
@@ -22,7 +22,11 @@ def status(workspace: WorkspaceArgument) -> None:
     """
     opened = Workspace.open(workspace)
     print_funnel(opened)
-    tasks = plan_build(opened, opened.config(), ModelStore())
+    config = opened.config()
+    gone = photos_gone(opened, config)
+    tasks = [] if gone else plan_build(opened, config, ModelStore())
+    if gone:
+        console.print(f"[red]{escape(gone)}[/red]", highlight=False, soft_wrap=True)
     if tasks:
         total = len(opened.shards())
         console.print(

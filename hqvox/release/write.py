@@ -38,7 +38,7 @@ from hqvox.release.speech import (
 )
 from hqvox.release.split import PARTS, check_split, split_file
 from hqvox.release.target import FOLDER, INFO, Target
-from hqvox.runner.build import plan_build
+from hqvox.runner.build import photos_gone, plan_build
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.store import ModelStore
@@ -125,6 +125,9 @@ def write_release(
 
 
 def _check_up_to_date(workspace: Workspace, config: BuildConfig) -> None:
+    gone = photos_gone(workspace, config)
+    if gone:
+        raise HqvoxError(gone)
     tasks = plan_build(workspace, config, ModelStore())
     if tasks:
         raise HqvoxError(

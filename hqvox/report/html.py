@@ -38,7 +38,7 @@ from hqvox.report.funnel import FunnelStep, funnel
 from hqvox.report.release_charts import release_charts
 from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
-from hqvox.runner.build import plan_build
+from hqvox.runner.build import photos_gone, plan_build
 from hqvox.tables import Row
 from hqvox.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.workspace import Workspace
@@ -193,7 +193,10 @@ def _limit_lines(stage: str, bounds: dict[str, Limit]) -> list[str]:
 
 def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list[str]:
     notes = []
-    tasks = plan_build(workspace, config, store)
+    gone = photos_gone(workspace, config)
+    tasks = [] if gone else plan_build(workspace, config, store)
+    if gone:
+        notes.append(gone)
     if tasks:
         notes.append(
             f"{len(tasks)} of {len(workspace.shards())} shards are not up to date "

@@ -54,6 +54,20 @@ class BuildResult:
     """Sum over shards of the time their worker spent on them, networks' loading apart."""
 
 
+def photos_gone(workspace: Workspace, config: BuildConfig) -> str | None:
+    """What to do where the folder of photographs was moved, or None.
+
+    An empty folder is what a disk that is not mounted leaves.
+    """
+    photos = config.discover.photos
+    if not photos or (os.path.isdir(photos) and os.listdir(photos)):
+        return None
+    return (
+        f"{photos}: the folder of photographs is not there, or empty; bring it back, "
+        f"or name its new place as discover.photos in {workspace.storage.path('hqvox.yaml')}"
+    )
+
+
 def plan_build(
     workspace: Workspace,
     config: BuildConfig,

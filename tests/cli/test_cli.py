@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import yaml
 import hqvox
 from hqvox.cli.app import escape_line, main
 from hqvox.cli.common import console
+from hqvox.config_file import load_config, recipe_names
+from hqvox.errors import HqvoxError
+from models.registry import of_recipe
+from models.store import ModelStore
+from pipelines.chain import make_stages
 
 
 @pytest.fixture
@@ -99,7 +105,7 @@ def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     assert "a workspace is already here" in one_line(hq("init", work, "--photos", photos))
     (tmp_path / "file").touch()
     message = one_line(hq("init", tmp_path / "file", "--photos", photos))
-    assert "a file stands where a folder is needed; choose another workspace" in message
+    assert "a file stands where a folder is needed; choose another place" in message
     doubled = tmp_path / "i.csv"
     doubled.write_text("id,name\n1,Ann\n1,Bob\n")
     assert "stands twice" in one_line(hq("init", tmp_path / "x", "--identities", doubled))
@@ -132,6 +138,11 @@ def test_photographs_that_are_gone_stop_a_build_before_it_loses_anything(
     before = {p: p.read_bytes() for p in (work / "stages").rglob("*.*")}
     photos.rename(tmp_path / "elsewhere")
     assert "is not there, or empty; bring it back" in one_line(hq("build", work))
+    assert "is not there, or empty" in one_line(hq("release", work, "v1", "--auto"))
+    code, out, _ = hq("status", work)
+    assert code == 0
+    assert f"{photos}: the folder of photographs is not there, or empty; bring it back" in out
+    assert "not up to date" not in out
     photos.mkdir()
     assert "is not there, or empty; bring it back" in one_line(hq("build", work))
     assert {p: p.read_bytes() for p in (work / "stages").rglob("*.*")} == before
@@ -173,6 +184,30 @@ def test_config_show_says_what_differs(hq, photos: Path, tmp_path: Path) -> None
     assert "7" in row
     assert "5.0" in row
     assert "degrees (paper: 5)" in row
+    columns = next(line for line in out.splitlines() if "pupils.min_ipd_px" in line)
+    assert "default" not in columns
+
+
+def test_set_mistakes_name_the_keys_there_are() -> None:
+    with pytest.raises(HqvoxError, match="--set pose: 3 will not do: it is a section, with the k"):
+        load_config("", settings=["pose=3"])
+    assert load_config("", settings=["pose=3", "pose.max_yaw_deg=4"]).pose.max_yaw_deg == 4
+    with pytest.raises(HqvoxError, match="yaml:3: pose stands already in line 1; put both into o"):
+        load_config("pose: {max_yaw_deg: 5}\nalign: {}\npose: {max_pitch_deg: 3}\n")
+    with pytest.raises(HqvoxError, match="pose.x: unknown key"):
+        load_config("pose: &loop\n  x: *loop\n")
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_registry_knows_what_each_recipe_loads(recipe: str, tmp_path: Path) -> None:
+    stages = make_stages(load_config("", recipe=recipe), ModelStore(tmp_path))
+    assert set(of_recipe(recipe)) == {name for stage in stages for name in stage.networks}
+
+
+def test_commands_start_without_the_networks() -> None:
+    code = "import sys, hqvox.cli.app; print([m for m in ('torch', 'timm') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_doctor_names_what_is_missing(hq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
