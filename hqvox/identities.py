@@ -11,7 +11,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,7 +66,13 @@ def read_csv(file: Path) -> list[Row]:
     for number, (line, record) in enumerate(records):
         values = [record.get(key) for key in ("id", "name", "gender", "nationality")]
         row = _identity(file, line, number, values, record.get("subset") or USER_SUBSET)
-        row["folder"] = quote(record["folder"]) if record.get("folder") else None
+        folder = record.get("folder") or ""
+        if os.path.isabs(folder) or ".." in Path(folder).parts:
+            raise HqvoxError(
+                f"{file}:{line}: folder {folder!r} leads out of the folder of photographs; name "
+                "one below it"
+            )
+        row["folder"] = quote(folder) or None
         rows.append(row)
     return _checked(rows, str(file))
 
@@ -191,7 +197,7 @@ def _checked(rows: list[Row], where: str) -> list[Row]:
     return rows
 
 
-def _read_table(file: Path) -> tuple[list[str], Iterable[tuple[int, dict[str, str]]]]:
+def _read_table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         text = file.read_text("utf-8-sig")
     except OSError as error:
@@ -200,6 +206,15 @@ def _read_table(file: Path) -> tuple[list[str], Iterable[tuple[int, dict[str, st
         raise HqvoxError(f"{file}: not UTF-8 text; save it as UTF-8 CSV") from None
     first = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
-    columns = [c.strip() for c in reader.fieldnames or []]
-    reader.fieldnames = columns
-    return columns, ((reader.line_num, record) for record in reader)
+    try:
+        columns = [c.strip() for c in reader.fieldnames or []]
+        reader.fieldnames = columns
+        records = [(reader.line_num, record) for record in reader]
+    except csv.Error as error:
+        raise HqvoxError(
+            f"{file}:{reader.line_num}: {error}; look for a quote that is left open"
+        ) from None
+    doubled = next((c for c in columns if c and columns.count(c) > 1), None)
+    if doubled is not None:
+        raise HqvoxError(f"{file}: column {doubled!r} stands twice; leave one out")
+    return columns, records

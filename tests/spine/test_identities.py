@@ -48,6 +48,10 @@ def test_all_of_voxceleb_loads(real_data_dir: Path) -> None:
         ("id,name\n1,Ann\n,Bob\n", ":3: the id is empty"),
         ("id,name\n1,\n", ":2: the name is empty"),
         ("", "column id and name missing"),
+        ("id,name,name\n1,Ann,Bob\n", "column 'name' stands twice"),
+        ('id,name\n1,"' + "Ann\n" * 50_000, "a quote that is left open"),
+        ("id,name,folder\n1,Ann,../Bob\n", ":2: folder '../Bob' leads out"),
+        ("id,name,folder\n1,Ann,/etc\n", ":2: folder '/etc' leads out"),
     ],
 )
 def test_a_wrong_csv_is_one_line(tmp_path: Path, text: str, words: str) -> None:
