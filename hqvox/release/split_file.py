@@ -127,22 +127,27 @@ def _from_json(file: Path, text: str) -> list[Entry]:
 def _from_csv(file: Path, text: str) -> list[Entry]:
     first = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
-    columns = [column.strip() for column in reader.fieldnames or []]
-    reader.fieldnames = columns
-    own = next((c for c in ("identity", "identity_id", "id", "name") if c in columns), None)
-    part = next((c for c in ("part", "split") if c in columns), None)
-    if own is None or part is None:
+    try:
+        columns = [column.strip() for column in reader.fieldnames or []]
+        reader.fieldnames = columns
+        own = next((c for c in ("identity", "identity_id", "id", "name") if c in columns), None)
+        part = next((c for c in ("part", "split") if c in columns), None)
+        if own is None or part is None:
+            raise HqvoxError(
+                f"--split {file}: needs the columns identity,part; found "
+                f"{', '.join(c for c in columns if c) or 'none'}"
+            )
+        entries = []
+        for record in reader:
+            identity, side = (record[own] or "").strip(), (record[part] or "").strip()
+            place = f"line {reader.line_num}"
+            if identity or side:
+                subset = (record.get("subset") or "").strip() or None
+                entries.append(Entry(subset, identity, _part(file, place, side), place))
+    except csv.Error as error:
         raise HqvoxError(
-            f"--split {file}: needs the columns identity,part; found "
-            f"{', '.join(c for c in columns if c) or 'none'}"
-        )
-    entries = []
-    for record in reader:
-        identity, side = (record[own] or "").strip(), (record[part] or "").strip()
-        place = f"line {reader.line_num}"
-        if identity or side:
-            subset = (record.get("subset") or "").strip() or None
-            entries.append(Entry(subset, identity, _part(file, place, side), place))
+            f"--split {file}: line {reader.line_num + 1}: {error}; check its quotes"
+        ) from None
     return entries
 
 

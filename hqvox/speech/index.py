@@ -9,6 +9,7 @@ is its own too. A CSV names identity and path. What belongs to nobody known is c
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import unicodedata
@@ -122,15 +123,8 @@ def index_csv(file: Path, identities: Sequence[Row]) -> AudioIndex:
         raise HqvoxError(f"{file}: {error.strerror}; name a CSV with identity,path") from None
     except UnicodeDecodeError:
         raise HqvoxError(f"{file}: not UTF-8 text; save it as UTF-8 CSV") from None
-    reader = csv.DictReader(text.splitlines())
-    if not {"identity", "path"} <= set(reader.fieldnames or ()):
-        found = ", ".join(reader.fieldnames or ()) or "none"
-        raise HqvoxError(f"{file}: needs the columns identity and path; found {found}")
     root = os.fspath(file.resolve().parent)
-    for record in reader:
-        identity, path = record["identity"], record["path"]
-        if not identity or not path:
-            raise HqvoxError(f"{file}:{reader.line_num}: identity or path is empty; give both")
+    for identity, path in _csv_rows(file, text):
         found_ids = names.get(identity, path)
         if len(found_ids) != 1:
             (index.ambiguous if found_ids else index.unknown)[identity] += 1
@@ -140,7 +134,7 @@ def index_csv(file: Path, identities: Sequence[Row]) -> AudioIndex:
             size, mtime_ns = status.st_size, status.st_mtime_ns
         except (OSError, ValueError):  # packing it gives the reason
             size, mtime_ns = -1, 0
-        parts = Path(path).with_suffix("").parts
+        parts = Path(os.path.splitext(path)[0]).parts or (path,)
         own = [i for i, part in enumerate(parts) if found_ids[0] in names.get(part, path)]
         below = parts[own[0] + 1 :] if own and own[0] + 1 < len(parts) else parts[-2:]
         video, utterance = below[0] if len(below) > 1 else "", "/".join(below[1:]) or below[0]
@@ -150,6 +144,24 @@ def index_csv(file: Path, identities: Sequence[Row]) -> AudioIndex:
             )
         )
     return _unique(index)
+
+
+def _csv_rows(file: Path, text: str) -> list[tuple[str, str]]:
+    """Identity and path of every line. Raises HqvoxError where a column or a value is missing."""
+    rows = []
+    reader = csv.DictReader(io.StringIO(text))
+    try:
+        if not {"identity", "path"} <= set(reader.fieldnames or ()):
+            found = ", ".join(reader.fieldnames or ()) or "none"
+            raise HqvoxError(f"{file}: needs the columns identity and path; found {found}")
+        for record in reader:
+            identity, path = record["identity"], record["path"]
+            if not identity or not path:
+                raise HqvoxError(f"{file}:{reader.line_num}: identity or path is empty; give both")
+            rows.append((identity, path))
+    except csv.Error as error:
+        raise HqvoxError(f"{file}:{reader.line_num + 1}: {error}; check its quotes") from None
+    return rows
 
 
 def merged(indexes: Sequence[AudioIndex]) -> AudioIndex:

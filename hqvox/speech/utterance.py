@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +40,17 @@ the same identity.
 def read_file(path: Path, config: SpeechConfig) -> bytes:
     """A file's bytes. Raises AudioError."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > config.max_bytes:
-                raise AudioError("too_large", f"{size} bytes")
-            return file.read()
+        status = path.stat()
+        # Opening a pipe would wait for a writer that never comes.
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError("unreadable", "not a file")
+        if status.st_size > config.max_bytes:
+            raise AudioError("too_large", f"{status.st_size} bytes")
+        return path.read_bytes()
     except OSError as error:
         raise AudioError("unreadable", error.strerror or str(error)) from None
+    except ValueError as error:  # a zero byte in the name
+        raise AudioError("unreadable", str(error)) from None
 
 
 def process(data: bytes, config: SpeechConfig) -> tuple[Row, NDArray[np.float32] | None]:

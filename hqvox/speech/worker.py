@@ -106,8 +106,9 @@ def _pack_identity(
         else:
             found, log_mel = process(data, config)
             row |= found
-            first = seen.setdefault(row["sha256"], f"{file.video}/{file.utterance}")
-            if log_mel is not None and first != f"{file.video}/{file.utterance}":
+            own = f"{file.video}/{file.utterance}".removeprefix("/")
+            first = seen.setdefault(row["sha256"], own)
+            if log_mel is not None and first != own:
                 log_mel = None
                 row |= {"reason": "duplicate", "detail": f"the same bytes as {first}"}
         writer.add(row, log_mel)

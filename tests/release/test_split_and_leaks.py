@@ -73,6 +73,7 @@ def test_split_by_csv_takes_ids_and_names(tmp_path: Path, text: str) -> None:
         ("identity,part\n", r"names none"),
         ("who,where\nid0,test\n", r"needs the columns identity,part; found who, where"),
         ("identity,part\nid0\n", r"line 2: '' is no part"),
+        (f'identity,part\nid0,"{"a" * 200_000}"\n', r"line 2: field larger .* check its quotes"),
         ('{"vox1": ["A"]}', r"'vox1' holds no parts"),
         ('{"vox1": {"train": "A"}}', r"vox1/train is no list of names"),
         ('{"vox1": ', r":1: not JSON"),

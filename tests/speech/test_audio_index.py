@@ -134,12 +134,25 @@ def test_csv(tmp_path: Path) -> None:
     assert made.unknown == {"nobody": 1}
 
 
+def test_csv_with_odd_paths(tmp_path: Path) -> None:
+    file = put(tmp_path, "list.csv", b'identity,path\nada,.\nada,a\0b.wav\nada,"two\nlines.wav"\n')
+    assert [f.utterance for f in index_csv(file, PEOPLE).files["ada"]] == [
+        ".",
+        "a\0b",
+        "two\nlines",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"who,where\na,b\n", "needs the columns identity and path"),
         (b"identity,path\nid10001,\n", ":2: identity or path is empty"),
         (b"\xff\xfe\x00", "not UTF-8"),
+        (
+            b'identity,path\nid10001,"' + bytes([97]) * 200_000 + b'"\n',
+            "csv:2: field larger .* quotes",
+        ),
     ],
 )
 def test_csv_that_will_not_do(tmp_path: Path, text: bytes, message: str) -> None:

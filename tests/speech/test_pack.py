@@ -17,11 +17,12 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.local import Failed
 from hqvox.speech import build as building
 from hqvox.speech.build import plan_speech, run_speech, sources
+from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
 from hqvox.speech.summary import summarise
-from hqvox.speech.utterance import REASONS, process
+from hqvox.speech.utterance import REASONS, process, read_file
 from hqvox.speech.vad import speech
 from hqvox.speech.worker import SpeechProgress
 from hqvox.tombstones import Tombstone, Tombstones
@@ -263,6 +264,13 @@ def test_every_reason_is_a_row_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert (summary.utterances, summary.clipped) == (7, 1)
     assert summary.refused.total() == len(REASONS)
     assert summary.with_faces is None
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for name in ("pipe.wav", "zero\0byte.wav", "."):
+        with pytest.raises(AudioError, match="unreadable"):
+            read_file(tmp_path / name, CONFIG)
 
 
 def test_vad_can_be_off() -> None:
