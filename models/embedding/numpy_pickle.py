@@ -46,7 +46,7 @@ def _read(path: Path, convert: Callable[[object, object], Any]) -> dict[str, Any
             raise pickle.UnpicklingError(f"a {type(content).__name__} instead of a dict")
         return {_text(name): convert(name, value) for name, value in content.items()}
     except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = str(error).strip() or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"{path}: not a pickle of numpy arrays by name ({reason}); fetch it again"
         ) from error

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import ModelError
+from models.torch_file import read_torch_file
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -17,11 +18,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Raises ModelError where the file is damaged, holds anything but tensors by name, or would need
     code to be run.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: not a torch weight file ({reason}); fetch it again") from error
+    content = read_torch_file(path)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):

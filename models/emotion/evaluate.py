@@ -95,7 +95,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Measure emotion classifiers.")
     parser.add_argument("--data", type=Path, required=True, help="folder of images/, labels.csv")
-    parser.add_argument("--network", nargs="+", choices=sorted(WEIGHTS), default=sorted(WEIGHTS))
+    parser.add_argument("--network", nargs="+", choices=sorted(WEIGHTS), help="default: all here")
     parser.add_argument("--weights", type=Path, help="hqvox_neutral's weights, if not the shipped")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
     parser.add_argument("--seed", type=int, default=0, help="of the split, as it was trained with")
@@ -110,12 +110,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     try:
         store = ModelStore()
-        classifiers: list[NeutralClassifier] = [
-            HqvoxNeutral.from_file(args.weights)
-            if args.weights and name == HqvoxNeutral.name
-            else load(name, store)
-            for name in args.network
-        ]
+        classifiers: list[NeutralClassifier] = []
+        for name in args.network or sorted(WEIGHTS):
+            if args.weights and name == HqvoxNeutral.name:
+                classifiers.append(HqvoxNeutral.from_file(args.weights))
+            elif args.network or all(store.present(file) for file in WEIGHTS[name]):
+                classifiers.append(load(name, store))
+            else:
+                print(f"{name}: weights not here, not measured; hqvox models pull {name}")
         landmarker = load_landmarker("dlib68", store)
         faces = load_faces(args.data, landmarker, args.faces, (args.split,), args.seed)
         print(f"{len(faces)} faces of {len(set(faces.identity))} {args.split} identities")

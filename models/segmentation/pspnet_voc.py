@@ -8,8 +8,6 @@ instead of stride in the last two groups, so that features stay at an eighth of 
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from torch.nn import functional
 from models.errors import ModelError
 from models.protocols import Photo
 from models.segmentation.batching import Runner
+from models.torch_file import read_torch_file
 
 CLASSES = 21
 PERSON = 15
@@ -149,14 +148,7 @@ def load_checkpoint(path: Path) -> PSPNetVOC:
     objects than tensors and plain values, or a tensor is missing, unknown or of another shape;
     the auxiliary head, which only training used, is known and left out.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{path}: not a readable checkpoint of tensors ({reason}); "
-            "fetch it again with `hqvox models pull pspnet_voc`"
-        ) from None
+    checkpoint = read_torch_file(path)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
         raise ModelError(f"{path}: no 'state_dict' in it; pspnet_voc needs mmsegmentation's file")

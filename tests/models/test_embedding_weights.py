@@ -89,6 +89,13 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_torch_file_is_no_numpy_pickle_in_one_line(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(3)}, tmp_path / "w.pkl", _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError, match="not a pickle of numpy arrays") as caught:
+        read_numpy_pickle(tmp_path / "w.pkl")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_malicious_checkpoint_runs_nothing(tmp_path: Path) -> None:
     torch.save({"conv2d_1a.conv.weight": Bomb(tmp_path / "trace")}, tmp_path / "bomb.pt")
     with pytest.raises(ModelError, match="not a torch weight file") as caught:

@@ -143,6 +143,19 @@ def test_mini_xception_refuses_additional_datasets(tmp_path: Path) -> None:
         mx.MiniXceptionClassifier(path)
 
 
+def test_mini_xception_reads_no_other_file(tmp_path: Path) -> None:
+    path = write_keras(tmp_path / "w.hdf5")
+    name = "model_weights/conv2d_3/conv2d_3_1/kernel:0"
+    (tmp_path / "secret").write_bytes(bytes(100_000))
+    with h5py.File(path, "a") as file:
+        shape = file[name].shape
+        del file[name]
+        source = [(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset(name, shape=shape, dtype="f4", external=source)
+    with pytest.raises(ModelError, match="conv2d_3_1/kernel:0 lies in another file"):
+        mx.MiniXceptionClassifier(path)
+
+
 def test_mini_xception_refuses_truncated_and_foreign_files(tmp_path: Path) -> None:
     path = write_keras(tmp_path / "w.hdf5")
     path.write_bytes(path.read_bytes()[:50_000])

@@ -182,17 +182,17 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, plain: bool) -> None:
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+    with pytest.raises(ModelError, match="not a torch weight file") as caught:
         voc.load_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"not weights", b"PK\x03\x04 cut off"])
 def test_broken_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
+    with pytest.raises(ModelError, match="not a torch weight file") as caught:
         voc.load_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -233,6 +233,10 @@ def test_portrait_weights_survive_the_file(portrait_file: Path, tmp_path: Path) 
         (
             lambda t: t.update({"pspnet.encoder.conv_stem.weight": torch.zeros(32, 3, 7, 7)}),
             "1 of another shape (pspnet.encoder.conv_stem.weight)",
+        ),
+        (
+            lambda t: t["pspnet.encoder.conv_stem.weight"].fill_(torch.nan),
+            "tensor pspnet.encoder.conv_stem.weight holds values that are not finite floats",
         ),
     ],
 )
