@@ -68,7 +68,10 @@ def read_labels(data: Path) -> list[tuple[str, str, str]]:
                 raise ModelError(f"{path}: no column '{missing[0]}'; needed: {', '.join(COLUMNS)}")
             return [(row["image"], row["identity"], row["expression"]) for row in reader]
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); give --data DIR") from error
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); give the folder that holds labels.csv and "
+            "images/ as --data"
+        ) from error
 
 
 def split_of(identity: str, seed: int = 0) -> str:
