@@ -188,6 +188,7 @@ def kept_pages(root: Path) -> int:
 
 def build_in_child(root: str, width: int) -> None:
     """What the process to be killed does."""
+    os.environ.update(KEYS)  # the fork server may have been started by a test without them
     console._width = width
     os._exit(run_hqvox(["build", root, "--stage", "discover", "--workers", "0"]))
 
