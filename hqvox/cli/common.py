@@ -9,8 +9,9 @@ from rich.console import Console
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
-console = Console()
-errors = Console(stderr=True)
+# No emoji: a name that holds ":b:" is printed as it is.
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 WorkspaceArgument = Annotated[
     str, typer.Argument(metavar="WORKSPACE", help="Folder (or s3:// prefix) of the build.")

@@ -87,6 +87,8 @@ def init(
 
     Example: hqvox init work --photos photographs/
     """
+    if not workspace.strip():
+        raise HqvoxError("the workspace's name is empty; name a folder to make")
     if voxceleb is not None and identities is not None:
         raise HqvoxError("give --voxceleb or --identities, not both")
     if more and voxceleb is None:

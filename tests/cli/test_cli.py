@@ -64,6 +64,7 @@ def test_init_build_status(hq, photos: Path, tmp_path: Path) -> None:
     code, out, _ = hq("init", work, "--photos", photos)
     assert code == 0
     assert "2 identities" in out
+    assert "a:b: 2 identities" in hq("init", tmp_path / "a:b", "--photos", photos)[1]
     code, out, _ = hq("build", work, "--dry-run")
     assert code == 0
     assert "discover: not built yet" in out
@@ -96,6 +97,7 @@ def test_few_photographs_get_wider_limits_unless_a_recipe_is_named(
 def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     assert "nothing to start from: give --photos" in one_line(hq("init", work))
+    assert "name is empty" in one_line(hq("init", "", "--photos", photos))
     assert not work.exists()
     message = one_line(hq("init", work, "--photos", photos, "--recipe", "papper"))
     assert "unknown recipe 'papper'; known are: bundled, paper, small" in message
