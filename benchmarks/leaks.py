@@ -1,6 +1,6 @@
 """How far apart copies of a face are, and other people's: what the limits of a release stand on.
 
-    python benchmarks/leaks.py --photos ../data/expressions --people 900
+    python benchmarks/leaks.py --photos DATA/expressions --people 900
 
 ``--photos``: a folder with ``labels.csv`` (columns image, identity) and ``images/``. One
 photograph a person is compared with copies of itself (cropped, reduced and compressed; reduced and

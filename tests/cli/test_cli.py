@@ -196,7 +196,7 @@ def test_set_mistakes_name_the_keys_there_are() -> None:
     assert load_config("", settings=["pose=3", "pose.max_yaw_deg=4"]).pose.max_yaw_deg == 4
     with pytest.raises(HqvoxError, match="yaml:3: pose stands already in line 1; put both into o"):
         load_config("pose: {max_yaw_deg: 5}\nalign: {}\npose: {max_pitch_deg: 3}\n")
-    with pytest.raises(HqvoxError, match="pose.x: unknown key"):
+    with pytest.raises(HqvoxError, match=r"pose\.x: unknown key"):
         load_config("pose: &loop\n  x: *loop\n")
 
 
