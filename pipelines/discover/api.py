@@ -228,6 +228,7 @@ class ApiClient:
         if session is None:
             session = self._local.session = requests.Session()
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session.auth = lambda request: request  # else a ~/.netrc overrides our own header
         return session
 
 

@@ -354,3 +354,16 @@ def test_a_key_that_is_echoed_stays_out_of_everything(
 def test_a_secret_too_short_to_be_one_is_left_alone() -> None:
     assert Redactor(["", "cx"]).text("excluded") == "excluded"
     assert Redactor(["secret"]).value({"secret": ["a secret", 1]}) == {"***": ["a ***", 1]}
+
+
+def test_passwords_of_a_netrc_are_not_sent(
+    apis: FakeApis, stage: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login me password mine\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    monkeypatch.setenv("HQVOX_OPENVERSE_TOKEN", "a-token-of-openverse")
+    rows_of(stage("openverse", "brave"))
+    sent = {asked.headers.get("Authorization") for asked in apis.asked}
+    assert sent == {None, "Bearer a-token-of-openverse"}
