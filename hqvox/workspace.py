@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from hqvox.config import BuildConfig
 from hqvox.config_file import load_config
 from hqvox.errors import HqvoxError
+from hqvox.parquet import read_parquet
 from hqvox.storage import Storage, disk_error
 from hqvox.tables import IDENTITIES, KEYS, Row
 
@@ -83,7 +84,7 @@ class Workspace:
     def identities(self) -> pa.Table:
         """The identities table. Raises HqvoxError where the file is damaged."""
         try:
-            return pq.read_table(io.BytesIO(self.storage.read(IDENTITIES_FILE)))
+            return read_parquet(self.storage.read(IDENTITIES_FILE))
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             path = self.storage.path(IDENTITIES_FILE)
             raise HqvoxError(
@@ -138,7 +139,7 @@ class Workspace:
         wanted = None if columns is None else [*KEYS, *columns]
         try:
             with self.storage.open(name) as file:
-                return pq.read_table(file, columns=wanted)
+                return read_parquet(file, wanted)
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             raise HqvoxError(
                 f"{self.storage.path(name)}: cannot be read ({error}); delete it and run "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.parquet import read_parquet
 from hqvox.release.manifest import FORMAT
 from hqvox.release.target import FOLDER, INFO
 from hqvox.storage import Storage
@@ -125,7 +124,7 @@ class Release:
         """A Parquet table of the release. Raises HqvoxError where it is missing or damaged."""
         data = self.read(file)
         try:
-            return pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
+            return read_parquet(data, columns or None)
         except (OSError, pa.ArrowException) as error:
             where = self.storage.path(file)
             raise HqvoxError(f"{where}: damaged ({error}); release anew") from None

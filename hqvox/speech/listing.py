@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hqvox.parquet import read_parquet
 from hqvox.storage import Storage
 
 SETTLED_SECONDS = 600.0
@@ -67,7 +68,7 @@ class Listing:
         if not storage.exists(name):
             return cls()
         try:
-            rows = pq.read_table(io.BytesIO(storage.read(name)), schema=_SCHEMA).to_pydict()
+            rows = read_parquet(storage.read(name), _SCHEMA.names).to_pydict()
         except (OSError, pa.ArrowException):
             return cls()
         columns = [rows[field.name] for field in _SCHEMA][1:]

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.parquet import read_parquet
 from hqvox.speech.statistics import MeanVariance
 from hqvox.storage import PendingFile
 from hqvox.tables import UTTERANCES, Row
@@ -141,7 +142,7 @@ class SpeechPack:
         for shard in self.shards() if shards is None else shards:
             try:
                 with self._storage.open(table_name(shard)) as file:
-                    tables.append(pq.read_table(file).replace_schema_metadata(None))
+                    tables.append(read_parquet(file).replace_schema_metadata(None))
             except (OSError, pa.ArrowException) as error:
                 raise self._damaged(shard, f"cannot be read ({error})", ".parquet") from None
         return pa.concat_tables(tables).unify_dictionaries()

@@ -1,0 +1,30 @@
+"""Reading Parquet tables without threads of Arrow's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def read_parquet(
+    source: bytes | IO[bytes],
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The table, or these columns of it, read on the calling thread alone.
+
+    A thread of Arrow's that still holds a Python file when the interpreter ends aborts the process
+    ("terminate called without an active exception"), after a command that did all its work.
+    Raises OSError or pyarrow.ArrowException where the data are damaged.
+    """
+    # Not read_table, which has threads of its own whatever it is told.
+    file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+    table = file.read(None if columns is None else list(columns), use_threads=False)
+    if columns is not None:
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise pa.ArrowInvalid(f"no column {missing[0]}")
+        table = table.select(list(columns))
+    return table
