@@ -26,7 +26,13 @@ from hqvox.release.speech import INDEX, SPEECH, STATS
 from hqvox.release.split import PARTS, split_file
 from hqvox.release.target import CHECKSUMS, INFO
 from hqvox.release.verify_content import check_eyes, check_speech, check_statistics, inspect_files
-from hqvox.release.verify_files import check_names, listed_sums, present_files
+from hqvox.release.verify_files import (
+    check_names,
+    listed_sums,
+    other_pictures,
+    present_files,
+    unclaimed,
+)
 from hqvox.tables import Row
 
 DOCUMENTS = ("manifest.parquet", "identities.parquet", "split.json", LICENCES_FILE, "DATASHEET.md")
@@ -94,16 +100,15 @@ def verify_release(
         checks,
         Check("checksums", f"{len(found):,} files", [line for f in found for line in f.wrong]),
     )
-    pictures = [f for f in found if f.name in sides]
-    _add(
-        checks,
-        Check(
-            "pictures", f"{len(pictures):,} decoded", [line for f in pictures for line in f.picture]
-        ),
-    )
+    drawn = [f for f in found if f.name in sides]
+    pictures = _add(checks, Check("pictures", f"{len(drawn):,} decoded, as in the manifest"))
+    pictures.failures += [line for f in drawn for line in f.picture]
+    pictures.failures += other_pictures(sums, tables.faces or [])
     needed = _needed(tables, release)
     names = _add(checks, Check("files", "none missing, none extra"))
     names.failures += check_names(present_files(release), sums, needed)
+    if tables.faces is not None and (SPEECH_FILES[0] not in sums or tables.utterances is not None):
+        names.failures += unclaimed(sums, needed)
     people = _add(checks, Check("identities", "faces, folders and counts agree"))
     split = _add(checks, Check("split", "one side each, split.json agrees"))
     leaks = _add(checks, Check("leaks", "photographs and faces on one side only"))

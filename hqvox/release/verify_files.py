@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.target import CHECKSUMS
+from hqvox.tables import Row
 
+_SHEET = re.compile(r"contact_sheets/\d{3,}\.jpg")
 AGAIN = "restore it from a whole copy, or release anew"
 
 
@@ -75,3 +77,22 @@ def check_names(present: Mapping[str, str], sums: Mapping[str, str], needed: Set
         if name not in sums:
             failures.append(f"{name}: not in {CHECKSUMS}; {AGAIN}")
     return failures
+
+
+def unclaimed(sums: Mapping[str, str], needed: Set[str]) -> list[str]:
+    """One line for each listed file that no table speaks of, though its checksum may agree."""
+    return [
+        f"{name}: listed in {CHECKSUMS}, but in no table; {AGAIN}"
+        for name in sums
+        if name not in needed and not _SHEET.fullmatch(name)
+    ]
+
+
+def other_pictures(sums: Mapping[str, str], faces: Sequence[Row]) -> list[str]:
+    """One line for each picture that is another than the manifest's, whatever its checksum says."""
+    return [
+        f"{row[f'{kind}_file']}: not the picture of the manifest (SHA-256 differs); {AGAIN}"
+        for row in faces
+        for kind in ("masked", "origin")
+        if sums.get(row[f"{kind}_file"], row[f"{kind}_sha256"]) != row[f"{kind}_sha256"]
+    ]

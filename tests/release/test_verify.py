@@ -109,6 +109,28 @@ def test_missing_and_extra_files_are_found(copy: Path) -> None:
     ]
 
 
+def test_files_that_no_table_speaks_of_are_found_though_they_are_listed(copy: Path) -> None:
+    stray = FIRST.replace("0.jpg", "99.jpg")
+    shutil.copy(copy / FIRST, copy / stray)
+    (copy / "speech" / "more.f16").write_bytes(b"")
+    reseal(copy, stray, "speech/more.f16")
+    files = failing(copy)["files"]
+    assert {line.split(": ")[0] for line in files} == {stray, "speech/more.f16"}
+    assert all("in no table" in line for line in files)
+
+
+def test_a_picture_that_is_not_the_manifests_is_found_though_it_is_listed(copy: Path) -> None:
+    side = Release(copy).manifest(["crop_side_px"])["crop_side_px"][0].as_py()
+    (copy / FIRST).write_bytes(picture(side))
+    reseal(copy, FIRST)
+    assert failing(copy) == {
+        "pictures": [
+            f"{FIRST}: not the picture of the manifest (SHA-256 differs); restore it from a whole "
+            "copy, or release anew"
+        ]
+    }
+
+
 def test_a_picture_left_out_of_the_checksums_is_found(copy: Path) -> None:
     file = copy / "SHA256SUMS"
     file.write_text("".join(x for x in file.read_text().splitlines(True) if FIRST not in x))
