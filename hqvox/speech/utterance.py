@@ -17,7 +17,7 @@ from hqvox.speech.log_mel import SAMPLE_RATE_HZ, log_mel
 from hqvox.speech.vad import speech
 from hqvox.tables import Row
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when decoding, voice activity or log-mel changes what it gives."""
 
 REASONS = (
