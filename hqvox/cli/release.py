@@ -149,7 +149,7 @@ def print_release(written: Written) -> None:
         )
     if not info["speech"]:
         _say(f"faces alone: {info['no_speech_because']}")
-    if not info["config"]["release"]["contact"]:
+    if not written.contact:
         _say("no contact for takedown requests in the datasheet; set release.contact")
     _say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
     _say(f"{written.folder}\nto look at: {written.folder}/contact_sheets/001.jpg")

@@ -42,6 +42,11 @@ def datasheet(
     return "\n\n".join(sections) + "\n"
 
 
+def takedown_contact(config: BuildConfig) -> str:
+    """Whom to ask for a takedown: the release's contact, else the crawl's; empty without either."""
+    return config.release.contact or config.download.contact or ""
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; what could break a cell is taken out."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
@@ -72,7 +77,7 @@ def _composition(people: list[dict[str, Any]], info: dict[str, Any]) -> list[str
     if info["speech"]:
         rows.append(["utterances", *(sum(r["utterances"] or 0 for r in rows) for rows in columns)])
         hours = (sum(r["seconds"] or 0 for r in rows) / 3600 for rows in columns)
-        rows.append(["hours of speech", *(f"{value:.1f}" for value in hours)])
+        rows.append(["hours of speech", *(f"{value:.2f}" for value in hours)])
     header = ["", *of_part]
     genders = [
         [word, *(sum(_gender(r["gender"]) == word for r in rows) for rows in columns)]
@@ -207,7 +212,7 @@ def _distribution(manifest: pa.Table) -> list[str]:
 
 
 def _maintenance(config: BuildConfig, info: dict[str, Any]) -> list[str]:
-    contact = config.release.contact or config.download.contact
+    contact = takedown_contact(config)
     return [
         "## Maintenance",
         f"Takedown and other requests: {_cell(contact)}"

@@ -131,7 +131,10 @@ def differences(
     """Table 1 of ``ours`` less ``theirs``, signed; an en dash where either has none."""
 
     def less(a: float | None, b: float | None, form: str) -> str:
-        return "–" if a is None or b is None else "0" if a == b else format(a - b, form)
+        if a is None or b is None:
+            return "–"
+        text = format(a - b, form)
+        return text if text.strip("+-0.,") else "0"
 
     pairs = list(zip(ours, theirs, strict=True))
     rows = [

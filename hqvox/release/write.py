@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import hqvox
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.release.datasheet import datasheet
+from hqvox.release.datasheet import datasheet, takedown_contact
 from hqvox.release.leaks import check_limits
 from hqvox.release.licences import LICENCES_FILE, licences_csv
 from hqvox.release.manifest import FORMAT, IDENTITIES, MANIFEST, released_values
@@ -62,6 +62,8 @@ class Written:
     plan: Plan
     info: dict[str, Any]
     """``release.json``."""
+    contact: str
+    """For takedown requests, as the datasheet names it; empty where nobody is named."""
 
     @property
     def identities(self) -> list[Row]:
@@ -121,7 +123,7 @@ def write_release(
             info = _info(workspace, plan, manifest, utterances, missing, config)
             _write_tables(plan, manifest, info, config, target)
             target.finish()
-    return Written(storage.path(folder), plan, info)
+    return Written(storage.path(folder), plan, info, takedown_contact(config))
 
 
 def _check_up_to_date(workspace: Workspace, config: BuildConfig) -> None:
