@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.erasure import blank_header
+from hqvox.parquet import read_parquet
 from hqvox.runner.spool import erase_spool, spool_folder
 from hqvox.storage import Storage, disk_error
 from hqvox.tombstones import Tombstones
@@ -55,7 +56,7 @@ def _erase_attempts(workspace: Workspace, covers: Covers) -> None:
         name = f"{ATTEMPTS_FOLDER}/{leaf}"
         try:
             with storage.open(name) as file:
-                table = pq.read_table(file)
+                table = read_parquet(file)
         except (OSError, pa.ArrowException):  # damaged: what it holds cannot be known
             storage.remove(name)
             continue

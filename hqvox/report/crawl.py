@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
+from hqvox.parquet import read_parquet
 from hqvox.runner.crawl_shard import attempts_name
 from hqvox.workspace import Workspace
 from pipelines.download import DownloadStage
@@ -51,7 +51,7 @@ def read_crawl(workspace: Workspace) -> CrawlStats | None:
         if workspace.storage.exists(name):
             try:
                 with workspace.storage.open(name) as file:
-                    attempts = pq.read_table(file, columns=["host", "status"])
+                    attempts = read_parquet(file, ["host", "status"])
             except (OSError, pa.ArrowException) as error:
                 where = workspace.storage.path(name)
                 raise HqvoxError(f"{where}: cannot be read ({error}); delete it") from None

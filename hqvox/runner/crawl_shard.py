@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
+from hqvox.parquet import read_parquet
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.spool import Spool
 from hqvox.runner.worker import withdraw
@@ -254,7 +255,7 @@ class ShardCrawl:
         if storage.exists(name):
             try:
                 with storage.open(name) as file:
-                    old = pq.read_table(file)
+                    old = read_parquet(file)
             except (OSError, pa.ArrowException) as error:
                 raise HqvoxError(
                     f"{storage.path(name)}: cannot be read ({error}); delete it: it is a record "
