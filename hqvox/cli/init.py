@@ -47,12 +47,13 @@ def init(
         ),
     ] = None,
     voxceleb: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             exists=True,
             dir_okay=False,
             metavar="VOX1.csv [VOX2.csv]",
-            help="Identities from VoxCeleb's metadata; a second file may follow.",
+            help="Identities from VoxCeleb's metadata; a second file may follow, or be given by "
+            "a second --voxceleb.",
         ),
     ] = None,
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
@@ -89,12 +90,12 @@ def init(
     """
     if not workspace.strip():
         raise HqvoxError("the workspace's name is empty; name a folder to make")
-    if voxceleb is not None and identities is not None:
+    if voxceleb and identities is not None:
         raise HqvoxError("give --voxceleb or --identities, not both")
-    if more and voxceleb is None:
+    if more and not voxceleb:
         raise HqvoxError(f"unexpected argument {more[0]}; see hqvox init --help")
-    if voxceleb is not None:
-        rows = source.read_voxceleb([voxceleb, *(more or [])])
+    if voxceleb:
+        rows = source.read_voxceleb([*voxceleb, *(more or [])])
     elif identities is not None:
         rows = source.read_csv(identities)
     elif photos is not None:

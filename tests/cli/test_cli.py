@@ -171,6 +171,9 @@ def test_voxceleb_metadata(hq, tmp_path: Path) -> None:
     code, out, _ = hq("init", work, "--voxceleb", one, two)
     assert code == 0, out
     assert "2 identities" in out
+    code, out, _ = hq("init", tmp_path / "twice", "--voxceleb", one, "--voxceleb", two)
+    assert code == 0, out
+    assert "2 identities" in out
     code, out, _ = hq("build", work, "--workers", "0", "--stage", "landmarks")
     assert code == 0
     assert "identities without photos: A.J._B, Štefan_Füle" in out
