@@ -177,10 +177,13 @@ def _preprocessing(info: dict[str, Any], config: BuildConfig) -> list[str]:
         "the hash of every network's weights in `release.json`.",
     ]
     if info["speech"]:
+        cut = (
+            ", cut to what a voice activity detector took for speech," if config.speech.vad else ""
+        )
         texts.append(
-            "Speech was resampled to 16 kHz, cut to what a voice activity detector took for "
-            "speech, and turned into log-mel filter bank energies (25 ms windows, 10 ms hop, "
-            "natural log), stored as float16. The audio itself is not part of the release."
+            f"Speech was resampled to 16 kHz{cut} and turned into log-mel filter bank energies "
+            "(25 ms windows, 10 ms hop, natural log), stored as float16. The audio itself is not "
+            "part of the release."
         )
     return texts
 

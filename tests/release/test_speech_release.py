@@ -166,14 +166,17 @@ def test_missing_gender_and_odd_values_do_not_break_the_datasheet(released: Rele
     assert "| not stated | 3 | 2 | 0 | 1 |" in text
     assert "| utterances | 6 | 5 | 0 | 1 |" in text
     assert "no contact was given" in text
+    assert "cut to what a voice activity detector took for speech" in text
 
 
 def test_contact_and_purpose_come_from_the_configuration(build: Workspace, split: str) -> None:
-    config = build.config(["release.contact=a|b@example.org", "release.purpose=To learn."])
+    told = ["release.contact=a|b@example.org", "release.purpose=To learn.", "speech.vad=false"]
+    config = build.config(told)
     write_release(build, "told", config, auto=True, split=split)
     text = Release(build, "told").read("DATASHEET.md").decode()
     assert "Takedown and other requests: a\\|b@example.org" in text
     assert "## Motivation\n\nTo learn.\n" in text
+    assert "voice activity" not in text
 
 
 def test_licences_file_has_a_line_a_face(released: Release) -> None:
