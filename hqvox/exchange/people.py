@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.identities import safe_name
-from hqvox.release.manifest import FORMAT
 from hqvox.release.names import folded
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
+from hqvox.release.target import FORMAT
 from hqvox.release.verify_files import safe
 from hqvox.tables import Row
 

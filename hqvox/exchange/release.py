@@ -21,7 +21,7 @@ from hqvox.exchange.tree import Folder, Tree
 from hqvox.pictures import SheetRow, contact_sheet, encode_jpeg
 from hqvox.release.leaks import KEEP_LEAKS, Prints, check_limits, find_leaks
 from hqvox.release.licences import LICENCES_FILE, licences_csv
-from hqvox.release.manifest import FORMAT, IDENTITIES, MANIFEST, released_values
+from hqvox.release.manifest import IDENTITIES, MANIFEST, released_values
 from hqvox.release.names import check_name
 from hqvox.release.pictures import SHEET_IDENTITIES, THUMBNAIL_PX
 from hqvox.release.pool import cores, in_order
@@ -37,7 +37,7 @@ from hqvox.release.speech import (
     to_json,
 )
 from hqvox.release.split import PARTS, Split, split_file
-from hqvox.release.target import FOLDER, INFO, Target
+from hqvox.release.target import FOLDER, FORMAT, INFO, Target
 from hqvox.release.write import stage_weights
 from hqvox.tables import Row
 from hqvox.workspace import Workspace

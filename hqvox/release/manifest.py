@@ -19,8 +19,6 @@ MEASURED = tuple(
 )
 """Columns of the stages that the manifest carries, ``photo_id`` being the photo's SHA-256."""
 
-FORMAT = 2
-"""Version of the layout of a release."""
 LOCAL_SOURCE = "folder"
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.parquet import read_parquet
-from hqvox.release.manifest import FORMAT
-from hqvox.release.target import FOLDER, INFO
+from hqvox.release.target import FOLDER, FORMAT, INFO
 from hqvox.storage import Storage
 from hqvox.workspace import CONFIG, Workspace
 

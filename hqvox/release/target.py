@@ -21,6 +21,8 @@ FOLDER = "releases"
 INFO = "release.json"
 """Written last on object storage: a folder without it is not a release."""
 CHECKSUMS = "SHA256SUMS"
+FORMAT = 2
+"""Version of the layout of a release."""
 
 
 class HashedFile:

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from hqvox.errors import HqvoxError
 from hqvox.release.leaks import KEEP_LEAKS, Prints, find_leaks
 from hqvox.release.licences import LICENCES_FILE
-from hqvox.release.manifest import FORMAT, IDENTITIES, MANIFEST
+from hqvox.release.manifest import IDENTITIES, MANIFEST
 from hqvox.release.read import Release
 from hqvox.release.speech import INDEX, SPEECH, STATS
 from hqvox.release.split import PARTS, split_file
-from hqvox.release.target import CHECKSUMS, INFO
+from hqvox.release.target import CHECKSUMS, FORMAT, INFO
 from hqvox.release.verify_content import check_eyes, check_speech, check_statistics, inspect_files
 from hqvox.release.verify_files import (
     check_names,

@@ -20,7 +20,7 @@ from hqvox.errors import HqvoxError
 from hqvox.release.datasheet import datasheet, takedown_contact
 from hqvox.release.leaks import check_limits
 from hqvox.release.licences import LICENCES_FILE, licences_csv
-from hqvox.release.manifest import FORMAT, IDENTITIES, MANIFEST, released_values
+from hqvox.release.manifest import IDENTITIES, MANIFEST, released_values
 from hqvox.release.names import check_name
 from hqvox.release.pictures import Person, draw_page, face_task, pages
 from hqvox.release.plan import Plan, plan_release
@@ -37,7 +37,7 @@ from hqvox.release.speech import (
     to_json,
 )
 from hqvox.release.split import PARTS, check_split, split_file
-from hqvox.release.target import FOLDER, INFO, Target
+from hqvox.release.target import FOLDER, FORMAT, INFO, Target
 from hqvox.runner.build import photos_gone, plan_build
 from hqvox.tables import Row
 from hqvox.workspace import Workspace

@@ -1,0 +1,1 @@
+"""Training and evaluating speech-to-face models on a release."""
