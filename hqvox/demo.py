@@ -12,16 +12,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hqvox.bars import progress_bar
 from hqvox.config import BuildConfig
 from hqvox.config_file import merge
 from hqvox.errors import HqvoxError
@@ -121,9 +119,9 @@ def _make_world(folder: Path, console: Console, identities: int, photos: int) ->
         return
     storage.write(MARKER, _json(plan))
     try:
-        with _bar(console, "photographs of invented people") as show:
+        with progress_bar(console, "photographs of invented people") as show:
             make_world(folder / "world", plan["seed"], plan["identities"], plan["photos"], show)
-        with _bar(console, "their voices") as show:
+        with progress_bar(console, "their voices") as show:
             make_voices(
                 folder / "world" / "voices",
                 plan["seed"],
@@ -134,22 +132,6 @@ def _make_world(folder: Path, console: Console, identities: int, photos: int) ->
     except OSError as error:
         raise disk_error(error, str(error.filename or folder)) from error
     storage.write(MARKER, _json(plan | {"made": True}))
-
-
-@contextmanager
-def _bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; call what it gives with the number done and the number in all."""
-    bar = Progress(
-        TextColumn(f"[bold]{what}"),
-        BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _json(plan: dict[str, Any]) -> bytes:
@@ -182,7 +164,7 @@ def _crawl_and_build(folder: Path, console: Console, workers: int | None) -> boo
 def _pack_voices(workspace: Workspace, voices: Path, console: Console) -> bool:
     """Bring the speech up to date; return whether there was anything to do."""
     config = workspace.config()
-    with workspace.lock(), _bar(console, "speech") as show:
+    with workspace.lock(), progress_bar(console, "speech") as show:
         places = sources(workspace, [voices], [], drop=True)  # the demo may have been moved
         plan = plan_speech(workspace, config.speech, places)
         files, done = sum(len(task.files) for task in plan.tasks), 0

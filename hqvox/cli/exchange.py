@@ -6,15 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
+from hqvox.bars import progress_bar, progress_bars
 from hqvox.cli.common import CONTEXT, console
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import SHARD_MB, Form, Kind, export_release
@@ -59,23 +52,14 @@ def export(
     if len(names) > 2:
         raise HqvoxError(f"unexpected argument {names[2]}; see hqvox export --help")
     release = find_release(where, names[0] if len(names) == 2 else None)
-    bar = Progress(
-        TextColumn("[bold]faces and utterances"),
-        BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None)
+    with progress_bar(console, "faces and utterances") as show:
         done = export_release(
             release,
             form,
             Path(names[-1]),
             shard_mb=shard_mb,
             kind=faces,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=show,
         )
     for line in (*done.notes, f"{done.faces:,} faces, {done.utterances:,} utterances", names[-1]):
         say(line)
@@ -124,22 +108,7 @@ def hq_voxceleb(
     """
     found = read_tree(tree)
     _say_found(found)
-    bar = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress_bars(console) as show:
         order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
         done = import_tree(found, workspace, order, show)
     _say_imported(done)

@@ -6,8 +6,8 @@ import re
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from hqvox.bars import progress_bar
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
 from hqvox.purge import PurgePlan, plan_purge, run_purge
@@ -73,16 +73,8 @@ def purge(
             return
         if (plan.new or plan.shards) and not yes:
             typer.confirm("Take it down? This cannot be undone.", abort=True)
-        bar = Progress(
-            TextColumn("[bold]shards"),
-            BarColumn(bar_width=40),
-            MofNCompleteColumn(),
-            console=console,
-            transient=True,
-        )
-        with bar:
-            task = bar.add_task("", total=None)
-            run_purge(opened, plan, lambda done, all_: bar.update(task, completed=done, total=all_))
+        with progress_bar(console, "shards") as show:
+            run_purge(opened, plan, show)
     _say("taken down" if plan.new or plan.shards else "nothing to take down")
     if plan.shards:
         _say(f"next: hqvox build {workspace}, which makes the rest of the touched shards again")

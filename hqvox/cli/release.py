@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
+from hqvox.bars import progress_bar, progress_bars
 from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
 from hqvox.release.compare import compare
 from hqvox.release.read import Release, find_release
@@ -88,21 +88,7 @@ def release(
     Example: hqvox release work v1 --auto
     """
     opened = Workspace.open(workspace)
-    bar = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress_bars(console) as show:
         written = write_release(
             opened,
             name,
@@ -184,18 +170,8 @@ def verify(where: WhereArgument, name: NameArgument = None) -> None:
     Example: hqvox release verify work v1
     """
     found = find_release(where, name)
-    bar = Progress(
-        TextColumn("[bold]files"),
-        BarColumn(bar_width=40),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None)
-        checks = verify_release(
-            found, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with progress_bar(console, "files") as show:
+        checks = verify_release(found, show)
     print_checks(found.name, checks)
     if any(check.failures for check in checks):
         raise typer.Exit(1)
