@@ -1,0 +1,164 @@
+"""The paper's metrics as pure array functions (SF2F section 5 and appendix E.2).
+
+Embeddings are rows, (n, d). Nothing here draws pictures, reads files or knows what made the rows;
+``evaluate.py`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import hypergeom
+
+F64 = NDArray[np.float64]
+
+KS = (1, 2, 5, 10)
+"""The k of the paper's Recall@k."""
+GALLERY_SIZE = 100
+"""Identities in a gallery, as in the released code: chance is 1 % at R@1 and 10 % at R@10."""
+SPLITS = 5
+"""Into how many parts the pictures are split for a score's deviation, as in the released code."""
+_EPSILON = 1e-12
+"""Below this length a vector is not scaled to 1 (E.2 names it ε, section 4 gives the value)."""
+
+
+def normalised(rows: ArrayLike) -> F64:
+    """Rows (n, d) scaled to length 1; a zero row stays zero."""
+    values = np.asarray(rows, dtype=np.float64)
+    length = np.linalg.norm(values, axis=-1, keepdims=True)
+    return values / np.maximum(length, _EPSILON)
+
+
+def ground_truth(embeddings: ArrayLike, identity: ArrayLike, n_identities: int) -> F64:
+    """Each identity's embedding: the mean of its faces' normalised ones, normalised (E.2).
+
+    ``embeddings``: (faces, d); ``identity``: (faces,), 0 to n_identities - 1, each of which has a
+    face. Returns (n_identities, d). Raises ValueError for an identity without a face.
+    """
+    rows, label = normalised(embeddings), np.asarray(identity, dtype=np.int64)
+    counts = np.bincount(label, minlength=n_identities)
+    if len(counts) != n_identities or not counts.all():
+        raise ValueError(f"faces of {np.count_nonzero(counts)} of {n_identities} identities")
+    total = np.zeros((n_identities, rows.shape[1]))
+    np.add.at(total, label, rows)
+    return normalised(total / counts[:, None])
+
+
+def cosine(queries: ArrayLike, targets: ArrayLike) -> float:
+    """Mean cosine, -1 to 1, between the rows of both, (n, d) each."""
+    return float((normalised(queries) * normalised(targets)).sum(axis=1).mean())
+
+
+def l1(queries: ArrayLike, targets: ArrayLike) -> float:
+    """Mean over rows of the sum over dimensions of |u − u′|.
+
+    The tables' figures (18 to 26 for 512 dimensions of unit length) are sums, not means.
+    """
+    difference = np.asarray(queries, dtype=np.float64) - np.asarray(targets, dtype=np.float64)
+    return float(np.abs(difference).sum(axis=1).mean())
+
+
+def ranks(queries: ArrayLike, identity: ArrayLike, gallery: ArrayLike) -> NDArray[np.int64]:
+    """How many identities of the gallery come before a query's own, by cosine, (n,).
+
+    ``queries``: (n, d); ``identity``: (n,), rows of ``gallery``, (identities, d). What ties with
+    the query's own, or compares with nothing (NaN), comes before it: a generator that gives the
+    same for everybody gains nothing.
+    """
+    own = np.asarray(identity, dtype=np.int64)
+    similarity = normalised(queries) @ normalised(gallery).T
+    each = np.arange(len(own))
+    mine = similarity[each, own][:, None]
+    before = ~(similarity < mine)
+    before[each, own] = False
+    return before.sum(axis=1)
+
+
+def recall_at_k(
+    queries: ArrayLike,
+    identity: ArrayLike,
+    gallery: ArrayLike,
+    ks: Sequence[int] = KS,
+    gallery_size: int = GALLERY_SIZE,
+) -> dict[int, float]:
+    """Recall@k in per cent: how often a query finds its identity among the k most similar.
+
+    Arguments as for ``ranks``. A gallery holds the query's own identity and ``gallery_size`` - 1
+    of the others; the result is the mean over all galleries that there are, exactly, not over some
+    drawn ones. With r of the N - 1 others before its own, a query's identity is among the first k
+    of a gallery where at most k - 1 of these r are in it: a hypergeometric probability. With fewer
+    identities than ``gallery_size`` the gallery is all of them; see ``chance``.
+    """
+    before = ranks(queries, identity, gallery)
+    count = len(np.asarray(gallery))
+    size = min(gallery_size, count)
+    # Population, those before, draws.
+    return {k: 100.0 * float(hypergeom.cdf(k - 1, count - 1, before, size - 1).mean()) for k in ks}
+
+
+def chance(k: int, n_identities: int, gallery_size: int = GALLERY_SIZE) -> float:
+    """Recall@k in per cent of queries that say nothing."""
+    return 100.0 * min(1.0, k / min(gallery_size, n_identities))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean and its standard deviation (of the population, as the papers' code has it)."""
+
+    mean: float
+    deviation: float
+
+    @staticmethod
+    def of(values: ArrayLike) -> Score:
+        """Mean and deviation of some numbers."""
+        numbers = np.asarray(values, dtype=np.float64)
+        return Score(float(numbers.mean()), float(numbers.std()))
+
+
+def inception_scores(probabilities: ArrayLike, splits: int = SPLITS, seed: int = 0) -> F64:
+    """exp of the mean KL divergence of p(y|x) from p(y), of each split, (splits,).
+
+    With VGGFace2's classifier it is the VGGFace Score, with Inception v3 the Inception Score
+    (Salimans et al. 2016). ``probabilities``: (n, classes), rows summing to 1. Pictures are dealt
+    to the splits at random by ``seed``, so that no split holds few people many times; n that
+    is no multiple of ``splits`` leaves parts that differ by one. Raises ValueError for fewer
+    pictures than splits.
+    """
+    rows = np.asarray(probabilities, dtype=np.float64)
+    if len(rows) < splits:
+        raise ValueError(f"{len(rows)} pictures for {splits} splits")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    scores = []
+    for part in np.array_split(order, splits):
+        given, marginal = rows[part], rows[part].mean(axis=0)
+        # 0 log 0 is 0; where the marginal is 0, so is every row.
+        log_ratio = np.log(np.where(given > 0, given, 1.0)) - np.log(
+            np.where(marginal > 0, marginal, 1.0)
+        )
+        scores.append(np.exp((given * log_ratio).sum(axis=1).mean()))
+    return np.array(scores)
+
+
+def fid(generated: ArrayLike, real: ArrayLike) -> float:
+    """Fréchet distance between two sets of features, (n, d) and (m, d) (Heusel et al. 2017).
+
+    |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½). With centred features X₁ and X₂, over √(n − 1) and
+    √(m − 1), the last trace is the sum of the singular values of X₁X₂ᵀ: exact also where there are
+    fewer pictures than dimensions, and no matrix root is taken. Raises ValueError for fewer than
+    two pictures on a side.
+    """
+    sides = [np.asarray(rows, dtype=np.float64) for rows in (generated, real)]
+    if min(len(rows) for rows in sides) < 2:
+        raise ValueError("FID needs two pictures on each side")
+    means = [rows.mean(axis=0) for rows in sides]
+    centred = [
+        (rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip(sides, means, strict=True)
+    ]
+    # A triangular factor has the same covariance with at most d rows.
+    first, second = (np.linalg.qr(x, mode="r") if x.shape[0] > x.shape[1] else x for x in centred)
+    cross = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    apart = ((means[0] - means[1]) ** 2).sum()
+    return float(apart + (first**2).sum() + (second**2).sum() - 2.0 * cross)
