@@ -25,13 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hqvox import identities
+from hqvox.codec import UndecodableError, decode, reduce_to
 from hqvox.phantom.world import make_world
 from hqvox.runner.build import plan_build, run_build
 from hqvox.workspace import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
-from pipelines.decode import decode, reduce_to
-from pipelines.stage import UndecodableError
 
 PHOTOS_PER_IDENTITY = 20
 

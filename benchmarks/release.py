@@ -24,6 +24,7 @@ import yaml
 from build import processor
 from rich.console import Console
 
+from hqvox.codec import encode_png
 from hqvox.identities import to_table
 from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS
@@ -39,7 +40,6 @@ from hqvox.workspace import TAR_OF, Workspace
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
-from pipelines.pixels import encode_png
 
 CROPS = 24
 FACES_PER_IDENTITY = 3

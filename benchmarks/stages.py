@@ -25,14 +25,14 @@ import pandas as pd
 import yaml
 
 from hqvox import identities
+from hqvox.codec import decode_png
+from hqvox.composite import composite_on_white
 from hqvox.runner.build import plan_build, run_build
 from hqvox.workspace import Workspace
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.landmarks import load
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
-from pipelines.pixels import decode_png
-from pipelines.segment import composite_on_white
 
 MIN_PHOTOS = 3
 WITHIN = 0.015

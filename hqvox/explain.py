@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hqvox.composite import composite_on_white
 from hqvox.drawing import draw_box, draw_landmarks, draw_outline, draw_pose
 from hqvox.errors import HqvoxError
 from hqvox.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
@@ -33,7 +34,6 @@ from hqvox.views import aligned_crop, face_view, mask_of, masked_crop, upright_p
 from hqvox.workspace import Workspace
 from models.protocols import Photo
 from pipelines.chain import STAGE_NAMES
-from pipelines.segment import composite_on_white
 
 MAX_NAMED = 4
 """Of several photos that a text could mean, how many are named."""

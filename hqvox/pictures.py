@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,6 +25,8 @@ REFUSED = (190, 62, 48)
 @cache
 def font(size_px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font of captions: DejaVu Sans, as matplotlib brings it, so it is the same everywhere."""
+    import matplotlib  # Here: it takes longer to load than most commands to run.
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size_px)
 

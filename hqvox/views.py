@@ -5,15 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hqvox.codec import UndecodableError, decode, decode_png
+from hqvox.composite import composite_on_white
 from hqvox.drawing import draw_landmarks, draw_pose
 from hqvox.pictures import fitted
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.protocols import Photo
-from pipelines.decode import decode
-from pipelines.pixels import decode_png
-from pipelines.segment import composite_on_white
-from pipelines.stage import UndecodableError
 
 
 def upright_photo(workspace: Workspace, row: Row, max_side_px: int | None = None) -> Photo | None:

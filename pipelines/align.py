@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.codec import UndecodableError
 from hqvox.config import AlignConfig
 from hqvox.tables import Row
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.protocols import Photo
 from pipelines.faces import apply_transform, landmarks_of, warp
-from pipelines.stage import Needs, Pixels, Scope, Stage, UndecodableError
+from pipelines.stage import Needs, Pixels, Scope, Stage
 
 MIN_SIDE_PX = 16
 """Smallest crop that is made, px; below, nothing can be seen on it."""

@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hqvox.codec import UndecodableError, read_header
 from hqvox.config import DownloadConfig
 from hqvox.tables import Row
 from hqvox.tombstones import Tombstones
-from pipelines.decode import read_header
 from pipelines.discover.folder import FolderSource, local_path
 from pipelines.fetch.content import unsupported_type
-from pipelines.stage import Needs, Pixels, Scope, Stage, UndecodableError
+from pipelines.stage import Needs, Pixels, Scope, Stage
 
 
 class DownloadStage(Stage):

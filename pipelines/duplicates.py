@@ -17,9 +17,10 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hqvox.codec import UndecodableError
 from hqvox.tables import Row
 from models.protocols import Photo
-from pipelines.stage import Needs, Pixels, Scope, Stage, UndecodableError
+from pipelines.stage import Needs, Pixels, Scope, Stage
 
 _BLOCK = 1024
 

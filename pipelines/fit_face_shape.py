@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.codec import UndecodableError, decode
 from models.geometry import eye_centres
 from models.landmarks import load
 from models.protocols import FaceLandmarker
 from models.store import ModelStore
-from pipelines.decode import decode
 from pipelines.fit_landmark_errors import (
     LEAST_SD,
     first_weights,
@@ -36,7 +36,6 @@ from pipelines.fit_landmark_errors import (
     write_errors,
 )
 from pipelines.pose import angles_of, fit_rotation
-from pipelines.stage import UndecodableError
 
 MIRRORED = (
     *range(16, -1, -1),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import models.landmarks
+from hqvox.codec import UndecodableError
 from hqvox.config import LandmarksConfig
 from hqvox.tables import Row
 from models.protocols import FaceLandmarker, Faces, Photo
 from models.store import ModelStore
 from pipelines.faces import compute_device, to_photo
-from pipelines.stage import Needs, Pixels, Scope, Stage, UndecodableError
+from pipelines.stage import Needs, Pixels, Scope, Stage
 
 _COLUMNS = ("faces_in_photo", "box_xyxy", "face_score", "landmarks_xy", "other_boxes_xyxy")
 

@@ -16,13 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.codec import UndecodableError, decode, decode_png, encode_png
 from hqvox.shards import ShardReader, ShardWriter
 from hqvox.tables import Row
 from models.protocols import Photo
-from pipelines.decode import decode
-from pipelines.stage import UndecodableError
-
-_PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
 class ChainPixels:
@@ -180,15 +177,3 @@ class ChainPixels:
             seconds = time.perf_counter() - started
             self._seconds[what] += seconds
             self.total_seconds += seconds
-
-
-def encode_png(pixels: NDArray) -> bytes:
-    """Lossless PNG of a BGR or grey uint8 array, compressed fast."""
-    done, buffer = cv2.imencode(".png", np.ascontiguousarray(pixels), _PNG_FAST)
-    assert done
-    return buffer.tobytes()
-
-
-def decode_png(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
-    """Pixels of a stored PNG, RGB by default, grey with ``cv2.IMREAD_GRAYSCALE``."""
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag), dtype=np.uint8)

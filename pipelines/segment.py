@@ -164,42 +164,6 @@ def inside_photo(
     return inside.astype(np.float32)
 
 
-def composite_on_white(aligned: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Blend a crop onto white: uint8 RGB (h, w, 3) and mask (h, w), 255 = person, to uint8 RGB.
-
-    At the edge a pixel mixes person and background; taken as it is, the old background would
-    shine through as a fringe. So the person's own colour is estimated there first, by spreading
-    colours from both sides and correcting them by what the pixel shows (Forte: Approximate Fast
-    Foreground Colour Estimation, 2021), coarse then fine.
-    """
-    picture = aligned.astype(np.float32)
-    weight: Map = np.asarray(alpha, dtype=np.float32)[..., None] / np.float32(255)
-    side = max(alpha.shape)
-    # First from pixels that are nearly all person, or nearly all background, ...
-    foreground = _spread(picture, np.power(weight, 8), max(3.0, side / 50))
-    background = _spread(picture, np.power(1 - weight, 8), max(3.0, side / 50))
-    for radius in (max(2.0, side / 100), max(1.0, side / 400)):
-        # ... then both are corrected so that together they give what the pixel shows.
-        rest = picture - weight * foreground - (1 - weight) * background
-        foreground = np.clip(foreground + weight * rest, 0, 255)
-        background = np.clip(background + (1 - weight) * rest, 0, 255)
-        foreground = _spread(foreground, weight, radius)
-        background = _spread(background, 1 - weight, radius)
-    rest = picture - weight * foreground - (1 - weight) * background
-    foreground = np.clip(foreground + weight * rest, 0, 255)
-    blended = weight * foreground + (1 - weight) * 255
-    blended = np.where(weight == 1, picture, np.where(weight == 0, 255, blended))
-    return np.asarray(np.clip(np.rint(blended), 0, 255), dtype=np.uint8)
-
-
-def _spread(colour: Map, weight: Map, radius_px: float) -> Map:
-    """Weighted mean colour (h, w, 3) around each pixel, by weights (h, w, 1)."""
-    total = cv2.GaussianBlur(weight, (0, 0), radius_px)[..., None]
-    spread = cv2.GaussianBlur(colour * weight, (0, 0), radius_px)
-    # Where nothing is in reach the pixel's own colour is the best guess there is.
-    return np.asarray((spread + 1e-6 * colour) / (total + 1e-6), dtype=np.float32)
-
-
 class SegmentStage(Stage):
     """Makes the mask of the aligned crop; refuses where the person cannot be told apart."""
 

@@ -37,22 +37,18 @@ class Scope(Enum):
     IDENTITY = "identity"  # decides in judge(), with all rows of an identity at hand
 
 
-class UndecodableError(Exception):
-    """The photo's bytes cannot be decoded; ``str()`` says why."""
-
-
 class Pixels(Protocol):
     """Pixels of a row, decoded once and handed down; and where a stage leaves the ones it makes."""
 
     def working(self, row: Row) -> tuple[Photo, float]:
         """Upright photo at working scale, and the scale (working px per photo px, at most 1).
 
-        Raises :class:`UndecodableError`.
+        Raises :class:`hqvox.codec.UndecodableError`.
         """
         ...
 
     def native(self, row: Row) -> Photo:
-        """Upright photo in full resolution. Raises :class:`UndecodableError`."""
+        """Upright photo in full resolution. Raises :class:`hqvox.codec.UndecodableError`."""
         ...
 
     def aligned(self, row: Row) -> Photo:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
+from hqvox.codec import encode_png
 from hqvox.config import BuildConfig
 from hqvox.identities import to_table
 from hqvox.pictures import encode_jpeg
@@ -27,7 +28,6 @@ from hqvox.workspace import TAR_OF, Workspace
 from models.geometry import aligned_transform, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
-from pipelines.pixels import encode_png
 
 KEPT = ("quality", None)
 FATES: tuple[tuple[str, str | None], ...] = (

@@ -15,17 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hqvox.codec import UndecodableError, decode, decode_png
+from hqvox.composite import composite_on_white_fast
 from hqvox.pictures import Tile, encode_jpeg, fitted
-from hqvox.release.composite import composite_on_white_fast
 from hqvox.release.pictures import THUMBNAIL_PX
 from hqvox.release.target import Sink
 from hqvox.release.verify_content import picture_problem
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
 from models.protocols import Photo
-from pipelines.decode import decode
-from pipelines.pixels import decode_png
-from pipelines.stage import UndecodableError
 
 _ORIENTATION_TAG = 0x0112
 AS_IT_IS, MADE, COPIED = "as it is", "made here", "copied from the other"

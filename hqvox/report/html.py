@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 import hqvox
+from hqvox.codec import decode
 from hqvox.config import BuildConfig
 from hqvox.drawing import draw_box, draw_outline
 from hqvox.lookup import joined_rows
@@ -45,7 +46,6 @@ from hqvox.workspace import Workspace
 from models.protocols import Photo
 from models.store import ModelStore
 from pipelines.chain import STAGES
-from pipelines.decode import decode
 
 PICTURE_HEIGHT_PX = 200
 GALLERY_IDENTITIES = 36

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.codec import UndecodableError
 from models.protocols import Faces, Photo
 from models.store import ModelStore
 from pipelines.face_shape import MEAN_FACE
-from pipelines.stage import UndecodableError
 
 Row = dict[str, Any]
 STORE = ModelStore()

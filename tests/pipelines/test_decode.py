@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.decode import decode, read_header
-from pipelines.stage import UndecodableError
+from hqvox.codec import UndecodableError, decode, read_header
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

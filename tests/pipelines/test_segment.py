@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from stage_fakes import STORE, FakeMasker, MemoryPixels, box_of, face_points, face_row, plain_photo
 
+from hqvox.composite import composite_on_white
 from hqvox.config import AlignConfig, SegmentConfig
 from pipelines.align import AlignStage
 from pipelines.segment import (
     SegmentStage,
     clean,
-    composite_on_white,
     edge_confidence,
     face_hull,
     inside_photo,

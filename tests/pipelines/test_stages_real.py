@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from stage_fakes import STORE, MemoryPixels
 
+from hqvox.codec import decode
 from hqvox.config import AlignConfig, IdentityConfig, LandmarksConfig, LightingConfig, PoseConfig
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from pipelines.align import AlignStage
-from pipelines.decode import decode
 from pipelines.identity import IdentityStage
 from pipelines.landmarks import LandmarksStage
 from pipelines.lighting import LightingStage

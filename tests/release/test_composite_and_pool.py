@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from hqvox.composite import composite_on_white, composite_on_white_fast
 from hqvox.errors import HqvoxError
-from hqvox.release.composite import composite_on_white_fast
 from hqvox.release.pool import in_order
-from pipelines.segment import composite_on_white
 
 
 def person(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Bytes to upright RGB pixels, for any photograph that a crawl brings.
+"""Bytes to upright RGB pixels, for any photograph that a crawl brings; and lossless PNG of our own.
 
-Pillow decodes; what it cannot decode raises :class:`UndecodableError`. Only formats that
-photographs come in are opened. Types and sizes are read from the header, without decoding.
+Pillow decodes photographs; what it cannot decode raises :class:`UndecodableError`. Only formats
+that photographs come in are opened. Types and sizes are read from the header, without decoding.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from models.protocols import Photo
-from pipelines.stage import UndecodableError
 
 Image.init()
 FORMATS = tuple(
@@ -29,6 +29,11 @@ FORMATS = tuple(
 Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION_TAG = 0x0112
+_PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+class UndecodableError(Exception):
+    """The photo's bytes cannot be decoded; ``str()`` says why."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +134,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def encode_png(pixels: NDArray) -> bytes:
+    """Lossless PNG of a BGR or grey uint8 array, compressed fast."""
+    done, buffer = cv2.imencode(".png", np.ascontiguousarray(pixels), _PNG_FAST)
+    assert done
+    return buffer.tobytes()
+
+
+def decode_png(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> NDArray[np.uint8]:
+    """Pixels of a stored PNG, RGB by default, grey with ``cv2.IMREAD_GRAYSCALE``."""
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag), dtype=np.uint8)
