@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import svdvals
 from scipy.stats import hypergeom
 
 F64 = NDArray[np.float64]
@@ -157,8 +158,12 @@ def fid(generated: ArrayLike, real: ArrayLike) -> float:
     centred = [
         (rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip(sides, means, strict=True)
     ]
-    # A triangular factor has the same covariance with at most d rows.
-    first, second = (np.linalg.qr(x, mode="r") if x.shape[0] > x.shape[1] else x for x in centred)
-    cross = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    first, second = (_no_taller(x) for x in centred)
+    cross = svdvals(first @ second.T).sum()
     apart = ((means[0] - means[1]) ** 2).sum()
     return float(apart + (first**2).sum() + (second**2).sum() - 2.0 * cross)
+
+
+def _no_taller(rows: F64) -> F64:
+    """At most d rows with the same covariance: a triangular factor where there are more."""
+    return rows if rows.shape[0] <= rows.shape[1] else np.asarray(np.linalg.qr(rows, mode="r"))

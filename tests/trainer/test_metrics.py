@@ -36,7 +36,7 @@ def test_similarity_is_the_mean_over_rows(rng):
         np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)) for a, b in zip(u, v, strict=True)
     ]
     assert cosine(u, v) == pytest.approx(np.mean(cosines))
-    sums = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in zip(u, v)]
+    sums = [sum(abs(x - y) for x, y in zip(*pair, strict=True)) for pair in zip(u, v, strict=True)]
     assert l1(u, v) == pytest.approx(np.mean(sums))
     assert cosine(u, 3 * u) == pytest.approx(1.0)
     assert l1(u, u) == 0.0
