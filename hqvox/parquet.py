@@ -1,7 +1,8 @@
-"""Reading Parquet tables without threads of Arrow's."""
+"""Parquet tables: read without threads of Arrow's, written to bytes."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import IO
 
@@ -28,3 +29,10 @@ def read_parquet(
             raise pa.ArrowInvalid(f"no column {missing[0]}")
         table = table.select(list(columns))
     return table
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file, compressed with zstd."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

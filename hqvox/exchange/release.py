@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import hqvox
 from hqvox.errors import HqvoxError
@@ -18,6 +16,7 @@ from hqvox.exchange.pictures import COPIED, MADE, Drawn, FaceTask, PersonTask, d
 from hqvox.exchange.sheet import datasheet
 from hqvox.exchange.split import choose_split
 from hqvox.exchange.tree import Folder, Tree
+from hqvox.parquet import parquet_bytes
 from hqvox.pictures import SheetRow, contact_sheet, encode_jpeg
 from hqvox.release.leaks import KEEP_LEAKS, Prints, check_limits, find_leaks
 from hqvox.release.licences import LICENCES_FILE, licences_csv
@@ -26,15 +25,11 @@ from hqvox.release.names import check_name
 from hqvox.release.pictures import SHEET_IDENTITIES, THUMBNAIL_PX
 from hqvox.release.pool import cores, in_order
 from hqvox.release.speech import (
-    INDEX,
-    STATS,
-    pack_speech,
     speech_index,
-    speech_tasks,
     spoken,
-    stats_json,
     summary,
     to_json,
+    write_speech,
 )
 from hqvox.release.split import PARTS, Split, split_file
 from hqvox.release.target import FOLDER, FORMAT, INFO, Target
@@ -123,7 +118,7 @@ def write_import(
         ]  # fmt: skip
         utterances = None
         if index is not None and voices:
-            utterances = _voices(workspace, released, index, target, count, on_progress)
+            utterances = write_speech(workspace, index, released, target, count, on_progress)
         _sheets(released, drawn, target)
         info = _info(workspace, people, released, made, manifest, utterances, measured, drawn)
         info["no_speech_because"] = (
@@ -133,8 +128,8 @@ def write_import(
         identities = pa.Table.from_pylist(
             [{column: row[column] for column in IDENTITIES.names} for row in released], IDENTITIES
         )
-        target.write("manifest.parquet", _parquet(manifest))
-        target.write("identities.parquet", _parquet(identities))
+        target.write("manifest.parquet", parquet_bytes(manifest))
+        target.write("identities.parquet", parquet_bytes(identities))
         target.write("split.json", to_json(split_file(released)))
         target.write(LICENCES_FILE, licences_csv(manifest))
         target.write("DATASHEET.md", datasheet(identities, info, workspace.config()).encode())
@@ -216,28 +211,6 @@ def _manifest(
                 }
             )
     return pa.Table.from_pylist(rows, MANIFEST)
-
-
-def _voices(
-    workspace: Workspace,
-    released: Sequence[Row],
-    index: pa.Table,
-    target: Target,
-    workers: int,
-    on_progress: OnProgress,
-) -> pa.Table:
-    tasks = speech_tasks(workspace, target.sink, index, released)
-    total, done = sum(task.rows.num_rows for task in tasks), 0
-    parts = []
-    for task, part in zip(tasks, in_order(pack_speech, tasks, workers), strict=True):
-        target.written({task.file: part.sha256})
-        parts.append(part)
-        done += part.rows.num_rows
-        on_progress("utterances", done, total)
-    table = pa.concat_tables([part.rows for part in parts])
-    target.write(INDEX, _parquet(table))
-    target.write(STATS, to_json(stats_json(parts)))
-    return table
 
 
 def _sheets(
@@ -330,9 +303,3 @@ def _info(
         "weights": stage_weights(workspace),
         "config": settings,
     }
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()

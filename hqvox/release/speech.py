@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
-from hqvox.release.target import Sink
+from hqvox.parquet import parquet_bytes
+from hqvox.release.pool import in_order
+from hqvox.release.target import Sink, Target
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
 from hqvox.tables import Row
@@ -141,6 +143,33 @@ def pack_speech(task: SpeechTask) -> SpeechPart:
             )
             offset += len(log_mel)
     return SpeechPart(pa.Table.from_pylist(rows, SPEECH), file.sha256, moments)
+
+
+def write_speech(
+    workspace: Workspace,
+    index: pa.Table,
+    identities: Sequence[Row],
+    target: Target,
+    workers: int,
+    on_progress: Callable[[str, int, int], None],
+) -> pa.Table:
+    """Write the released identities' voices, their index and statistics; return the index.
+
+    ``identities``: rows with ``split``, in order. ``on_progress``: what, how many, of how many.
+    """
+    tasks = speech_tasks(workspace, target.sink, index, identities)
+    total, done = sum(task.rows.num_rows for task in tasks), 0
+    parts = []
+    on_progress("utterances", 0, total)
+    for task, part in zip(tasks, in_order(pack_speech, tasks, workers), strict=True):
+        target.written({task.file: part.sha256})
+        parts.append(part)
+        done += part.rows.num_rows
+        on_progress("utterances", done, total)
+    rows = pa.concat_tables([part.rows for part in parts])
+    target.write(INDEX, parquet_bytes(rows))
+    target.write(STATS, to_json(stats_json(parts)))
+    return rows
 
 
 def stats_json(parts: Sequence[SpeechPart]) -> dict[str, Any]:

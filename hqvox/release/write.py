@@ -6,17 +6,16 @@ holds a time of writing or a path of the machine.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import hqvox
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.parquet import parquet_bytes
 from hqvox.release.datasheet import datasheet, takedown_contact
 from hqvox.release.leaks import check_limits
 from hqvox.release.licences import LICENCES_FILE, licences_csv
@@ -25,17 +24,7 @@ from hqvox.release.names import check_name
 from hqvox.release.pictures import Person, draw_page, face_task, pages
 from hqvox.release.plan import Plan, plan_release
 from hqvox.release.pool import cores, in_order
-from hqvox.release.speech import (
-    INDEX,
-    STATS,
-    pack_speech,
-    speech_index,
-    speech_tasks,
-    spoken,
-    stats_json,
-    summary,
-    to_json,
-)
+from hqvox.release.speech import speech_index, spoken, summary, to_json, write_speech
 from hqvox.release.split import PARTS, check_split, split_file
 from hqvox.release.target import FOLDER, FORMAT, INFO, Target
 from hqvox.runner.build import photos_gone, plan_build
@@ -118,7 +107,9 @@ def write_release(
             manifest = _write_pictures(workspace, plan, config, target, count, on_progress)
             utterances = None
             if index is not None and voices:
-                utterances = _write_speech(workspace, plan, index, target, count, on_progress)
+                utterances = write_speech(
+                    workspace, index, plan.identities, target, count, on_progress
+                )
             missing = _NO_SPEECH[speech] if utterances is None else ""
             info = _info(workspace, plan, manifest, utterances, missing, config)
             _write_tables(plan, manifest, info, config, target)
@@ -186,30 +177,6 @@ def _manifest_row(identity: Row, face: Row, task: Row, sums: dict[str, str]) -> 
     )
 
 
-def _write_speech(
-    workspace: Workspace,
-    plan: Plan,
-    index: pa.Table,
-    target: Target,
-    workers: int,
-    on_progress: OnProgress,
-) -> pa.Table:
-    """Write the released identities' voices; return their index."""
-    tasks = speech_tasks(workspace, target.sink, index, plan.identities)
-    total, done = sum(task.rows.num_rows for task in tasks), 0
-    parts = []
-    on_progress("utterances", 0, total)
-    for task, part in zip(tasks, in_order(pack_speech, tasks, workers), strict=True):
-        target.written({task.file: part.sha256})
-        parts.append(part)
-        done += part.rows.num_rows
-        on_progress("utterances", done, total)
-    index = pa.concat_tables([part.rows for part in parts])
-    target.write(INDEX, _parquet(index))
-    target.write(STATS, to_json(stats_json(parts)))
-    return index
-
-
 def _info(
     workspace: Workspace,
     plan: Plan,
@@ -255,8 +222,8 @@ def _write_tables(
 ) -> None:
     rows = [{name: row[name] for name in IDENTITIES.names} for row in plan.identities]
     identities = pa.Table.from_pylist(rows, IDENTITIES)
-    target.write("manifest.parquet", _parquet(manifest))
-    target.write("identities.parquet", _parquet(identities))
+    target.write("manifest.parquet", parquet_bytes(manifest))
+    target.write("identities.parquet", parquet_bytes(identities))
     target.write("split.json", to_json(split_file(plan.identities)))
     target.write(LICENCES_FILE, licences_csv(manifest))
     target.write(DATASHEET, datasheet(manifest, identities, info, config).encode())
@@ -273,9 +240,3 @@ def stage_weights(workspace: Workspace) -> dict[str, Any]:
         if weights:
             used[stage] = weights
     return used
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.processes import one_line
 from hqvox.runner.crawl_shard import DOWNLOAD, ShardCrawl, tallies, write_found
-from hqvox.runner.parent import one_line
 from hqvox.runner.plan import Fingerprints, ShardTask, first_stale
 from hqvox.runner.worker import Progress, download_stage, task_input, withdraw
 from hqvox.storage import disk_error

@@ -10,8 +10,8 @@ from typing import Any
 
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.processes import die_with_parent, one_line
 from hqvox.runner.crawl import Crawled, CrawlEvent, CrawlOrder, NotCrawled, crawl
-from hqvox.runner.parent import die_with_parent, one_line
 from models.errors import ModelError
 
 

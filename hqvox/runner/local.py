@@ -20,10 +20,10 @@ from typing import Any
 
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.processes import die_with_parent, one_line
 from hqvox.runner.crawl import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled, crawl
 from hqvox.runner.crawl_process import CrawlProcess
 from hqvox.runner.crawl_shard import DOWNLOAD
-from hqvox.runner.parent import die_with_parent, one_line
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import Progress, ShardWorker
 from models.errors import ModelError

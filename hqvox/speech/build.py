@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from hqvox.config import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
+from hqvox.processes import one_line
 from hqvox.runner.build import BuildResult, RunLog
 from hqvox.runner.local import Failed, Finished, Started, run_pool
 from hqvox.speech import utterance
@@ -203,7 +204,7 @@ def _run_here(
         except HqvoxError:
             raise
         except Exception as error:  # a defect: the shard is marked, the rest goes on
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            line = one_line(error)
             take(Failed(cast(Any, task), line, traceback.format_exc()))
         else:
             take(Finished(cast(Any, task), seconds))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
 
 from hqvox.config import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
+from hqvox.processes import die_with_parent, one_line
 from hqvox.speech.decode import AudioError
 from hqvox.speech.index import AudioFile
 from hqvox.speech.pack import PackWriter
@@ -126,7 +125,7 @@ def _pack_identity(
 def serve_speech(pipe: Connection, root: str, config: BuildConfig) -> None:
     """A worker process's life: take tasks until the parent closes the pipe."""
     cv2.setNumThreads(0)  # each worker computes on one thread
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     workspace = Workspace(root)
     try:
         while True:
@@ -138,16 +137,8 @@ def serve_speech(pipe: Connection, root: str, config: BuildConfig) -> None:
             except HqvoxError as error:
                 pipe.send(("stop", str(error)))
             except Exception as error:  # a defect: the shard is marked, the rest goes on
-                line = f"{type(error).__name__}: {error}".splitlines()[0]
-                pipe.send(("failed", (line, traceback.format_exc())))
+                pipe.send(("failed", (one_line(error), traceback.format_exc())))
             else:
                 pipe.send(("done", seconds))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # the parent is done, or gone
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -1,4 +1,4 @@
-"""What processes of a build share: the end of their parent is theirs, errors are one line."""
+"""What worker processes share: the end of their parent is theirs, errors are one line."""
 
 from __future__ import annotations
 
