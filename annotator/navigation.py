@@ -1,0 +1,56 @@
+"""The pages, and who sees which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import streamlit as st
+
+from annotator import look, session
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the app: the module of annotator/pages that renders it."""
+
+    module: str
+    title: str
+    icon: str
+    roles: tuple[str, ...] = ("annotator", "lead")
+
+
+PAGES = (
+    Page("review", "Review", ":material/done_all:"),
+    Page("explore", "Explore", ":material/tune:", ("lead",)),
+    Page("progress", "Progress", ":material/monitoring:"),
+    Page("history", "History", ":material/history:"),
+)
+
+
+def main() -> None:
+    """One script run: who is here, which pages there are for them, and the one that is asked for.
+
+    A page's module is loaded when it is first opened, so that the first screen waits for nothing
+    else.
+    """
+    st.set_page_config(
+        "hqvox review", ":material/face:", layout="wide", initial_sidebar_state="collapsed"
+    )
+    look.apply()
+    context = session.context()
+
+    def page(of: Page) -> Callable[[], None]:
+        return lambda: import_module(f"annotator.pages.{of.module}").render(context)
+
+    chosen = st.navigation(
+        [
+            st.Page(page(of), title=of.title, icon=of.icon, url_path=of.module, default=not number)
+            for number, of in enumerate(PAGES)
+            if context.actor.role in of.roles
+        ],
+        position="top",
+    )
+    look.who(context.actor.name, context.actor.role, context.workspace.url)
+    chosen.run()

@@ -1,0 +1,98 @@
+"""What every page works with: the workspace, opened once for all sessions, and who is here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import streamlit as st
+
+from annotator import sign_in
+from annotator.access import Actor
+from annotator.candidates import Candidates
+from annotator.launch import (
+    LOOPBACK_NAMES,
+    Options,
+    check_access,
+    has_openid,
+    must_sign_in,
+    user_name,
+)
+from annotator.queue import Queue, QueueItem
+from annotator.store import Store, store_url
+from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all sessions of a server share; every part may be used by many threads at once."""
+
+    workspace: Workspace
+    config: BuildConfig
+    store: Store
+    queue: Queue
+    candidates: Candidates
+
+
+@dataclass(frozen=True)
+class Context(Shared):
+    """What a page gets: see :class:`Shared`, and who is looking at it."""
+
+    actor: Actor
+
+
+@st.cache_resource(show_spinner="Opening the workspace …")
+def shared(root: str) -> Shared:
+    """The workspace's parts, opened once per server. Raises HqvoxError."""
+    workspace = Workspace.open(root)
+    config = workspace.config()
+    candidates = Candidates(workspace)
+    store = Store.open(store_url(workspace))
+    items = [
+        QueueItem(person.identity_id, person.candidates, person.certainty)
+        for person in candidates.identities
+    ]
+    return Shared(workspace, config, store, Queue(store, items, config.review), candidates)
+
+
+def context() -> Context:
+    """The context of this session; ends the script run with a line, or a sign-in, instead."""
+    try:
+        options = Options.parse(sys.argv[1:])
+        actor = _actor(options)
+        parts = shared(options.workspace)
+    except HqvoxError as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
+    return Context(**vars(parts), actor=actor)
+
+
+def _actor(options: Options) -> Actor:
+    """Who is here. Raises HqvoxError where anyone could be."""
+    workspace = Workspace.open(options.workspace)
+    address = st.get_option("server.address")
+    if not must_sign_in(address, options):
+        _check_local(st.context.headers)
+        return Actor(options.name or user_name(), "lead")
+    tokens, config = TokenFile(workspace), workspace.config()
+    openid = has_openid(workspace) and bool(config.review.allow)
+    check_access(address, options, bool(tokens.names()), openid)
+    return sign_in.signed_in(tokens, config, openid)
+
+
+def _check_local(headers: Mapping[str, str]) -> None:
+    """Raises HqvoxError where a request came to a loopback address, but from elsewhere.
+
+    Through a proxy everybody would be the lead; under another name it may be a web page that had
+    its own name lead here (DNS rebinding).
+    """
+    forwarded = any(name.lower() in ("forwarded", "x-forwarded-for") for name in headers)
+    host = headers.get("Host", "localhost").rsplit(":", 1)[0] if headers else "localhost"
+    if forwarded or host not in LOOPBACK_NAMES:
+        raise HqvoxError(
+            "this review was started for its own machine alone, and this request comes from "
+            "elsewhere; start it with `hqvox review WORKSPACE --sign-in` to let others in"
+        )
