@@ -1,0 +1,102 @@
+"""Which generator: plain values, so that they can stand in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from models.errors import ModelError
+
+ENCODERS = ("inception", "plain", "inception_released", "plain_released", "cmu")
+DECODERS = ("upsampling", "deconvolution", "upsampling_released", "cmu")
+FUSERS = ("attention", "attention_released")
+RESOLUTIONS = ((64,), (128,), (64, 128))
+MULTI_RESOLUTION = ("upsampling", "upsampling_released")
+"""Decoders that can give 64 and 128 px at once."""
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """All that is needed to build a generator; ModelError where it names none.
+
+    ``encoder``: ``inception`` (table 9), ``plain`` (the baseline's 1-D CNN), ``inception_released``
+    (four inception modules and a convolution), ``plain_released`` and ``cmu`` (the 1-D CNN with
+    noise of 0.05 on the embedding in training). ``decoder``: ``upsampling`` (table 10),
+    ``deconvolution`` (the baseline's), ``upsampling_released`` (gated units), ``cmu``
+    (``deconvolution`` that works in -1 to 1). ``resolutions``: sides of the pictures in pixels,
+    low to high. ``fuser``: ``attention`` (section 4), ``attention_released``, or none.
+    ``n_filters``: mel filters of the input. ``width``: multiplier of all inner channels.
+    """
+
+    encoder: str = "inception"
+    decoder: str = "upsampling"
+    resolutions: tuple[int, ...] = (64,)
+    fuser: str | None = None
+    n_filters: int = 40
+    embedding_dim: int = 512
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no network answers to."""
+        _one_of("encoder", self.encoder, ENCODERS)
+        _one_of("decoder", self.decoder, DECODERS)
+        if self.fuser is not None:
+            _one_of("fuser", self.fuser, FUSERS)
+        _one_of("resolutions", self.resolutions, RESOLUTIONS)
+        if len(self.resolutions) > 1 and self.decoder not in MULTI_RESOLUTION:
+            raise ModelError(
+                f"decoder '{self.decoder}' gives one resolution, not {self.resolutions}; "
+                f"take one, or the decoder {' or '.join(MULTI_RESOLUTION)}"
+            )
+        _whole("n_filters", self.n_filters, 1, 1)
+        _whole("embedding_dim", self.embedding_dim, 8, 8)
+        ok = isinstance(self.width, int | float) and not isinstance(self.width, bool)
+        if not (ok and 0 < self.width <= 4):
+            raise ModelError(f"width is {self.width!r}; it must lie above 0 and at most at 4")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as a checkpoint keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSpec:
+        """Read what ``as_dict`` gave, lists for tuples allowed; ModelError for anything else."""
+        if not isinstance(values, Mapping):
+            raise ModelError(f"a generator's description is a mapping, not {values!r}")
+        known = [field.name for field in fields(cls)]
+        unknown = [str(key) for key in values if key not in known]
+        if unknown:
+            raise ModelError(
+                f"unknown in a generator's description: {', '.join(unknown)}; known are "
+                f"{', '.join(known)}; written by a newer hqvox?"
+            )
+        plain = dict(values)
+        if isinstance(plain.get("resolutions"), list):
+            plain["resolutions"] = tuple(plain["resolutions"])
+        return cls(**plain)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return ``channels`` times ``width``, rounded to a multiple of 8, at least 8.
+
+    Untouched where ``width`` is 1, so that a paper's own numbers stand.
+    """
+    if width == 1.0:
+        return channels
+    return max(8, 8 * round(channels * width / 8))
+
+
+def _one_of(what: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        names = ", ".join(str(name) for name in known)
+        raise ModelError(f"{what} {value!r} is not known; there are {names}")
+
+
+def _whole(what: str, value: object, least: int, step: int) -> None:
+    ok = isinstance(value, int) and not isinstance(value, bool)
+    if not (ok and value >= least and value % step == 0):  # type: ignore[operator]
+        multiple = f", a multiple of {step}" if step > 1 else ""
+        raise ModelError(
+            f"{what} is {value!r}; it must be a whole number from {least} on{multiple}"
+        )
