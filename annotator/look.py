@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import streamlit as st
+import re
 
-from annotator import sign_in
+import streamlit as st
 
 CSS = """
 <style>
@@ -19,9 +19,6 @@ def apply() -> None:
     st.html(CSS)
 
 
-def who(name: str, role: str, workspace: str) -> None:
-    """Who is here and at what, in the bar at the side, which is closed at first."""
-    with st.sidebar:
-        st.text(f"{name}\n{role} of {workspace}")
-        if sign_in.by_sign_in():
-            st.button("Sign out", on_click=sign_in.sign_out)
+def plain(text: str) -> str:
+    """Markdown that shows ``text`` as it is: whatever a name holds stays text."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)

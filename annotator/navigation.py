@@ -8,7 +8,7 @@ from importlib import import_module
 
 import streamlit as st
 
-from annotator import look, session
+from annotator import look, session, sign_in
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,8 @@ def main() -> None:
         ],
         position="top",
     )
-    look.who(context.actor.name, context.actor.role, context.workspace.url)
+    with st.sidebar:  # closed at first
+        st.text(f"{context.actor.name}\n{context.actor.role}, {context.workspace.url}")
+        if sign_in.by_sign_in():
+            st.button("Sign out", on_click=sign_in.sign_out)
     chosen.run()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from annotator import sign_in
-from annotator.access import Actor
+from annotator import look, sign_in
+from annotator.access import Actor, TokenFile
 from annotator.candidates import Candidates
 from annotator.launch import (
     LOOPBACK_NAMES,
@@ -65,7 +65,7 @@ def context() -> Context:
         actor = _actor(options)
         parts = shared(options.workspace)
     except HqvoxError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(look.plain(str(error)), icon=":material/error:")
         st.stop()
     return Context(**vars(parts), actor=actor)
 

@@ -14,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 from annotator.access import Actor, TokenFile
+from annotator.look import plain
 from hqvox.config import BuildConfig
 
 TOKEN, CHECKED, ACTOR, REFUSED, FORGET = (
@@ -84,9 +85,10 @@ def _by_openid(config: BuildConfig) -> Actor | None:
         return Actor(email, roles[email])
     shown = email or "an account without an e-mail address"
     why = "is not among those allowed here" if verified else "has not been verified"
-    st.error(f"You signed in as {shown}, which {why}; ask the lead.")
+    st.error(plain(f"You signed in as {shown}, which {why}; ask the lead."))
     st.button("Sign out", on_click=sign_out)
     st.stop()
+    return None
 
 
 def _show(tokens: TokenFile, openid: bool) -> None:
