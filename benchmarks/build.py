@@ -10,12 +10,13 @@ in full. Runner overhead is the workers' time outside stages, reading, decoding 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def measure(photos: Path, workers: int) -> None:
     started = time.perf_counter()
     with workspace.lock():
         tasks = plan_build(workspace, config, store)
-        result = run_build(workspace, config, tasks, workers=workers)
+        with WorkersMemory() as memory:
+            result = run_build(workspace, config, tasks, workers=workers)
     seconds = time.perf_counter() - started
     assert not result.failed, result.failed
     console = Console()
@@ -112,13 +114,54 @@ def measure(photos: Path, workers: int) -> None:
         each = 1000 * value / result.photos
         table.add_row(name, f"{value:.2f}", f"{share:.1f}", f"{each:.2f}")
     console.print(table)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    # Not ru_maxrss: a process started by another begins with the other's peak.
-    own = int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    own = peak_mib(os.getpid())
     console.print(
         f"{seconds:.1f} s with start-up: {result.photos / seconds:.1f} photos/s; peak memory "
-        f"{peak:.0f} MiB in the largest worker, {own:.0f} MiB in the parent"
+        f"{memory.peak_mib:.0f} MiB in the largest worker, {own:.0f} MiB in the parent"
     )
+
+
+class WorkersMemory:
+    """Watches this process's descendants while it is open: the most that any one of them held.
+
+    The kernel's own high-water mark of each is read, so that a peak between two looks is seen.
+    """
+
+    def __init__(self) -> None:
+        self.peak_mib = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> WorkersMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            for pid in descendants(os.getpid()):
+                self.peak_mib = max(self.peak_mib, peak_mib(pid))
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes started by this one, by those, and so on."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            for child in map(int, task.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process held at a time; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) / 1024 if found else 0.0
+    return 0.0
 
 
 def processor() -> str:
