@@ -1,0 +1,270 @@
+"""The configuration of a training run: every number with its unit, range and source.
+
+Sources: "paper" is Speech Fusion to Face, §4, §5, appendices C to E and table 13; "code" is the
+code that its authors released; "cmu" is voice2face as its authors released it; "house" is our own
+choice. Recipes are files of values for this, see :mod:`hqvox.trainer.recipes`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hqvox.config_sections import Section
+from models.errors import ModelError
+from models.sf2f.spec import GeneratorSpec
+
+_SPEC = fields(GeneratorSpec)
+
+
+def _number(value: Any) -> Any:
+    """YAML reads ``5e-4`` as text (it wants ``5.0e-4``); people mean a number."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value):
+        return float(value)
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """As :func:`_number`, for ``1e5`` iterations."""
+    number = _number(value)
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Real = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Switch = Literal[True, False, "auto"]
+
+
+class ModelConfig(Section):
+    """The networks; the generator's part is ``models.sf2f``'s ``GeneratorSpec``."""
+
+    encoder: Literal["inception", "plain", "inception_released", "plain_released", "cmu"] = Field(
+        "inception", description="voice encoder (paper: inception, table 9; baseline: plain)"
+    )
+    decoder: Literal["upsampling", "deconvolution", "upsampling_released", "cmu"] = Field(
+        "upsampling", description="face decoder (paper: upsampling, table 10; baseline: other)"
+    )
+    fuser: Literal["attention", "attention_released"] | None = Field(
+        "attention", description="embedding fuser of stage 2 (paper, section 4); null: none"
+    )
+    resolutions: Annotated[tuple[Literal[64, 128], ...], BeforeValidator(_pair)] = Field(
+        (64,), min_length=1, max_length=2, description="sides of the pictures, px: [64], [128] or "
+        "[64, 128] (paper, figure 8)",
+    )  # fmt: skip
+    n_filters: Literal[40, 64] = Field(
+        40, description="mel filters of the input (code: 40; cmu: 64); the release must have them"
+    )
+    embedding_dim: Whole = Field(
+        512, ge=8, le=2048, description="of the voice embedding (paper: 512; cmu: 64)"
+    )
+    discriminators: Literal["sf2f", "cmu"] = Field(
+        "sf2f", description="sf2f: table 11, one of each per resolution; cmu: one shared trunk"
+    )
+    width: Real = Field(
+        1.0, gt=0, le=4, description="factor of every network's channels (paper: 1; tiny: less)"
+    )
+
+    @model_validator(mode="after")
+    def _rise(self) -> ModelConfig:
+        if list(self.resolutions) != sorted(set(self.resolutions)):
+            raise ValueError(f"model.resolutions must rise, not {list(self.resolutions)}")
+        try:
+            self.spec()
+        except ModelError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def spec(self) -> GeneratorSpec:
+        """What the generator is built from."""
+        return GeneratorSpec(**{field.name: getattr(self, field.name) for field in _SPEC})
+
+
+class L1Config(Section):
+    """Mean absolute difference of pictures, over pixels and channels, ImageNet-normalised."""
+
+    weight: Real = Field(10.0, ge=0, description="lambda 1 (paper, table 13: 10); 0: off")
+
+
+class GanConfig(Section):
+    """How real D_real takes a generated picture for; non-saturating."""
+
+    weight: Real = Field(1.0, ge=0, description="lambda 2 (paper, table 13: 1); 0: off")
+
+
+class ClassifierConfig(Section):
+    """Cross-entropy of D_id on generated pictures."""
+
+    weight: Real = Field(0.05, ge=0, description="lambda 3 (paper, table 13: 0.05); 0: off")
+
+
+class PerceptualConfig(Section):
+    """L1 between a face network's features of generated and real pictures."""
+
+    weight: Real = Field(100.0, ge=0, description="lambda 4 (paper, table 13: 100); 0: off")
+    network: Literal["facenet_vggface2", "dlib_resnet"] = Field(
+        "facenet_vggface2", description="whose features (paper: FaceNet); recorded in the run"
+    )
+    level_weights: Annotated[tuple[Real, Real, Real, Real], BeforeValidator(_pair)] = Field(
+        (1 / 16, 1 / 8, 1 / 4, 1.0), description="of the three maps and the embedding (code)"
+    )
+
+    @model_validator(mode="after")
+    def _weights(self) -> PerceptualConfig:
+        if min(self.level_weights) < 0 or not sum(self.level_weights):
+            raise ValueError("loss.perceptual.level_weights must be 0 or more, and not all 0")
+        return self
+
+
+class LossConfig(Section):
+    """The generator's objective; each term can be switched off (paper, table 7)."""
+
+    l1: L1Config = L1Config()
+    gan: GanConfig = GanConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+
+    @model_validator(mode="after")
+    def _something(self) -> LossConfig:
+        if not any(getattr(self, name).weight for name in type(self).model_fields):
+            raise ValueError("every loss has weight 0: nothing to train; give one a weight")
+        return self
+
+
+class OptimiserConfig(Section):
+    """Adam, one of its own for the generator and each discriminator."""
+
+    learning_rate: Real = Field(5e-4, gt=0, le=1, description="(paper, table 13: 5e-4)")
+    betas: Annotated[tuple[Real, Real], BeforeValidator(_pair)] = Field(
+        (0.9, 0.98), description="(paper, table 13: 0.9, 0.98)"
+    )
+    eps: Real = Field(1e-8, gt=0, le=1, description="added to the denominator (torch's default)")
+    clip_norm: Real | None = Field(
+        None, gt=0, description="longest gradient of the generator, L2; null: never cut (paper)"
+    )
+
+    @model_validator(mode="after")
+    def _fractions(self) -> OptimiserConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimiser.betas must be from 0 to below 1, not {list(self.betas)}")
+        return self
+
+
+class Stage1Config(Section):
+    """Voice encoder and face decoder, on short crops."""
+
+    iterations: Whole = Field(120_000, ge=0, le=10**8, description="(paper: 120,000); 0: skip")
+    batch_size: Whole = Field(256, ge=1, le=65_536, description="of all processes (paper: 256)")
+    crop_frames: Annotated[tuple[Whole, Whole], BeforeValidator(_pair)] = Field(
+        (100, 150), description="shortest, longest crop, frames of 10 ms (paper: 1 to 1.5 s)"
+    )
+    encoder_weights: str | None = Field(
+        None,
+        description="torch file of a voice encoder, which then stays frozen (cmu: pretrained for "
+        "speaker recognition); null: trained with the rest (paper)",
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> Stage1Config:
+        low, high = self.crop_frames
+        if not 32 <= low <= high <= 10_000:
+            raise ValueError(
+                f"stage1.crop_frames must rise from at least 32 to at most 10000, not {low}, {high}"
+            )
+        return self
+
+
+class Stage2Config(Section):
+    """The embedding fuser, on long speech; encoder and decoder frozen, batch norm too."""
+
+    iterations: Whole = Field(360, ge=0, le=10**8, description="(paper: 360); 0: skip")
+    batch_size: Whole = Field(256, ge=1, le=65_536, description="of all processes (paper: 256)")
+    seconds: Annotated[tuple[Real, Real], BeforeValidator(_pair)] = Field(
+        (6.0, 25.0), description="least, most speech of an identity, s (paper: 6 to 25)"
+    )
+    window_frames: Whole = Field(
+        125, ge=32, le=10_000, description="of a window, frames of 10 ms (paper: 1.25 s)"
+    )
+    stride_frames: Whole = Field(
+        63, ge=1, le=10_000, description="between windows, frames (paper: 50 %; code: 63)"
+    )
+    max_windows: Whole = Field(20, ge=1, le=1000, description="most of an identity (code: 20)")
+
+    @model_validator(mode="after")
+    def _order(self) -> Stage2Config:
+        low, high = self.seconds
+        if not 0 < low <= high <= 3600:
+            raise ValueError(f"stage2.seconds must rise from above 0 to 3600, not {low}, {high}")
+        return self
+
+
+class DataConfig(Section):
+    """Which pictures, and how they and the voices are fed."""
+
+    pictures: Literal["masked", "origin"] = Field(
+        "masked", description="on white, or with their background (paper: void, white)"
+    )
+    normalise: Literal["sf2f", "release", "utterance"] = Field(
+        "sf2f",
+        description="log-mel: (x - 10.9915) / 3.1661 (code), the release's own mean and deviation, "
+        "or per utterance and filter (cmu)",
+    )
+    flip: bool = Field(False, description="mirror half of the pictures (paper: no; cmu: yes)")
+
+
+class CadenceConfig(Section):
+    """How often a run reports; in steps. A stage's last step is always saved and evaluated."""
+
+    log_every: Whole = Field(10, ge=1, description="line of log.jsonl and TensorBoard (house)")
+    samples_every: Whole = Field(1000, ge=1, description="grid of generated faces (house)")
+    checkpoint_every: Whole = Field(1000, ge=1, description="checkpoints/last.pt (house)")
+    evaluate_every: Whole = Field(5000, ge=1, description="metrics, best checkpoints (house)")
+
+
+class SpeedConfig(Section):
+    """What makes it fast; ``auto`` switches on what helps on the device at hand."""
+
+    bfloat16: Switch = Field("auto", description="autocast; results within a stated tolerance")
+    tf32: Switch = Field("auto", description="float32 products in TF32 on the GPU")
+    channels_last: Switch = Field("auto", description="memory layout of pictures")
+    compile: Switch = Field("auto", description="torch.compile")
+    cuda_graphs: Switch = Field("auto", description="replay the step as a CUDA graph")
+    fused_adam: Switch = Field("auto", description="Adam in one kernel")
+    data_on_device: Switch = Field(
+        "auto", description="all faces and voices of train on the GPU; auto: where they fit"
+    )
+    cache_features: Switch = Field(
+        "auto", description="keep the real faces' features; auto: where they fit"
+    )
+    threads: Whole | None = Field(None, ge=1, le=1024, description="of the CPU; null: all cores")
+
+
+class TrainConfig(Section):
+    """A training run as a whole."""
+
+    recipe: str = Field("sf2f-64", description="name of the recipe that it comes from")
+    seed: Whole = Field(0, ge=0, lt=2**63, description="of weights and draws")
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    stage1: Stage1Config = Stage1Config()
+    stage2: Stage2Config = Stage2Config()
+    data: DataConfig = DataConfig()
+    cadence: CadenceConfig = CadenceConfig()
+    speed: SpeedConfig = SpeedConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainConfig:
+        if not self.stage1.iterations + self.stage2.iterations:
+            raise ValueError("stage1.iterations and stage2.iterations are both 0: nothing to train")
+        if self.model.fuser is None and self.stage2.iterations:
+            raise ValueError(
+                "stage 2 trains the fuser, and model.fuser is null; set stage2.iterations=0"
+            )
+        return self

@@ -1,0 +1,104 @@
+"""Recipes of training: named values for :class:`~hqvox.trainer.config.TrainConfig`.
+
+A recipe is a YAML file, of this package or one's own. ``extends: NAME`` starts from another recipe;
+what the file says wins. Every recipe has a small version, ``<name>-tiny``, for a CPU: the recipe
+with the values of ``_tiny.yaml`` laid over it, numbers only where they are smaller, so that what a
+recipe switches off stays off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hqvox.config_errors import explain, read_yaml
+from hqvox.config_file import merge, parse_settings
+from hqvox.errors import HqvoxError
+from hqvox.trainer.config import TrainConfig
+
+TINY = "-tiny"
+EXTENDS = "extends"
+HINT = "docs/training.md and hqvox/trainer/config.py name every key with its unit"
+
+
+def recipe_names(tiny: bool = True) -> list[str]:
+    """Names of the recipes that are installed; ``tiny``: with the small version of each."""
+    folder = resources.files("hqvox") / "recipes" / "train"
+    names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[0] not in "_.")
+    return [shown for name in names for shown in ([name, name + TINY] if tiny else [name])]
+
+
+def load_train_config(recipe: str | Path, settings: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of a recipe, with ``--set`` values over it.
+
+    ``recipe``: a recipe's name, or a YAML file: one's own recipe, or the ``config.yaml`` of a run.
+    ``settings``: ``["loss.l1.weight=5", …]``. Raises HqvoxError, one line with the option and its
+    range.
+    """
+    name, values, lines = _read(str(recipe))
+    over = parse_settings(settings)
+    if EXTENDS in over or "recipe" in over:
+        raise HqvoxError("--set extends=… and recipe=… will not do: name the recipe itself")
+    merged = {"recipe": name} | merge(values, over)
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HqvoxError(explain(first, TrainConfig, str(recipe), lines, over, HINT)) from None
+
+
+def _read(recipe: str, above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any], yaml.Node | None]:
+    """Name, values (what it extends laid under) and lines of a recipe by name or path."""
+    if recipe in above:
+        raise HqvoxError(f"{recipe}: extends itself, through {' → '.join(above)}; mend the file")
+    if _is_file(recipe):
+        try:
+            text = Path(recipe).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise HqvoxError(f"{recipe}: {reason}; name a recipe or its file") from None
+        name = Path(recipe).stem
+    elif recipe in recipe_names(tiny=False):
+        name, text = recipe, _installed(recipe)
+    elif recipe.endswith(TINY) and recipe.removesuffix(TINY) in recipe_names(tiny=False):
+        _, values, _ = _read(recipe.removesuffix(TINY), (*above, recipe))
+        tiny, lines = read_yaml(_installed("_tiny"), "_tiny.yaml")
+        return recipe, _smaller(values, tiny), lines
+    else:
+        raise HqvoxError(
+            f"no recipe {recipe!r}; there are {', '.join(recipe_names(tiny=False))}, each also as "
+            f"NAME{TINY}, or name a .yaml file"
+        )
+    written, lines = read_yaml(text, recipe)
+    below = written.pop(EXTENDS, None)
+    if below is not None:
+        _, values, _ = _read(str(below), (*above, recipe))
+        written = merge(values, written)
+    return str(written.get("recipe", name)), written, lines
+
+
+def _smaller(values: Mapping[str, Any], tiny: Mapping[str, Any]) -> dict[str, Any]:
+    """``tiny`` laid over ``values``; where both have a number, the smaller one."""
+    merged = dict(values)
+    for key, value in tiny.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = _smaller(below if isinstance(below, Mapping) else {}, value)
+        elif isinstance(value, int | float) and isinstance(below, int | float):
+            merged[key] = min(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_file(recipe: str) -> bool:
+    return recipe.endswith((".yaml", ".yml")) or "/" in recipe
+
+
+def _installed(name: str) -> str:
+    return (resources.files("hqvox") / "recipes" / "train" / f"{name}.yaml").read_text("utf-8")
