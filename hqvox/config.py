@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from hqvox.config_discover import DiscoverConfig
+from hqvox.config_review import ReviewConfig
 from hqvox.config_sections import Section, StageSection
 
 
@@ -277,4 +278,5 @@ class BuildConfig(Section):
     quality: QualityConfig = QualityConfig()
     speech: SpeechConfig = SpeechConfig()
     runner: RunnerConfig = RunnerConfig()
+    review: ReviewConfig = ReviewConfig()
     release: ReleaseConfig = ReleaseConfig()

@@ -1,0 +1,172 @@
+"""What an annotator can say, and how it is written down. Knows nothing of databases."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from hqvox.errors import HqvoxError
+
+Kind = Literal["chosen", "dropped", "undone"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+class LeaseLostError(HqvoxError):
+    """An identity that somebody else works on now, or has decided on meanwhile."""
+
+
+DROP_REASONS = {
+    "too_few_good": "fewer good faces than an identity needs",
+    "wrong_person": "not this person, or not surely",
+    "poor_quality": "blurred, too small, compressed or retouched",
+    "turned_away": "the faces do not look into the camera",
+    "uneven_light": "shadows, or light from one side",
+    "not_neutral": "laughing, talking or making faces",
+    "badly_cut_out": "hair, ears or background are cut wrongly",
+    "not_a_photograph": "drawn, sculpted or generated",
+    "other": "something else, told in the comment",
+}
+"""Why an identity is dropped: name to what it means."""
+COMMENT_LENGTH = 2000
+"""Most characters of a comment."""
+MOST_FACES = 1000
+"""Most faces of a decision, chosen or shown: a guard against nonsense, no choice of ours."""
+LONGEST_SECONDS = 7 * 86_400.0
+"""Most seconds that a decision can have taken: a screen left open over a week."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRef:
+    """A face that survives a rebuild: its photo by hash, the face by its place in it."""
+
+    photo_id: str
+    """SHA-256 of the photo's bytes, hex."""
+    face: int
+    """Number within the photo at the time."""
+    box_xyxy: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the upright photo, to find the face again."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.photo_id, str) or not re.fullmatch("[0-9a-f]{64}", self.photo_id):
+            raise HqvoxError(f"photo {self.photo_id!r}: should be a SHA-256, 64 hex digits")
+        if type(self.face) is not int or not 0 <= self.face < 2**31:
+            raise HqvoxError(f"face {self.face!r}: should be a number from 0 on")
+        box = self.box_xyxy
+        if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+            raise HqvoxError(f"box {box!r}: should be four numbers, left, top, right, bottom")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two the same face: photo and number."""
+        return self.photo_id, self.face
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an annotator says about an identity. Raises HqvoxError for what makes no sense."""
+
+    identity_id: str
+    kind: Kind
+    """``undone`` takes back the entry ``undoes``."""
+    faces: tuple[FaceRef, ...] = ()
+    """Chosen, in order; how many may be is the store's to check (``release`` in hqvox.yaml)."""
+    shown: tuple[FaceRef, ...] = ()
+    """Every candidate that was on the screen. Empty also where it was not read back."""
+    reason: str | None = None
+    """Of a dropped identity, one of :data:`DROP_REASONS`."""
+    comment: str = ""
+    """At most 2,000 characters."""
+    annotator: str = ""
+    """Name; the store fills in the actor's where it is empty."""
+    seconds: float = 0.0
+    """Time spent on it, s."""
+    fingerprint: str = ""
+    """Build fingerprint of what was shown."""
+    undoes: int | None = None
+    """``seq`` of the entry that is taken back."""
+
+    def __post_init__(self) -> None:
+        where = f"decision on {self.identity_id!r}"
+        if not isinstance(self.identity_id, str) or not 0 < len(self.identity_id) <= 200:
+            raise HqvoxError(f"{where}: an identity's id has 1 to 200 characters")
+        if self.kind not in KINDS:
+            raise HqvoxError(f"{where}: {self.kind!r} is none of {', '.join(KINDS)}")
+        if len(self.faces) > MOST_FACES or len(self.shown) > MOST_FACES:
+            raise HqvoxError(f"{where}: more than {MOST_FACES} faces")
+        chosen = {face.key for face in self.faces}
+        if len(chosen) != len(self.faces):
+            raise HqvoxError(f"{where}: a face is chosen twice")
+        if self.shown and not chosen <= {face.key for face in self.shown}:
+            raise HqvoxError(f"{where}: a face is chosen that was not shown")
+        if bool(self.faces) != (self.kind == "chosen"):
+            raise HqvoxError(f"{where}: {self.kind} with {len(self.faces)} faces")
+        if (self.kind == "dropped") != (self.reason is not None):
+            raise HqvoxError(f"{where}: a reason belongs to what is dropped, and to nothing else")
+        if self.reason is not None and self.reason not in DROP_REASONS:
+            known = ", ".join(DROP_REASONS)
+            raise HqvoxError(f"{where}: {self.reason!r} is no reason to drop; known are: {known}")
+        if self.reason == "other" and not self.comment.strip():
+            raise HqvoxError(f"{where}: the reason 'other' needs a comment that says what it is")
+        if (self.kind == "undone") != (self.undoes is not None):
+            raise HqvoxError(
+                f"{where}: an undoing names the entry it takes back, nothing else does"
+            )
+        if len(self.comment) > COMMENT_LENGTH:
+            length = f"{len(self.comment):,}"
+            raise HqvoxError(
+                f"{where}: a comment of {length} characters; {COMMENT_LENGTH:,} at most"
+            )
+        if not (isinstance(self.seconds, int | float) and 0 <= self.seconds <= LONGEST_SECONDS):
+            raise HqvoxError(f"{where}: {self.seconds!r} s is no time to decide in")
+        for text in (self.identity_id, self.comment, self.annotator, self.fingerprint):
+            if "\0" in text or not _encodable(text):
+                raise HqvoxError(f"{where}: text with a NUL or half a character in it")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decision in the log."""
+
+    seq: int
+    """Number in the log, from 1; later entries have higher numbers, gaps are possible."""
+    time: datetime
+    """When it was said, UTC."""
+    decision: Decision
+    key: str
+    """Made by who sent it; what has the same key is the same entry."""
+    role: Literal["annotator", "lead"] = "annotator"
+    """Of the annotator, at the time."""
+    settles: bool = False
+    """A lead's word on a disagreement; never an opinion of their own."""
+
+
+def faces_to_json(faces: tuple[FaceRef, ...]) -> str:
+    """``[[photo id, face, [left, top, right, bottom]], …]``."""
+    rows = [[face.photo_id, face.face, list(face.box_xyxy)] for face in faces]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def faces_from_json(text: str) -> tuple[FaceRef, ...]:
+    """Undo :func:`faces_to_json`. Raises HqvoxError where it is something else."""
+    try:
+        rows: Any = json.loads(text)
+        return tuple(FaceRef(photo, face, _box(box)) for photo, face, box in rows)
+    except (ValueError, TypeError):
+        raise HqvoxError(f"{text[:60]!r} is no list of faces") from None
+
+
+def _box(values: Any) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (float(value) for value in values)
+    return left, top, right, bottom
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
