@@ -1,0 +1,271 @@
+"""Batches of a step: pictures and log-mels, drawn, gathered, normalised, on the device.
+
+Two ways to the same values: gathered on the GPU from arrays that lie there as a whole, or on the
+CPU, for a GPU one step ahead in a thread and from pinned memory. No file is opened in either.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hqvox.errors import HqvoxError
+from hqvox.trainer.config import TrainConfig
+from hqvox.trainer.data import Part
+from hqvox.trainer.draws import Crops, Draws, Speeches
+from hqvox.trainer.speech_input import Normaliser
+from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD
+
+SHARE_OF_MEMORY = 0.5
+"""Of a GPU's free memory that the data may take; the rest is the networks'."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stage 1."""
+
+    log_mel: torch.Tensor
+    """float32 (n, filters, frames), normalised; one length per batch."""
+    pictures: tuple[torch.Tensor, ...]
+    """Per resolution, low to high: float32 (n, 3, px, px), RGB, ImageNet-normalised."""
+    identity: torch.Tensor
+    """int64 (n,), the person's position in the part."""
+    face: torch.Tensor
+    """int64 (n,), row of ``TrainingData.faces``."""
+
+
+@dataclass(frozen=True)
+class FusedBatch:
+    """Stage 2; as :class:`Batch`, with windows in the log-mel's place."""
+
+    windows: torch.Tensor
+    """float32 (n, w, filters, frames), normalised; zeros where there is none."""
+    mask: torch.Tensor
+    """bool (n, w), True where a window is there."""
+    pictures: tuple[torch.Tensor, ...]
+    identity: torch.Tensor
+    face: torch.Tensor
+
+
+@dataclass
+class _Gathered:
+    """What the host gathers of a batch: windows (n, w, filters, frames) or crops (n, 1, …)."""
+
+    log_mel: torch.Tensor
+    mask: torch.Tensor
+    pictures: list[torch.Tensor]
+    numbers: torch.Tensor
+    """int64 (3, n): identity, face, mirrored."""
+
+
+class BatchSource:
+    """The batches of a training run; step ``n`` is the same however it is reached."""
+
+    def __init__(
+        self,
+        part: Part,
+        config: TrainConfig,
+        *,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """``rank`` of ``world`` processes, each with its share of every batch.
+
+        Raises HqvoxError where the part has fewer than two people, the release other filters or
+        resolutions than the model, or a batch cannot be shared.
+        """
+        data = part.data
+        if len(part) < 2:
+            raise HqvoxError(
+                f"{data.release.url}: {len(part) or 'no'} identity in {part.split}; training needs "
+                "two or more"
+            )
+        if data.n_filters != config.model.n_filters:
+            raise HqvoxError(
+                f"{data.release.url}: its voices have {data.n_filters} mel filters, recipe "
+                f"{config.recipe} needs {config.model.n_filters}; run `hqvox speech WORKSPACE --set"
+                f" speech.n_filters={config.model.n_filters}`, then release under a new name"
+            )
+        self._part, self._data, self._config = part, data, config
+        self._device = torch.device(device)
+        self._draws = Draws(part, config, rank, world)
+        self.normaliser = Normaliser.of(config, data)
+        self._resolutions = config.model.resolutions
+        self._moments = data.utterance_moments if self.normaliser.kind == "utterance" else None
+        self._scale, self._shift = _colour(self._device)
+        self._pin = self._device.type == "cuda"
+        self._ahead = ThreadPoolExecutor(1, "batches") if self._pin else None
+        self._next: tuple[tuple[int, int], Future[_Gathered]] | None = None
+        self.bytes = _bytes(part, self._resolutions)
+        """Of train's voices and all pictures, as they would lie on a GPU."""
+        self.resident = self._fits()
+        """Whether they lie there."""
+        if self.resident:
+            self._upload()
+
+    def stage1(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        if self.resident:
+            crops = self._draws.stage1(step)
+            return self._crops_on_device(crops)
+        found = self._gathered(1, step)
+        log_mel, _, pictures, identity, face = self._on_device(found)
+        return Batch(log_mel[:, 0], pictures, identity, face)
+
+    def stage2(self, step: int) -> FusedBatch:
+        """The batch of a step, counted from 0."""
+        log_mel, mask, pictures, identity, face = self._on_device(self._gathered(2, step))
+        return FusedBatch(log_mel, mask, pictures, identity, face)
+
+    def close(self) -> None:
+        """End the thread that works ahead."""
+        if self._ahead is not None:
+            self._ahead.shutdown(cancel_futures=True)
+
+    # Gathering on the host.
+
+    def _gathered(self, stage: int, step: int) -> _Gathered:
+        """The batch of a step, at hand where it was foreseen; the next is begun."""
+        if self._ahead is None:
+            return self._gather(stage, step)
+        key, waiting = self._next or (None, None)
+        found = waiting.result() if waiting and key == (stage, step) else self._gather(stage, step)
+        self._next = ((stage, step + 1), self._ahead.submit(self._gather, stage, step + 1))
+        return found
+
+    def _gather(self, stage: int, step: int) -> _Gathered:
+        if stage == 1:
+            crops = self._draws.stage1(step)
+            pairs = [np.array([pair]) for pair in zip(crops.utterance, crops.start, strict=True)]
+            return self._gather_windows(pairs, 1, crops.frames, crops)
+        config = self._config.stage2
+        speeches = self._draws.stage2(step)
+        return self._gather_windows(
+            speeches.windows, config.max_windows, config.window_frames, speeches
+        )
+
+    def _gather_windows(
+        self, pairs: list[NDArray[np.int64]], most: int, frames: int, drawn: Crops | Speeches
+    ) -> _Gathered:
+        """``pairs``: per person (w, 2), utterance and first frame, at most ``most``."""
+        values = np.zeros((len(pairs), most, frames, self._data.n_filters), np.float32)
+        mask = np.zeros((len(pairs), most), bool)
+        for row, windows in enumerate(pairs):
+            mask[row, : len(windows)] = True
+            for column, (utterance, start) in enumerate(windows.tolist()):
+                piece = self._data.log_mel(utterance)[start : start + frames]
+                there = values[row, column, : len(piece)]
+                there[:] = piece
+                if self._moments is not None:
+                    mean, std = self._moments[utterance]
+                    there -= mean
+                    there /= std
+        if self._moments is None:
+            values[mask] = (values[mask] - self.normaliser.mean) / self.normaliser.std
+        tensors = [torch.from_numpy(values).transpose(2, 3), torch.from_numpy(mask)]
+        pictures = [torch.from_numpy(self._data.faces[px][drawn.face]) for px in self._resolutions]
+        numbers = torch.from_numpy(np.stack([drawn.identity, drawn.face, drawn.mirrored]))
+        if self._pin:
+            return _Gathered(
+                tensors[0].contiguous().pin_memory(),
+                tensors[1].pin_memory(),
+                [p.pin_memory() for p in pictures],
+                numbers.pin_memory(),
+            )
+        return _Gathered(tensors[0].contiguous(), tensors[1], pictures, numbers)
+
+    def _on_device(
+        self, found: _Gathered
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+        log_mel, mask, numbers = (
+            x.to(self._device, non_blocking=True)
+            for x in (found.log_mel, found.mask, found.numbers)
+        )
+        identity, face, mirrored = numbers
+        raw = [p.to(self._device, non_blocking=True) for p in found.pictures]
+        return log_mel, mask, self._coloured(raw, mirrored), identity, face
+
+    def _coloured(
+        self, raw: list[torch.Tensor], mirrored: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """uint8 to ImageNet-normalised, mirrored where asked."""
+        pictures = [p.float() * self._scale - self._shift for p in raw]
+        if self._config.data.flip:
+            which = mirrored.bool().view(-1, 1, 1, 1)
+            pictures = [torch.where(which, p.flip(3), p) for p in pictures]
+        return tuple(pictures)
+
+    # Gathering on the GPU.
+
+    def _fits(self) -> bool:
+        wanted = self._config.speed.data_on_device
+        if self._device.type != "cuda" or wanted is False:
+            return False
+        free, _ = torch.cuda.mem_get_info(self._device)
+        if wanted is True and self.bytes > free:
+            raise HqvoxError(
+                f"speed.data_on_device: the data take {self.bytes / 2**30:.1f} GiB, the GPU has "
+                f"{free / 2**30:.1f} free; set speed.data_on_device=false"
+            )
+        return wanted is True or self.bytes <= SHARE_OF_MEMORY * free
+
+    def _upload(self) -> None:
+        """Put train's voices end to end, and all pictures, on the GPU."""
+        data, table = self._data, self._data.utterances
+        rows = np.unique(np.concatenate(self._part.utterances_of))
+        ends = np.cumsum(table.frames[rows])
+        voices = torch.empty((int(ends[-1]), data.n_filters), dtype=torch.float16)
+        offset = np.zeros(len(table.frames), np.int64)
+        offset[rows] = ends - table.frames[rows]
+        for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
+            voices[end - int(table.frames[row]) : end] = torch.from_numpy(
+                np.ascontiguousarray(data.log_mel(row))
+            )
+        self._voices = voices.to(self._device)
+        self._offset = torch.from_numpy(offset).to(self._device)
+        self._frames = torch.from_numpy(table.frames.copy()).to(self._device)
+        self._faces = [
+            torch.from_numpy(np.ascontiguousarray(data.faces[px])).to(self._device)
+            for px in self._resolutions
+        ]
+        if self._moments is not None:
+            self._moments_there = torch.from_numpy(np.array(self._moments)).to(self._device)
+
+    def _crops_on_device(self, crops: Crops) -> Batch:
+        columns = (crops.identity, crops.face, crops.mirrored, crops.utterance, crops.start)
+        numbers = torch.from_numpy(np.stack(columns)).pin_memory()
+        identity, face, mirrored, utterance, start = numbers.to(self._device, non_blocking=True)
+        time = torch.arange(crops.frames, device=self._device) + start[:, None]
+        there = time < self._frames[utterance][:, None]
+        index = (self._offset[utterance][:, None] + time).where(there, 0)
+        values = self._voices[index].float()
+        there = there[..., None]
+        if self._moments is None:
+            log_mel = self.normaliser.scaled(values.where(there, 0))
+        else:
+            mean, std = self._moments_there[utterance].unbind(1)
+            log_mel = ((values - mean[:, None]) / std[:, None]).where(there, 0)
+        raw = [faces[face] for faces in self._faces]
+        pictures = self._coloured(raw, mirrored)
+        return Batch(log_mel.transpose(1, 2).contiguous(), pictures, identity, face)
+
+
+def _colour(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factor and subtrahend from uint8 to ImageNet-normalised, (3, 1, 1) each."""
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return 1 / (255 * std), mean / std
+
+
+def _bytes(part: Part, resolutions: Any) -> int:
+    frames = part.data.utterances.frames
+    voices = int(sum(frames[rows].sum() for rows in part.utterances_of)) * part.data.n_filters * 2
+    return voices + sum(part.data.faces[px].nbytes for px in resolutions)

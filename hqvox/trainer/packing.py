@@ -1,0 +1,207 @@
+"""What training keeps of a release: small pictures, decoded and resized once.
+
+<cache>/training/<place>-<checksum>/   of one release; made anew when its SHA256SUMS changes
+  masked_64.npy     uint8 (faces, 3, 64, 64), RGB, faces in the manifest's order; mapped by readers
+  utterances.npy    float32 (utterances, 2, filters): mean and deviation, for the recipes that ask
+  speech/<n>.f16    the voices of a release on object storage; local ones are mapped where they lie
+
+Files appear whole or not at all, so runs that start at once do not spoil each other: one packs, the
+others wait. The cache lies in ``HQVOX_CACHE`` or the user's cache folder; a release is only read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pooch
+from numpy.typing import NDArray
+
+from hqvox.errors import HqvoxError
+from hqvox.release.read import Release
+from hqvox.release.target import CHECKSUMS
+from hqvox.storage import Storage, disk_error
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is done, how many, of how many."""
+VERSION = 1
+"""Of the cache's layout and of how pictures are resized."""
+PIECE = 1 << 24
+"""Bytes that are copied at a time."""
+
+
+class ReleaseCache:
+    """The folder of one release in the cache."""
+
+    def __init__(self, release: Release, cache_dir: Path | None = None) -> None:
+        """``cache_dir``: by default ``HQVOX_CACHE``, else the user's cache folder."""
+        base = Path(cache_dir or os.environ.get("HQVOX_CACHE") or pooch.os_cache("hqvox"))
+        place = release.storage.path("")
+        checksum = hashlib.sha256(f"{VERSION}\n".encode() + release.read(CHECKSUMS)).hexdigest()
+        self._of_place = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+        self.release = release
+        self.folder = base / "training" / f"{self._of_place}-{checksum[:16]}"
+
+    def pictures(
+        self, files: Sequence[str], kind: str, sides: Sequence[int], on_progress: OnProgress | None
+    ) -> dict[int, NDArray[np.uint8]]:
+        """Pictures of the release by side: mapped uint8 (files, 3, side, side), RGB.
+
+        ``kind``: names them in the cache. Raises HqvoxError where a file is missing or no picture,
+        or the cache cannot be written.
+        """
+        shapes = {side: (len(files), 3, side, side) for side in sides}
+        names = {side: f"{kind}_{side}.npy" for side in sides}
+        found = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
+        if all(array is not None for array in found.values()):
+            return {side: array for side, array in found.items() if array is not None}
+        with self._alone():
+            missing = [
+                side for side in sides if self._mapped(names[side], shapes[side], np.uint8) is None
+            ]
+            if missing:
+                self._pack(files, {side: names[side] for side in missing}, on_progress)
+        found = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
+        assert all(array is not None for array in found.values()), self.folder
+        return {side: array for side, array in found.items() if array is not None}
+
+    def _pack(
+        self, files: Sequence[str], names: dict[int, str], on_progress: OnProgress | None
+    ) -> None:
+        storage = Storage(self.folder)
+        work = partial(_picture, self.release, sides=tuple(names))
+        with ExitStack() as stack:
+            sinks = {side: stack.enter_context(storage.writing(n)) for side, n in names.items()}
+            pool = stack.enter_context(ThreadPoolExecutor(len(os.sched_getaffinity(0))))
+            for side, sink in sinks.items():
+                np.lib.format.write_array_header_1_0(
+                    sink, {"descr": "|u1", "fortran_order": False,
+                           "shape": (len(files), 3, side, side)},
+                )  # fmt: skip
+            for done, pictures in enumerate(_mapped_in_order(pool, work, files), 1):
+                for side, picture in zip(names, pictures, strict=True):
+                    sinks[side].write(picture.tobytes())
+                if on_progress is not None:
+                    on_progress("packing faces", done, len(files))
+        self._drop_older()
+
+    def array(
+        self, name: str, shape: tuple[int, ...], make: Callable[[], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """A float32 array of that shape, mapped; made by ``make`` where it is not there yet."""
+        found = self._mapped(name, shape, np.float32)
+        if found is not None:
+            return found
+        with self._alone():
+            if self._mapped(name, shape, np.float32) is None:
+                with Storage(self.folder).writing(name) as file:
+                    np.save(file, np.ascontiguousarray(make(), np.float32), allow_pickle=False)
+        found = self._mapped(name, shape, np.float32)
+        assert found is not None, (self.folder, name)
+        return found
+
+    def voices(
+        self, files: Sequence[str], filters: int, on_progress: OnProgress | None
+    ) -> list[NDArray[np.float16]]:
+        """The packed voices' files, float16 (frames, filters) each, mapped from a local disk.
+
+        Raises HqvoxError where one is missing or cut short.
+        """
+        if self.release.storage.local:
+            return [self.release.log_mels(file, filters) for file in files]
+        local = [f"speech/{number}.f16" for number in range(len(files))]
+        with self._alone():
+            for done, (file, name) in enumerate(zip(files, local, strict=True), 1):
+                if not (self.folder / name).exists():
+                    self._fetch(file, name)
+                if on_progress is not None:
+                    on_progress("fetching voices", done, len(files))
+        arrays = [np.memmap(self.folder / name, "<f2", "r") for name in local]
+        for array, file in zip(arrays, files, strict=True):
+            if len(array) % filters:
+                raise HqvoxError(f"{self.release.storage.path(file)}: cut short; release anew")
+        return [array.reshape(-1, filters) for array in arrays]
+
+    def _fetch(self, file: str, name: str) -> None:
+        try:
+            with (
+                self.release.storage.open(file) as source,
+                Storage(self.folder).writing(name) as sink,
+            ):
+                shutil.copyfileobj(source, sink, PIECE)
+        except FileNotFoundError:
+            where = self.release.storage.path(file)
+            raise HqvoxError(f"{where}: missing; restore it, or release anew") from None
+
+    def _mapped(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray | None:
+        """The array where it is there, whole and of that shape."""
+        try:
+            array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return array if array.shape == shape and array.dtype == dtype else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock; whoever comes second waits. Raises HqvoxError (disk)."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise disk_error(error, f"{self.folder} (set HQVOX_CACHE)") from None
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Storage(self.folder).remove_leftovers("")
+            yield
+
+    def _drop_older(self) -> None:
+        """Remove what was kept of an earlier release in the same place: people may have left it."""
+        for folder in self.folder.parent.glob(f"{self._of_place}-*"):
+            if folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mapped_in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[str], list[NDArray[np.uint8]]],
+    files: Sequence[str],
+    ahead: int = 64,
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """``map`` over threads, at most ``ahead`` results waiting."""
+    rest = iter(files)
+    waiting = [pool.submit(work, file) for file in islice(rest, ahead)]
+    try:
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting.extend(pool.submit(work, file) for file in islice(rest, 1))
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """A square picture of the release at several sides, RGB uint8 (3, side, side) each.
+
+    Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
+    """
+    data = np.frombuffer(release.read(file), np.uint8)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    if decoded is None:
+        where = release.storage.path(file)
+        raise HqvoxError(f"{where}: no picture, or a damaged one; restore it, or release anew")
+    return [np.ascontiguousarray(_resized(decoded, side).transpose(2, 0, 1)) for side in sides]
+
+
+def _resized(picture: NDArray, side: int) -> NDArray[np.uint8]:
+    how = cv2.INTER_AREA if min(picture.shape[:2]) >= side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8)

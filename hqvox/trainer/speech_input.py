@@ -1,0 +1,102 @@
+"""From packed log-mels to a voice encoder's input: windows, padding, normalising."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hqvox.errors import HqvoxError
+from hqvox.trainer.config import TrainConfig
+from hqvox.trainer.data import TrainingData, mean_deviation
+
+WINDOW_FRAMES = 125
+"""1.25 s, as the paper's windows."""
+STRIDE_FRAMES = 63
+"""50 % overlap, as the released code rounds it."""
+SF2F_MEAN, SF2F_STD = 10.9915, 3.1661
+"""Over HQ-VoxCeleb's log-mels (SF2F's released code)."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """How log-mels are normalised; plain values, so that a checkpoint can keep them.
+
+    ``kind``: ``sf2f`` and ``release`` take one ``mean`` and ``std`` for everything; crops that are
+    too short are padded with zeros before that, as SF2F's released code does. ``utterance`` takes
+    mean and deviation of the whole utterance for each filter (voice2face); padding comes after.
+    """
+
+    kind: Literal["sf2f", "release", "utterance"] = "sf2f"
+    mean: float = SF2F_MEAN
+    std: float = SF2F_STD
+
+    @classmethod
+    def of(cls, config: TrainConfig, data: TrainingData) -> Normaliser:
+        """What the configuration asks for. Raises HqvoxError where the release has no frames."""
+        kind = config.data.normalise
+        if kind != "release":
+            return cls(kind)
+        stats = data.speech_stats
+        if not stats.get("variance"):
+            raise HqvoxError(
+                f"{data.release.url}: nobody speaks in train, so there is no mean to normalise by; "
+                "set data.normalise=sf2f"
+            )
+        return cls(kind, float(stats["mean"]), float(stats["variance"]) ** 0.5)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Normaliser:
+        """Read what :meth:`as_dict` gave."""
+        return cls(**values)
+
+    def windows(
+        self, log_mel: NDArray[np.floating], length: int = WINDOW_FRAMES, stride: int | None = None
+    ) -> torch.Tensor:
+        """An utterance (frames, filters) as the encoder takes it: (w, filters, length) float32.
+
+        ``stride``: frames between windows, by default half of ``length`` rounded up (63 of 125).
+        """
+        step = (length + 1) // 2 if stride is None else stride
+        if self.kind != "utterance":
+            return self.scaled(torch.from_numpy(windows(log_mel, length, step)))
+        mean, std = mean_deviation(log_mel)
+        return torch.from_numpy(windows((log_mel.astype(np.float32) - mean) / std, length, step))
+
+    def whole(self, log_mel: NDArray[np.floating], least_frames: int = 32) -> torch.Tensor:
+        """All of an utterance, or of a crop of one: (1, filters, frames) float32."""
+        return self.windows(log_mel, max(len(log_mel), least_frames))
+
+    def scaled(self, log_mel: torch.Tensor) -> torch.Tensor:
+        """Normalise with the one mean and deviation, not in place."""
+        return (log_mel - self.mean) / self.std
+
+
+def normalise(log_mel: torch.Tensor) -> torch.Tensor:
+    """As SF2F's released code: (x - 10.9915) / 3.1661."""
+    return Normaliser().scaled(log_mel)
+
+
+def windows(
+    log_mel: NDArray[np.floating], length: int = WINDOW_FRAMES, stride: int = STRIDE_FRAMES
+) -> NDArray[np.float32]:
+    """Windows of an utterance (frames, filters): (w, filters, length) float32, not normalised.
+
+    Only whole windows; the rest at the end is left out. An utterance shorter than one gives one,
+    padded with zeros.
+    """
+    frames, filters = log_mel.shape
+    if frames < length:
+        padded = np.zeros((1, filters, length), np.float32)
+        padded[0, :, :frames] = log_mel.T
+        return padded
+    view = np.lib.stride_tricks.sliding_window_view(log_mel, length, axis=0)[::stride]
+    return np.ascontiguousarray(view, np.float32)
