@@ -89,6 +89,29 @@ TELLING: Mapping[str, tuple[str, ...]] = {
 }
 """The measurements that a reason rests on."""
 
+SETTINGS: Mapping[str, str] = {
+    "photo_bytes": "download.max_bytes",
+    "pixels": "download.max_pixels",
+    "ipd_px": "pupils.min_ipd_px",
+    "yaw_deg": "pose.max_yaw_deg",
+    "pitch_deg": "pose.max_pitch_deg",
+    "asymmetry": "pose.max_asymmetry",
+    "light_ratio": "lighting.max_light_ratio",
+    "light_gradient": "lighting.max_light_gradient",
+    "overexposed_fraction": "lighting.max_overexposed_fraction",
+    "underexposed_fraction": "lighting.max_underexposed_fraction",
+    "neutral": "emotion.min_neutral",
+    "neutral_or_happy": "emotion.min_neutral_or_smile",
+    "happiness": "emotion.max_smile_happiness",
+    "mouth_opening": "emotion.max_smile_opening",
+    "mouth_width": "emotion.max_smile_width",
+    "core_similarity": "identity.min_similarity",
+    "outside_fraction": "align.max_outside_fraction",
+    "face_coverage": "segment.min_face_coverage",
+    "edge_confidence": "segment.min_edge_confidence",
+}
+"""The key of hqvox.yaml that holds a measurement's limit, where it can be set."""
+
 
 def value_of(row: Row, name: str) -> float | None:
     """The number of a row; None where its stage was not reached or could not measure.
