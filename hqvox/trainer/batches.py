@@ -54,7 +54,7 @@ class FusedBatch:
 
 @dataclass
 class _Gathered:
-    """What the host gathers of a batch: windows (n, w, filters, frames) or crops (n, 1, …)."""
+    """What the host gathers of a batch: windows (n, w, frames, filters) or crops (n, 1, …)."""
 
     log_mel: torch.Tensor
     mask: torch.Tensor
@@ -154,6 +154,7 @@ class BatchSource:
         self, pairs: list[NDArray[np.int64]], most: int, frames: int, drawn: Crops | Speeches
     ) -> _Gathered:
         """``pairs``: per person (w, 2), utterance and first frame, at most ``most``."""
+        # NumPy throughout: torch would wake all its threads for each of these small pieces.
         values = np.zeros((len(pairs), most, frames, self._data.n_filters), np.float32)
         mask = np.zeros((len(pairs), most), bool)
         for row, windows in enumerate(pairs):
@@ -166,19 +167,20 @@ class BatchSource:
                     mean, std = self._moments[utterance]
                     there -= mean
                     there /= std
-        if self._moments is None:
-            values[mask] = (values[mask] - self.normaliser.mean) / self.normaliser.std
-        tensors = [torch.from_numpy(values).transpose(2, 3), torch.from_numpy(mask)]
-        pictures = [torch.from_numpy(self._data.faces[px][drawn.face]) for px in self._resolutions]
-        numbers = torch.from_numpy(np.stack([drawn.identity, drawn.face, drawn.mirrored]))
-        if self._pin:
-            return _Gathered(
-                tensors[0].contiguous().pin_memory(),
-                tensors[1].pin_memory(),
-                [p.pin_memory() for p in pictures],
-                numbers.pin_memory(),
-            )
-        return _Gathered(tensors[0].contiguous(), tensors[1], pictures, numbers)
+            if self._moments is None:
+                own = values[row, : len(windows)]
+                own -= self.normaliser.mean
+                own /= self.normaliser.std
+        numbers = np.stack([drawn.identity, drawn.face, drawn.mirrored])
+        pictures = [self._data.faces[px][drawn.face] for px in self._resolutions]
+        return _Gathered(
+            self._tensor(values), self._tensor(mask), [self._tensor(p) for p in pictures],
+            self._tensor(numbers),
+        )  # fmt: skip
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self._pin else tensor
 
     def _on_device(
         self, found: _Gathered
@@ -189,13 +191,17 @@ class BatchSource:
         )
         identity, face, mirrored = numbers
         raw = [p.to(self._device, non_blocking=True) for p in found.pictures]
-        return log_mel, mask, self._coloured(raw, mirrored), identity, face
+        return log_mel.contiguous(), mask, self._coloured(raw, mirrored), identity, face
 
     def _coloured(
         self, raw: list[torch.Tensor], mirrored: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """uint8 to ImageNet-normalised, mirrored where asked."""
-        pictures = [p.float() * self._scale - self._shift for p in raw]
+        if self._device.type == "cpu":
+            scale, shift = self._scale.numpy(), self._shift.numpy()
+            pictures = [torch.from_numpy(p.numpy() * scale - shift) for p in raw]
+        else:
+            pictures = [p.float() * self._scale - self._shift for p in raw]
         if self._config.data.flip:
             which = mirrored.bool().view(-1, 1, 1, 1)
             pictures = [torch.where(which, p.flip(3), p) for p in pictures]

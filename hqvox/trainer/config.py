@@ -64,9 +64,10 @@ class ModelConfig(Section):
     embedding_dim: Whole = Field(
         512, ge=8, le=2048, description="of the voice embedding (paper: 512; cmu: 64)"
     )
-    discriminators: Literal["sf2f", "cmu"] = Field(
-        "sf2f", description="sf2f: table 11, one of each per resolution; cmu: one shared trunk"
-    )
+    discriminators: Literal["sf2f", "voice2face", "cmu"] = Field(
+        "sf2f", description="sf2f: table 11, per resolution; else D_real and D_id on one trunk, as "
+        "voice2face in SF2F's code, or by its authors (cmu)",
+    )  # fmt: skip
     width: Real = Field(
         1.0, gt=0, le=4, description="factor of every network's channels (paper: 1; tiny: less)"
     )
