@@ -59,7 +59,7 @@ def release(
     auto: Annotated[
         bool,
         typer.Option(
-            "--auto", help="Take the best 3 to 7 faces of an identity where nobody reviewed."
+            "--auto", help="Take the best 3 to 7 faces of each by quality, whatever people chose."
         ),
     ] = False,
     split: Annotated[
@@ -81,6 +81,7 @@ def release(
 ) -> None:
     """Write a finished dataset: faces, voices, manifest, split, datasheet, checksums.
 
+    Faces are those that people chose (hqvox review), or with --auto the best by quality.
     The word write can be left out. A release never changes: a name is used once. Identities with
     too few faces are left out (release.min_faces, as the paper 3), and where the workspace has
     speech, those without any.
@@ -137,8 +138,28 @@ def print_release(written: Written) -> None:
         _say(f"faces alone: {info['no_speech_because']}")
     if not written.contact:
         _say("no contact for takedown requests in the datasheet; set release.contact")
-    _say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
+    _say_selection(info)
     _say(f"{written.folder}\nto look at: {written.folder}/contact_sheets/001.jpg")
+
+
+def _say_selection(info: dict[str, Any]) -> None:
+    """Who chose the faces, and what people left out; ``info``: ``release.json``."""
+    if not info["reviewed"]:
+        _say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
+        return
+    told = info["review"]
+    people = ", ".join(f"{name} ({count:,})" for name, count in told["reviewers"].items())
+    _say(f"chosen by people: {people}")
+    for reason, count in told["dropped"].items():
+        _say(f"dropped by people, {reason}: {count:,}")
+    if told["undecided"]:
+        _say(f"not decided on: {told['undecided']:,} identities with enough candidates")
+    if told["disputed"]:
+        _say(f"disputed, waiting for a lead: {told['disputed']:,}")
+    gone = [f"{row['name']} ({row['left']} of {row['chosen']} left)" for row in told["faces_gone"]]
+    if gone:
+        rest = f" and {len(gone) - SHOWN:,} more" if len(gone) > SHOWN else ""
+        _say(f"chosen faces that are no longer in the build: {', '.join(gone[:SHOWN])}{rest}")
 
 
 def _name(what: str, rows: list[Row], counted: str) -> None:
@@ -216,6 +237,7 @@ def stats(
     if against is None:
         print_stats(found.name, ours)
         print_datasets(found)
+        _say_selection(found.info())
     else:
         _print_comparison(found, ours, _other(where, name, against))
 

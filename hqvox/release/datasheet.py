@@ -136,19 +136,32 @@ def _collection(manifest: pa.Table, info: dict[str, Any]) -> list[str]:
         if dates
         else "When they were first published or retrieved is not known."
     )
-    chosen = (
-        "People looked at the faces and chose among them."
-        if info["reviewed"]
-        else "The faces were chosen by a computed quality; **no person has reviewed them**."
-    )
     return [
         "## Collection process",
         f"Photographs by source: {_cell(named)}. {when} Page, url, author and licence of each "
         f"stand in `manifest.parquet` and `{LICENCES_FILE}`.",
-        f"{chosen} Up to {info['config']['discover']['limit']:,} photographs a person were looked "
-        f"at; {info['config']['release']['min_faces']} to "
+        f"{_selection(info)} Up to {info['config']['discover']['limit']:,} photographs a person "
+        f"were looked at; {info['config']['release']['min_faces']} to "
         f"{info['config']['release']['max_faces']} faces a person are released.",
     ]
+
+
+def _selection(info: dict[str, Any]) -> str:
+    """Who chose the faces, and what became of the identities that people looked at."""
+    if not info["reviewed"]:
+        return "The faces were chosen by a computed quality; **no person has reviewed them**."
+    review = info["review"]
+    people = ", ".join(f"{_cell(name)} ({count:,})" for name, count in review["reviewers"].items())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in review["dropped"].items())
+    dropped = sum(review["dropped"].values())
+    return (
+        f"People looked at the candidates of each identity and chose among them: "
+        f"{len(review['reviewers']):,} reviewers chose for {review['chosen']:,} identities "
+        f"({people}; `reviewer` in the manifest says who for each). They dropped {dropped:,} "
+        f"identities{f' ({reasons})' if reasons else ''}; {review['undecided']:,} were not decided "
+        f"on, on {review['disputed']:,} the reviewers disagree, and of "
+        f"{len(review['faces_gone']):,} some chosen faces are no longer in the build."
+    )
 
 
 def _preprocessing(info: dict[str, Any], config: BuildConfig) -> list[str]:

@@ -50,7 +50,9 @@ MANIFEST = pa.schema(
         pa.field("origin_file", pa.string()),  # the same crop with its background
         pa.field("masked_sha256", pa.string()),
         pa.field("origin_sha256", pa.string()),
-        pa.field("selection", pa.string()),  # auto: best by quality; import: as published
+        pa.field(
+            "selection", pa.string()
+        ),  # auto: by quality; review: people; import: as published
         pa.field("reviewed", pa.bool_()),  # whether a person decided
         pa.field("reviewer", pa.string()),  # who; null where no person did
         pa.field("candidate", pa.int32()),

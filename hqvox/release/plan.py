@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from hqvox.lookup import Key, joined_rows
 from hqvox.release.leaks import Leak, Prints, check_limits, find_leaks
 from hqvox.release.manifest import MEASURED
 from hqvox.release.names import folder_names
-from hqvox.release.select import Selection, ranked_faces, select_auto
+from hqvox.release.review import Review, read_review
+from hqvox.release.select import Selection, ranked_faces, select_auto, select_reviewed
 from hqvox.release.split import Split, make_split
 from hqvox.tables import Row
 from hqvox.workspace import Workspace
@@ -36,6 +37,8 @@ class Plan:
     """Likewise, of those that the split file does not name."""
     leaks: list[Row]
     """Faces left out because they are on another side of the split too."""
+    review: Review | None
+    """What people decided; None where the faces are chosen by quality."""
 
     @property
     def speech_only(self) -> list[Row]:
@@ -44,13 +47,19 @@ class Plan:
 
 
 def plan_release(
-    workspace: Workspace, config: BuildConfig, split: str, spoken: Mapping[str, tuple[int, float]]
+    workspace: Workspace,
+    config: BuildConfig,
+    split: str,
+    spoken: Mapping[str, tuple[int, float]],
+    *,
+    auto: bool,
 ) -> Plan:
     """Select faces, split, and check the split.
 
     ``split``: see :func:`hqvox.release.split.make_split`. ``spoken``: utterances and seconds by
-    identity id; empty: faces are released without speech. Raises HqvoxError where nobody can be
-    released, and where ``release.on_leak`` is ``refuse`` and a photograph is on two sides.
+    identity id; empty: faces are released without speech. ``auto``: the best by quality, else what
+    people chose. Raises HqvoxError where nobody can be released, where ``release.on_leak`` is
+    ``refuse`` and a photograph is on two sides, and where people are to decide and nobody has.
     """
     everyone = workspace.identities().to_pylist()
     folders = folder_names(everyone)
@@ -59,8 +68,15 @@ def plan_release(
         for row in everyone
     ]
     ranked = ranked_faces(workspace)
-    selection = select_auto(everyone, ranked, config.release)
-    _check_somebody(workspace, selection, config.release)
+    review = None if auto else _reviewed(workspace, config, everyone)
+
+    def select(identities: Sequence[Row], without: Collection[Key]) -> Selection:
+        if review is None:
+            return select_auto(identities, ranked, config.release, without)
+        return select_reviewed(identities, ranked, review.chosen, config.release, without)
+
+    selection = select(everyone, ())
+    _check_somebody(workspace, selection, config.release, review)
     silent = [] if not spoken else [i for i in selection.faces if i not in spoken]
     of_id = {row["identity_id"]: row for row in everyone}
     voiced = [row for row in everyone if row["identity_id"] in selection.faces]
@@ -72,9 +88,8 @@ def plan_release(
             "--no-speech"
         )
     made = make_split(voiced, split)
-    candidates = {i: keys for i, keys in ranked.items() if i in made.parts}
     members = [row for row in voiced if row["identity_id"] in made.parts]
-    final, leaks, rows = _without_leaks(workspace, members, candidates, made.parts, config.release)
+    final, leaks, rows = _without_leaks(workspace, members, select, made.parts, config.release)
     if not final.faces:
         raise HqvoxError(
             f"{workspace.url}: nobody is left when faces on two sides of the split are dropped "
@@ -115,12 +130,33 @@ def plan_release(
         without_speech=brief([of_id[i] for i in silent]),
         unassigned=brief(made.unassigned),
         leaks=leaks,
+        review=review,
     )
 
 
-def _check_somebody(workspace: Workspace, selection: Selection, config: ReleaseConfig) -> None:
+def _reviewed(workspace: Workspace, config: BuildConfig, identities: Sequence[Row]) -> Review:
+    review = read_review(workspace, config, identities)
+    if review is None:
+        raise HqvoxError(
+            f"{workspace.url}: nobody has reviewed this build yet; add --auto to take the "
+            f"{config.release.min_faces} to {config.release.max_faces} best of each identity, or "
+            f"review it with `hqvox review {workspace.url}`"
+        )
+    return review
+
+
+def _check_somebody(
+    workspace: Workspace, selection: Selection, config: ReleaseConfig, review: Review | None
+) -> None:
     if selection.faces:
         return
+    if review is not None:
+        raise HqvoxError(
+            f"{workspace.url}: no identity has a choice of {config.min_faces} faces that are there "
+            f"({len(review.dropped):,} dropped, {len(review.disputed):,} disputed, "
+            f"{len(review.undecided):,} undecided, {len(review.lost):,} with faces that are gone); "
+            f"go on with `hqvox review {workspace.url}`"
+        )
     most = max(selection.kept.values(), default=0)
     remedy = "--set release.min_faces=1 takes fewer; " if most > 0 else ""
     raise HqvoxError(
@@ -132,7 +168,7 @@ def _check_somebody(workspace: Workspace, selection: Selection, config: ReleaseC
 def _without_leaks(
     workspace: Workspace,
     members: Sequence[Row],
-    ranked: Mapping[str, Sequence[Key]],
+    select: Callable[[Sequence[Row], Collection[Key]], Selection],
     parts: Mapping[str, str],
     config: ReleaseConfig,
 ) -> tuple[Selection, list[Row], dict[Key, Row]]:
@@ -141,7 +177,7 @@ def _without_leaks(
     gone: set[Key] = set()
     told: list[Row] = []
     while True:
-        selection = select_auto(members, ranked, config, gone)
+        selection = select(members, gone)
         keys = selection.keys()
         _read_faces(workspace, members, [key for key in keys if key not in known], known)
         leaks = find_leaks(

@@ -70,3 +70,27 @@ def select_auto(
         else:
             selection.faces[identity_id] = allowed[: config.max_faces]
     return selection
+
+
+def select_reviewed(
+    identities: Sequence[Row],
+    ranked: Mapping[str, Sequence[Key]],
+    chosen: Mapping[str, Sequence[Key]],
+    config: ReleaseConfig,
+    without: Collection[Key] = (),
+) -> Selection:
+    """Take the faces that people chose, in their order; nobody else's take the place of any.
+
+    ``chosen``: of the identities that people chose faces for. As in :func:`select_auto`,
+    ``dropped`` are those with too few faces; identities that people left out are in neither.
+    """
+    selection = Selection()
+    for identity in identities:
+        identity_id = identity["identity_id"]
+        selection.kept[identity_id] = len(ranked[identity_id])
+        allowed = [key for key in chosen.get(identity_id, ()) if key not in without]
+        if len(allowed) >= config.min_faces:
+            selection.faces[identity_id] = allowed
+        elif identity_id in chosen or len(ranked[identity_id]) < config.min_faces:
+            selection.dropped.append(identity)
+    return selection

@@ -24,6 +24,7 @@ from hqvox.release.names import check_name
 from hqvox.release.pictures import Person, draw_page, face_task, pages
 from hqvox.release.plan import Plan, plan_release
 from hqvox.release.pool import cores, in_order
+from hqvox.release.review import Review
 from hqvox.release.speech import speech_index, spoken, summary, to_json, write_speech
 from hqvox.release.split import PARTS, check_split, split_file
 from hqvox.release.target import FOLDER, FORMAT, INFO, Target
@@ -34,8 +35,11 @@ from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 
 DATASHEET = "DATASHEET.md"
-MACHINE = {"runner": True, "download": True, "discover": True}
+MACHINE = {"runner": True, "download": True, "discover": True, "review": True}
 """Sections of the configuration that say how and where, and may hold paths; not the dataset's."""
+
+AUTO, REVIEW = "auto", "review"
+"""How faces were selected: by quality alone, or by people."""
 
 _NO_SPEECH = {True: "the workspace has no speech", False: "asked for without speech"}
 
@@ -78,10 +82,10 @@ def write_release(
 ) -> Written:
     """Write release ``name``. Raises HqvoxError where it exists, or the build is not up to date.
 
-    ``auto``: take the best faces by quality where no person has decided. ``split``: ``official``,
-    ``seed:N``, or the path of a file. ``speech``: release the identities that have faces and
-    speech, where the workspace has any; else faces alone. ``workers``: processes, by default one
-    per core; 1 works in this one.
+    ``auto``: take the best faces by quality, whatever people decided; else take their choice.
+    ``split``: ``official``, ``seed:N``, or the path of a file. ``speech``: release the identities
+    that have faces and speech, where the workspace has any; else faces alone. ``workers``:
+    processes, by default one per core; 1 works in this one.
     """
     check_name(name)
     check_split(split)
@@ -94,14 +98,9 @@ def write_release(
         )
     with workspace.lock():
         _check_up_to_date(workspace, config)
-        if not auto:
-            raise HqvoxError(
-                f"{workspace.url}: nobody has reviewed this build yet; add --auto to take the "
-                f"{config.release.min_faces} to {config.release.max_faces} best of each identity"
-            )
         index = speech_index(workspace) if speech else None
         voices = spoken(index) if index is not None else {}
-        plan = plan_release(workspace, config, split, voices)
+        plan = plan_release(workspace, config, split, voices, auto=auto)
         count = workers or cores()
         with Target(storage, name) as target:
             manifest = _write_pictures(workspace, plan, config, target, count, on_progress)
@@ -153,14 +152,16 @@ def _write_pictures(
         done += page.faces
         on_progress("faces", done, total)
     rows = [
-        _manifest_row(identity, face, task, target.sums)
+        _manifest_row(identity, face, task, target.sums, plan.review)
         for identity, person in zip(plan.identities, people, strict=True)
         for face, task in zip(plan.faces[identity["identity_id"]], person.faces, strict=True)
     ]
     return pa.Table.from_pylist(rows, MANIFEST)
 
 
-def _manifest_row(identity: Row, face: Row, task: Row, sums: dict[str, str]) -> Row:
+def _manifest_row(
+    identity: Row, face: Row, task: Row, sums: dict[str, str], review: Review | None
+) -> Row:
     own = {key: identity[key] for key in ("identity_id", "name", "subset", "split")}
     return (
         released_values(face)
@@ -170,9 +171,9 @@ def _manifest_row(identity: Row, face: Row, task: Row, sums: dict[str, str]) -> 
             "origin_file": task["origin_file"],
             "masked_sha256": sums[task["masked_file"]],
             "origin_sha256": sums[task["origin_file"]],
-            "selection": "auto",
-            "reviewed": False,
-            "reviewer": None,
+            "selection": AUTO if review is None else REVIEW,
+            "reviewed": review is not None,
+            "reviewer": None if review is None else review.reviewers[identity["identity_id"]],
         }
     )
 
@@ -193,8 +194,9 @@ def _info(
     return {
         "format": FORMAT,
         "hqvox": hqvox.__version__,
-        "selection": "auto",
-        "reviewed": False,
+        "selection": AUTO if plan.review is None else REVIEW,
+        "reviewed": plan.review is not None,
+        "review": None if plan.review is None else plan.review.summary(),
         "split": plan.split.how,
         "identities": len(plan.identities),
         "identities_of_parts": {part: parts.count(part) for part in PARTS},
