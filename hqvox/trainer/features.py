@@ -1,0 +1,130 @@
+"""Features of faces that the perceptual loss compares: differentiable, of generated pictures too.
+
+The same networks that embed faces for the build, fed from aligned pictures by fixed boxes instead
+of landmarks, which a generated face does not have yet.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from hqvox.errors import HqvoxError
+from models.embedding.dlib_network import INPUT_PX, UNITS, DlibFaceNetwork, read_network
+from models.embedding.facenet import face_input, load_network
+from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.errors import ModelError
+from models.store import ModelStore
+
+Features = tuple[list[torch.Tensor], torch.Tensor]
+"""Maps (n, c, h, w), shallow to deep, and the L2-normalised embedding (n, dim)."""
+OTHER_NETWORK = "dlib_resnet"
+"""What there always is: its weights come inside a package."""
+DLIB_BOX = (0.165, 0.273, 0.841, 0.949)
+"""Left, top, right, bottom of dlib's face chip within the aligned picture, as fractions of its
+side: the mean of 35 press photographs, made square; each edge deviates by 0.011 to 0.025."""
+
+
+class FeatureNetwork(Protocol):
+    """A frozen face network whose features have gradients to the picture."""
+
+    name: str
+    dim: int
+    """Of the embedding."""
+
+    def features(self, unit_pictures: torch.Tensor) -> Features:
+        """Three maps and the embedding of RGB (n, 3, px, px), 0 to 1, in HQ-VoxCeleb's geometry.
+
+        Values outside 0 to 1, which generators give, are taken as they are.
+        """
+        ...
+
+
+class FaceNetFeatures:
+    """FaceNet's, after its three residual groups, as SF2F's perceptual loss takes them."""
+
+    name = "facenet_vggface2"
+
+    def __init__(self, network: InceptionResnetV1, device: torch.device | str = "cpu") -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.dim = network.last_linear.out_features
+
+    def features(self, unit_pictures: torch.Tensor) -> Features:
+        """Return maps (n, 256 | 896 | 1792, h, w) and the embedding (n, 512)."""
+        *maps, embedding = self.network.features(face_input(unit_pictures))
+        return maps, embedding
+
+
+class DlibFeatures:
+    """dlib's face ResNet's, after the levels of 64, 128 and 256 channels."""
+
+    name = "dlib_resnet"
+
+    def __init__(self, network: DlibFaceNetwork, device: torch.device | str = "cpu") -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.dim = network.fc.out_features
+        ends = [sum(count for _, count, _ in UNITS[: level + 1]) for level in range(len(UNITS))]
+        self._maps_after = ends[1:4]
+
+    def features(self, unit_pictures: torch.Tensor) -> Features:
+        """Return maps (n, 64 | 128 | 256, h, w) and the embedding (n, 128)."""
+        return self.of_chips(dlib_input(unit_pictures))
+
+    def of_chips(self, chips: torch.Tensor) -> Features:
+        """As :meth:`features`, of RGB chips (n, 3, 150, 150), 0 to 255."""
+        network = self.network
+        x = F.max_pool2d(F.relu(network.conv((chips - network.mean) / 256.0)), 3, stride=2)
+        maps = []
+        for done, unit in enumerate(network.units, 1):
+            x = unit(x)
+            if done in self._maps_after:
+                maps.append(x)
+        return maps, F.normalize(network.fc(x.mean(dim=(2, 3))).float(), dim=1)
+
+
+def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
+    """Make dlib's input of aligned pictures, differentiably: (n, 3, 150, 150), 0 to 255.
+
+    ``unit_pictures``: RGB (n, 3, px, px), 0 to 1. Bilinear, by one matrix along each axis, which
+    is the same on every device and has gradients without atomic sums.
+    """
+    left, top, right, bottom = DLIB_BOX
+    height, width = unit_pictures.shape[-2:]
+    rows = _resampling(height, top, bottom, unit_pictures)
+    columns = _resampling(width, left, right, unit_pictures)
+    with torch.autocast(unit_pictures.device.type, enabled=False):
+        return (rows @ (unit_pictures.float() * 255.0)) @ columns.T
+
+
+def _resampling(side: int, low: float, high: float, like: torch.Tensor) -> torch.Tensor:
+    """Bilinear weights (150, side) from a side's pixels to those of a chip from low to high."""
+    centres = low + (high - low) * (torch.arange(INPUT_PX, device=like.device) + 0.5) / INPUT_PX
+    at = (centres * side - 0.5).clamp(0, side - 1)
+    pixels = torch.arange(side, device=like.device)
+    return (1 - (at[:, None] - pixels).abs()).clamp(min=0)
+
+
+def load_features(
+    name: str, device: torch.device | str = "cpu", store: ModelStore | None = None
+) -> FeatureNetwork:
+    """The network of the perceptual loss, frozen, on a device.
+
+    Raises HqvoxError where its weights cannot be had, naming what gets them and what else will do.
+    """
+    store = store or ModelStore()
+    try:
+        path = store.path(name)
+        if name == DlibFeatures.name:
+            return DlibFeatures(read_network(path), device)
+        return FaceNetFeatures(load_network(path), device)
+    except ModelError as error:
+        other = (
+            f", or take another network with --set loss.perceptual.network={OTHER_NETWORK}"
+            if name != OTHER_NETWORK
+            else ""
+        )
+        raise HqvoxError(
+            f"the perceptual loss needs {name}: {error}; run `hqvox models pull {name}`{other}"
+        ) from None

@@ -1,0 +1,130 @@
+"""The generator's four losses and the discriminators' own (paper, section 4), as pure functions.
+
+Readings, where the paper leaves room: the L1 norm is the mean over pixels and colour channels of
+ImageNet-normalised pictures, as the weights of table 13 ask; of L_G the generator minimises the
+non-saturating form -log D_real(generated), since the form as printed is the discriminator's; with
+several resolutions every loss is summed over them. All are means over the batch, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from hqvox.trainer.config import LossConfig
+from hqvox.trainer.features import FeatureNetwork, Features
+from models.sf2f.colour import to_unit
+
+GENERATED, REAL = 0, 1
+"""Classes of D_real's two logits."""
+
+
+def l1(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of pictures (n, 3, px, px)."""
+    return (generated.float() - real.float()).abs().mean()
+
+
+def gan_generator(logits: torch.Tensor) -> torch.Tensor:
+    """-log D_real(generated). ``logits``: (n, 2) of generated pictures."""
+    return F.cross_entropy(logits.float(), _all(REAL, logits))
+
+
+def gan_discriminator(real: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    """-log D_real(real) - log(1 - D_real(generated)), of logits (n, 2)."""
+    return F.cross_entropy(real.float(), _all(REAL, real)) + F.cross_entropy(
+        generated.float(), _all(GENERATED, generated)
+    )
+
+
+def classifier(logits: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+    """-log D_id(picture) of who it is: logits (n, identities), identity (n,).
+
+    On real pictures what D_id learns from; on generated ones the generator's auxiliary loss.
+    """
+    return F.cross_entropy(logits.float(), identity)
+
+
+def perceptual(generated: Features, real: Features, weights: Sequence[float]) -> torch.Tensor:
+    """Mean absolute difference of features, weighted by level and summed.
+
+    ``weights``: of the maps in order, then of the embedding. No gradient goes to ``real``.
+    """
+    pairs = zip([*generated[0], generated[1]], [*real[0], real[1]], weights, strict=True)
+    return torch.stack(
+        [weight * (ours.float() - theirs.detach().float()).abs().mean()
+         for ours, theirs, weight in pairs]
+    ).sum()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the generator minimises."""
+
+    total: torch.Tensor
+    """Sum of the terms, each with its weight; a scalar with a gradient."""
+    terms: dict[str, torch.Tensor]
+    """``l1``, ``gan``, ``classifier``, ``perceptual``: those switched on, without their weights,
+    detached."""
+
+
+class GeneratorLosses:
+    """The weighted sum of the losses that a configuration switches on."""
+
+    def __init__(self, config: LossConfig, network: FeatureNetwork | None = None) -> None:
+        """``network``: of the perceptual loss; must be there where that has a weight."""
+        self._config, self._network = config, network
+        assert network is not None or not config.perceptual.weight, "no network for the features"
+        self.weights = {
+            name: getattr(config, name).weight
+            for name in ("l1", "gan", "classifier", "perceptual")
+            if getattr(config, name).weight
+        }
+        """Of the terms that are switched on."""
+
+    def __call__(
+        self,
+        generated: Sequence[torch.Tensor],
+        real: Sequence[torch.Tensor],
+        identity: torch.Tensor,
+        *,
+        real_logits: Sequence[torch.Tensor] = (),
+        identity_logits: Sequence[torch.Tensor] = (),
+        real_features: Sequence[Features] = (),
+    ) -> Terms:
+        """Pictures and logits per resolution, low to high; only what is switched on is looked at.
+
+        ``generated``, ``real``: (n, 3, px, px), ImageNet-normalised; ``identity``: (n,);
+        ``real_logits``: D_real's of generated pictures, ``identity_logits``: D_id's of them;
+        ``real_features``: of the real pictures. A missing resolution is a ValueError.
+        """
+        found: dict[str, torch.Tensor] = {}
+        if "l1" in self.weights:
+            found["l1"] = _sum(l1(g, r) for g, r in zip(generated, real, strict=True))
+        if "gan" in self.weights:
+            found["gan"] = _sum(
+                gan_generator(logits) for _, logits in zip(generated, real_logits, strict=True)
+            )
+        if "classifier" in self.weights:
+            found["classifier"] = _sum(
+                classifier(logits, identity)
+                for _, logits in zip(generated, identity_logits, strict=True)
+            )
+        if "perceptual" in self.weights and self._network is not None:
+            network, levels = self._network, self._config.perceptual.level_weights
+            found["perceptual"] = _sum(
+                perceptual(network.features(to_unit(g)), features, levels)
+                for g, features in zip(generated, real_features, strict=True)
+            )
+        total = _sum(self.weights[name] * term for name, term in found.items())
+        return Terms(total, {name: term.detach() for name, term in found.items()})
+
+
+def _sum(terms: object) -> torch.Tensor:
+    return torch.stack(list(terms)).sum()  # type: ignore[call-overload]
+
+
+def _all(label: int, logits: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(logits),), label, dtype=torch.int64, device=logits.device)
