@@ -1,0 +1,168 @@
+"""Checkpoints: written whole or not at all, and read without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hqvox.errors import HqvoxError
+from hqvox.storage import TEMPORARY, Storage, disk_error
+from models.errors import ModelError
+from models.sf2f.generator import Generator, GeneratorSpec, build_generator
+
+FORMAT = 1
+"""The layout of checkpoints that this version writes, and the newest that it reads."""
+TRAINING = "hqvox.training"
+"""Kind of a file that holds everything that training needs to go on."""
+GENERATOR = "hqvox.generator"
+"""Kind of a file that holds a generator alone, as ``hqvox import sf2f-checkpoint`` writes it."""
+LAST = "last.pt"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A generator out of a checkpoint, ready to generate."""
+
+    generator: Generator
+    """In evaluation mode, on the CPU. Without fuser where it was not trained yet (stage 1)."""
+    spec: GeneratorSpec
+    config: dict[str, Any] | None
+    """The run's resolved configuration; None where training did not make the file."""
+    meta: dict[str, Any]
+    """``recipe``, ``stage``, ``step``, ``identities``, ``features``, ``normalise``, ``best``,
+    ``release``, where the file has them."""
+
+
+def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``, and under the names ``also`` there.
+
+    The file is written beside its place, flushed to disk, and renamed; the further names are links
+    to the same bytes and get their places before ``path`` does. So a kill or a full disk at any
+    moment leaves every name with a whole file, the former or this one. Raises HqvoxError for what
+    the disk refuses.
+    """
+    try:
+        pending = Storage(path.parent).begin(path.name)
+        try:
+            torch.save({"format": FORMAT, **state}, pending.file)
+            pending.file.flush()
+            os.fsync(pending.file.fileno())
+            for name in also:
+                link = path.with_name(f".{name}.{os.getpid()}{TEMPORARY}")
+                link.unlink(missing_ok=True)
+                os.link(pending.temporary, link)
+                os.replace(link, path.with_name(name))
+            pending.commit()
+        finally:
+            with suppress(OSError):  # closing writes what is left, which a full disk refuses again
+                pending.file.close()
+            pending.discard()
+    except (OSError, RuntimeError) as error:
+        refused = _disk(error)
+        if refused is None:
+            raise
+        raise disk_error(refused, str(path)) from error
+
+
+def _disk(error: BaseException | None) -> OSError | None:
+    """The operating system's refusal behind an exception of torch's writer, if one is there."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def read(path: Path, kinds: Sequence[str] = (TRAINING, GENERATOR)) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU.
+
+    Raises HqvoxError where it is missing, damaged, of another program, newer than this version, or
+    holds anything but tensors and plain values, which would have to be run to be read.
+    """
+    state = _load(path)
+    if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
+        raise HqvoxError(
+            f"{path}: not a checkpoint of hqvox; one of SF2F's released code is read with "
+            f"`hqvox import sf2f-checkpoint {path}`"
+        )
+    version = state.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise HqvoxError(
+            f"{path}: checkpoint format {version!r} is not one that this hqvox reads (up to "
+            f"{FORMAT}); upgrade with: pip install --upgrade hqvox"
+        )
+    if state["kind"] not in kinds:
+        raise HqvoxError(
+            f"{path}: holds a generator alone, nothing to go on training with; name the "
+            f"{LAST} of a run of `hqvox train`"
+        )
+    return state
+
+
+def _load(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise HqvoxError(f"{path}: no such file; name a checkpoint, for example {LAST}") from None
+    except OSError as error:
+        raise HqvoxError(f"{path}: cannot be read: {error.strerror}") from None
+    except pickle.UnpicklingError:
+        raise HqvoxError(
+            f"{path}: holds a pickle with objects that would run code when read; only checkpoints "
+            "of tensors and plain values are read"
+        ) from None
+    except Exception:  # torch raises a dozen kinds for damaged files
+        damaged = "damaged, or cut short; restore it, or use another checkpoint of the run"
+        strange = "not a checkpoint; name a file of `hqvox train`"
+        raise HqvoxError(f"{path}: {damaged if _zip_like(path) else strange}") from None
+
+
+def _zip_like(path: Path) -> bool:
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(2) == b"PK"
+
+
+def load_generator(path: Path) -> Loaded:
+    """The generator of a checkpoint of ``hqvox train`` or ``hqvox import sf2f-checkpoint``.
+
+    Of a checkpoint from stage 1 the fuser, which nothing trained yet, is left out. Raises
+    HqvoxError as :func:`read` does, and where weights do not fit the stored specification.
+    """
+    state = read(path)
+    weights = dict(state.get("generator", {}))
+    try:
+        spec = spec_of(state)
+        if state["kind"] == TRAINING and state["stage"] == 1 and spec.fuser is not None:
+            spec = replace(spec, fuser=None)
+            weights = {k: v for k, v in weights.items() if not k.startswith("fuser.")}
+        generator = build_generator(spec)
+        generator.load_state_dict(weights)
+    except (ModelError, RuntimeError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HqvoxError(
+            f"{path}: its weights do not fit its description ({reason}); use another checkpoint"
+        ) from None
+    names = ("recipe", "stage", "step", "identities", "features", "best", "release", "normalise")
+    meta = {name: state[name] for name in names if name in state}
+    return Loaded(generator.eval(), spec, state.get("config"), meta)
+
+
+def spec_of(state: Mapping[str, Any]) -> GeneratorSpec:
+    """The generator's specification as a checkpoint holds it. Raises ModelError."""
+    return GeneratorSpec.from_dict(state["spec"])
+
+
+def generator_state(generator: Generator, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What to :func:`save` of a generator alone, with plain values that say where it is from."""
+    return {
+        "kind": GENERATOR,
+        "spec": asdict(generator.spec),
+        "generator": generator.state_dict(),
+        **meta,
+    }

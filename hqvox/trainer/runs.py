@@ -1,0 +1,197 @@
+"""A run's folder: who holds it, ``run.json``, and what :command:`hqvox runs` lists.
+
+::
+
+    config.yaml  run.json  log.jsonl  tensorboard/  samples/<step>.jpg
+    checkpoints/last.pt  checkpoints/best_<figure>.pt  checkpoints/best_fused_<figure>.pt
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hqvox
+from hqvox.errors import HqvoxError
+from hqvox.storage import Storage, disk_error
+from hqvox.trainer.log import read_log
+
+INFO = "run.json"
+CONFIG = "config.yaml"
+LOCK = ".lock"
+CHECKPOINTS = "checkpoints"
+VERSIONS_OF = ("torch", "numpy")
+"""Packages whose versions can change a result."""
+HIGHER_IS_BETTER = {
+    "l1": False,
+    "cosine": True,
+    "recall_1": True,
+    "recall_5": True,
+    "recall_10": True,
+    "vfs": True,
+}
+"""The figures that a best checkpoint is kept by, as the released code does."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, made where it is missing, for one training.
+
+    The lock is the kernel's and goes with the process, however it ends. Raises HqvoxError where
+    another holds it, or the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise disk_error(error, str(folder)) from None
+    try:
+        if not _take(handle):
+            raise HqvoxError(f"{folder}: a training is running here; wait for it, or stop it")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def held(folder: Path) -> bool:
+    """Whether a training is running in a folder at this moment."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _take(handle)
+    finally:
+        os.close(handle)
+
+
+def session(device: torch.device, processes: int, speed: str, step: int) -> dict[str, Any]:
+    """What ``run.json`` says about one sitting: when, where, with what, from which step."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "started": now(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "device": gpu or str(device),
+        "processes": processes,
+        "speed": speed,
+        "hqvox": hqvox.__version__,
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in VERSIONS_OF},
+        "from_step": step,
+    }
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write ``run.json``. Raises HqvoxError for what the disk refuses."""
+    Storage(folder).write(INFO, (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """``run.json``. Raises HqvoxError where it is missing or not ours."""
+    path = folder / INFO
+    try:
+        info = json.loads(path.read_bytes())
+        return {"sessions": [], **info}
+    except FileNotFoundError:
+        raise HqvoxError(f"{folder}: no run of `hqvox train` ({INFO} is missing)") from None
+    except OSError as error:
+        raise disk_error(error, str(path)) from None
+    except (ValueError, TypeError):
+        raise HqvoxError(f"{path}: damaged; restore it, or remove the run") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as :command:`hqvox runs` shows it."""
+
+    folder: Path
+    recipe: str
+    release: str
+    state: str
+    """``running``, ``finished``, ``stopped``, ``failed``, or ``killed``."""
+    step: int
+    steps: int
+    steps_per_second: float | None
+    best: dict[str, float] = field(default_factory=dict)
+    """The best figure of each kind, the fused ones where stage 2 has been evaluated."""
+
+
+def find_runs(places: Sequence[Path]) -> list[Run]:
+    """The runs at, or one or two folders below, the places named, by name.
+
+    Raises HqvoxError where there is none, or one is damaged.
+    """
+    folders = {
+        info.parent
+        for place in places
+        for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}")
+        for info in place.glob(pattern)
+    }
+    if not folders:
+        named = ", ".join(str(place) for place in places)
+        raise HqvoxError(f"{named}: no run of `hqvox train` here; name the folder given as --out")
+    return [read_run(folder) for folder in sorted(folders)]
+
+
+def read_run(folder: Path) -> Run:
+    """One run. Raises HqvoxError where it is damaged."""
+    info, lines = read_info(folder), read_log(folder)
+    last = info["sessions"][-1] if info["sessions"] else {}
+    state = last.get("state")
+    if state is None:
+        state = "running" if held(folder) else "killed"
+    trained = [line for line in lines if line["kind"] == "train"]
+    rates = [line["speed"]["steps_per_second"] for line in trained[-20:]]
+    return Run(
+        folder=folder,
+        recipe=str(info.get("recipe", "?")),
+        release=str(info.get("release", {}).get("name", "?")),
+        state=state,
+        step=lines[-1]["step"] if lines else 0,
+        steps=int(info.get("steps", 0)),
+        steps_per_second=sum(rates) / len(rates) if rates else None,
+        best=best_figures(lines),
+    )
+
+
+def best_figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The best of every figure over a log's evaluations: of the last stage that was evaluated."""
+    evaluated = [line for line in lines if line["kind"] == "evaluate"]
+    stage = max((line["stage"] for line in evaluated), default=0)
+    best: dict[str, float] = {}
+    for line in evaluated:
+        for name, value in line["figures"].items():
+            known = line["stage"] == stage and name in HIGHER_IS_BETTER
+            if known and (name not in best or better(name, value, best[name])):
+                best[name] = value
+    return best
+
+
+def better(name: str, value: float, than: float) -> bool:
+    """Whether a figure is better than another one of its kind."""
+    return value > than if HIGHER_IS_BETTER[name] else value < than

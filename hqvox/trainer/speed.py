@@ -1,0 +1,117 @@
+"""The fast paths of a training step, each switched by name, and what they default to on a device.
+
+========================  =====================================================================
+``speed.bfloat16``        networks under autocast to bfloat16; weights, losses and Adam stay float32
+``speed.tf32``            float32 products of a GPU rounded to TF32
+``speed.channels_last``   pictures and kernels stored with their channels last
+``speed.compile``         networks through ``torch.compile``
+``speed.cuda_graphs``     compiled networks replayed as CUDA graphs; needs ``speed.compile``
+``speed.fused_adam``      each Adam as one pass over the weights
+========================  =====================================================================
+
+The plain path is float32, eager, with all of them off. ``tests/trainer/test_step.py`` holds each
+path that runs on a CPU to the plain one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from hqvox.errors import HqvoxError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Which fast paths a run takes on its device; all off is the plain path."""
+
+    bfloat16: bool = False
+    tf32: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    cuda_graphs: bool = False
+    fused_adam: bool = False
+
+    def describe(self) -> str:
+        """The names of those taken, or ``plain``."""
+        return ", ".join(name for name, on in asdict(self).items() if on) or "plain"
+
+
+ON_CPU = Speed(channels_last=True, fused_adam=True)
+"""What ``auto`` means on a CPU: what is faster on every one, and gives the same to rounding."""
+ON_CUDA = Speed(bfloat16=True, tf32=True, channels_last=True, compile=True, fused_adam=True)
+
+
+def resolve(section: Any, device: torch.device) -> Speed:
+    """The paths to take: ``section`` (``config.speed``) with ``auto`` answered for the device.
+
+    Raises HqvoxError for what the device cannot do.
+    """
+    auto = ON_CUDA if device.type == "cuda" else ON_CPU
+    chosen = {}
+    for field in fields(Speed):
+        value = getattr(section, field.name)
+        chosen[field.name] = getattr(auto, field.name) if value == "auto" else bool(value)
+    speed = Speed(**chosen)
+    if device.type != "cuda":
+        for name in ("tf32", "cuda_graphs"):
+            if getattr(speed, name):
+                raise HqvoxError(f"speed.{name} needs a GPU; leave it at auto, or set it to false")
+    if speed.cuda_graphs and not speed.compile:
+        raise HqvoxError("speed.cuda_graphs replays compiled networks; set speed.compile=true too")
+    return speed
+
+
+def set_up(speed: Speed, device: torch.device, threads: int | None = None) -> None:
+    """Set what holds for the whole process: threads of a CPU, TF32 and autotuning of a GPU."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if speed.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = speed.tf32
+        torch.backends.cudnn.benchmark = True
+    else:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // here))
+
+
+def autocast(speed: Speed, device: torch.device) -> AbstractContextManager[Any]:
+    """What networks run in."""
+    if not speed.bfloat16:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def place(network: M, speed: Speed, device: torch.device) -> M:
+    """Move a network to the device, its kernels stored as the paths want them."""
+    layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network
+
+
+def compiled(function: Callable[..., Any], speed: Speed) -> Callable[..., Any]:
+    """The function through ``torch.compile`` where that path is taken, else as it is."""
+    if not speed.compile:
+        return function
+    mode = "reduce-overhead" if speed.cuda_graphs else "default"
+    return torch.compile(function, mode=mode, dynamic=None)
+
+
+def make_adam(parameters: Iterable[nn.Parameter], optimiser: Any, speed: Speed) -> torch.optim.Adam:
+    """Adam with a run's settings (``config.optimiser``)."""
+    return torch.optim.Adam(
+        list(parameters),
+        lr=optimiser.learning_rate,
+        betas=tuple(optimiser.betas),
+        eps=optimiser.eps,
+        fused=speed.fused_adam,
+    )
