@@ -29,4 +29,22 @@ def from_signed(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _channels(values: tuple[float, float, float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+    return _constant(values, like.dtype, like.device)
+
+
+_MADE: dict[tuple[tuple[float, ...], torch.dtype, torch.device], torch.Tensor] = {}
+
+
+@torch.compiler.assume_constant_result
+def _constant(
+    values: tuple[float, float, float], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Return (3, 1, 1), made once: a copy to the GPU at every call would wait for it.
+
+    Never an inference tensor, as the next to use it may want gradients.
+    """
+    key = (values, dtype, device)
+    if key not in _MADE:
+        with torch.inference_mode(False):
+            _MADE[key] = torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
+    return _MADE[key]

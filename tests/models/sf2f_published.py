@@ -19,7 +19,7 @@ DIM = 512
 
 
 class Maker:
-    """Draws a state dict tensor by tensor, scaled so that pictures stay of order one, as real ones."""
+    """Draws a state dict tensor by tensor; pictures stay of order one, as real ones are."""
 
     def __init__(self, seed: int) -> None:
         self.state: State = {}
