@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from annotator.decisions import FaceRef
-from annotator.index import EXPRESSIONS, Index, OnProgress, open_index, shard_tokens
+from annotator.index import EXPRESSIONS, PLACE, Index, OnProgress, open_index, shard_tokens
 from annotator.originals import Original, original, reference
 from annotator.tiles import TILE_PX, Prepared, tile
 from hqvox.config import BuildConfig
@@ -77,11 +77,11 @@ class Candidates:
         """
         self.workspace = workspace
         release = (config or workspace.config()).release
-        self._min_faces, self._max_faces = release.min_faces, release.max_faces
+        self.min_faces, self.max_faces = release.min_faces, release.max_faces
         self._index: Index = open_index(workspace, on_progress)
         self._prepared = Prepared(TILE_CACHE_BYTES)
         self._rows = lru_cache(maxsize=256)(self._index.rows)
-        certainty = certainties(self._index, self._max_faces)
+        certainty = certainties(self._index, self.max_faces)
         people = []
         for row in workspace.identities().to_pylist():
             first, last = self._index.starts.get(row["identity_id"], (0, 0))
@@ -98,7 +98,7 @@ class Candidates:
         self.everyone: list[IdentitySummary] = people
         """All identities, in the workspace's order, whether people get to see them or not."""
         self.identities: list[IdentitySummary] = [
-            person for person in people if person.candidates >= self._min_faces
+            person for person in people if person.candidates >= self.min_faces
         ]
         """Those with enough candidates to be released, in the workspace's order."""
         self._people = {person.identity_id: person for person in people}
@@ -123,11 +123,24 @@ class Candidates:
         """An identity's candidates, best first. Raises HqvoxError where there is no such id."""
         self.summary(identity_id)
         rows = self._rows(identity_id)
-        most = self._max_faces if len(rows) >= self._min_faces else 0
+        most = self.max_faces if len(rows) >= self.min_faces else 0
         return [
             Candidate(face_ref(row), n, n < most, row["quality"] or 0.0, measures_of(row), row)
             for n, row in enumerate(map(MappingProxyType, rows))
         ]
+
+    def too_few(self) -> list[IdentitySummary]:
+        """Identities with fewer candidates than a release needs; they do not reach people.
+
+        :func:`annotator.too_few.too_few` finds out what would have saved them. Those of shards
+        that are not built are left out.
+        """
+        built = self._index.fingerprints
+        return [p for p in self.everyone if p.candidates < self.min_faces and p.shard in built]
+
+    def places(self, identity_id: str) -> list[Row]:
+        """Of every candidate, best first, where it is found and its ``quality``; nothing else."""
+        return self._index.rows(self.summary(identity_id).identity_id, PLACE)
 
     def tile(self, identity_id: str, n: int, px: int) -> bytes:
         """JPEG of a candidate's aligned face on white, at most ``px`` on a side.

@@ -64,6 +64,9 @@ STAGE_COLUMNS: Mapping[str, tuple[str, ...]] = {
 EXPRESSIONS = ("neutral", "happiness")
 """Of the expression's probabilities, those that are kept."""
 
+PLACE = ("candidate", "photo_id", "face", "box_xyxy", "quality")
+"""What tells a candidate from all others, in this build and the next, and how good it is."""
+
 OnProgress = Callable[[int, int], None]
 """Told how many shards are read, and of how many."""
 
@@ -85,10 +88,11 @@ class Index:
     tokens: dict[str, str]
     """Of every shard that is built, what its files were when it was read."""
 
-    def rows(self, identity_id: str) -> list[Row]:
+    def rows(self, identity_id: str, columns: Sequence[str] | None = None) -> list[Row]:
         """An identity's rows, best first; none where it has no candidates."""
         first, last = self.starts.get(identity_id, (0, 0))
-        return self.table.slice(first, last - first).to_pylist()
+        table = self.table if columns is None else self.table.select(list(columns))
+        return table.slice(first, last - first).to_pylist()
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of numbers as an array; nulls are NaN."""

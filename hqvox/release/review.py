@@ -67,7 +67,7 @@ def read_review(
             f"{workspace.url}: reading reviews needs another package: pip install 'hqvox[review]' "
             f"({error}); or release without them, with --auto"
         ) from None
-    from annotator.index import open_index
+    from annotator.index import PLACE, open_index
     from annotator.matching import find_faces
 
     store = open_store(workspace, config)
@@ -82,7 +82,7 @@ def read_review(
     for identity in identities:
         identity_id = identity["identity_id"]
         verdict = verdicts.get(identity_id)
-        rows = index.rows(identity_id)
+        rows = index.rows(identity_id, PLACE)
         if verdict is None:
             if len(rows) >= config.release.min_faces:
                 review.undecided.append(identity_id)

@@ -1,0 +1,148 @@
+"""What changed since people decided: whose decisions deserve another look, and why.
+
+A decision holds for faces; a rebuild can take some of them away (another limit, a takedown) or
+bring new ones (more photographs, a more lenient limit). Nothing is marked: all of it follows from
+the log and the build as they are, so a new decision on what is there now settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from annotator.candidates import Candidates
+from annotator.decisions import Entry, FaceRef
+from annotator.index import STAGE_COLUMNS
+from annotator.matching import find_faces
+from annotator.store import Store
+from hqvox.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Change:
+    """A decision that holds, and what is no longer as it was then."""
+
+    identity_id: str
+    name: str
+    seq: int
+    """Number of the decision in the log."""
+    annotator: str
+    kind: str
+    """``chosen`` or ``dropped``."""
+    gone: int
+    """Chosen faces whose photograph, or face in it, is not in the build any more."""
+    refused: Mapping[str, int]
+    """Chosen faces that a stage refuses now, by reason."""
+    better: int
+    """Candidates that were not there then: of a choice, those of a higher quality than its worst
+    face which the machine would now pick; of a drop, all."""
+
+    @property
+    def words(self) -> str:
+        """All of it in a line."""
+        parts = [f"{self.gone} chosen faces are gone"] if self.gone else []
+        parts += [f"{count} chosen now refused: {why}" for why, count in self.refused.items()]
+        if self.better:
+            better = "better newcomers" if self.kind == "chosen" else "new candidates"
+            parts.append(f"{self.better} {better}")
+        return "; ".join(parts)
+
+
+def changes_since(
+    store: Store, candidates: Candidates, identity_ids: Collection[str] | None = None
+) -> list[Change]:
+    """Of every decision that holds, what changed since, in the workspace's order.
+
+    ``identity_ids``: those to look at; by default all. Those where nothing did are left out, and
+    those whose shard is not built now: nothing can be said of them.
+    """
+    verdicts = {
+        identity_id: verdict.holds
+        for identity_id, verdict in store.state().items()
+        if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
+    }
+    unbuilt = set(candidates.unfinished)
+    found = []
+    for person in candidates.everyone:
+        if person.identity_id not in verdicts or person.shard in unbuilt:
+            continue
+        holds = verdicts[person.identity_id]
+        change = _change(store, candidates, holds, person.name, person.shard)
+        if change is not None:
+            found.append(change)
+    return found
+
+
+def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
+    """Identities whose decision deserves another look, with the number of that decision."""
+    return {change.identity_id: change.seq for change in changes_since(store, candidates)}
+
+
+def _change(
+    store: Store, candidates: Candidates, holds: Entry, name: str, shard: str
+) -> Change | None:
+    said = holds.decision
+    rows = candidates.places(said.identity_id)
+    here = find_faces(said.faces, rows)
+    missing = [ref for ref, row in zip(said.faces, here, strict=True) if row is None]
+    shown = _shown(store, holds) if len(rows) else ()
+    known = {id(row) for row in find_faces(shown, rows) if row is not None}
+    new = [row for row in rows if id(row) not in known] if shown else []
+    if said.kind == "chosen":
+        worst = min((row["quality"] or 0.0 for row in here if row is not None), default=0.0)
+        picked = {id(row) for row in rows[: candidates.max_faces]}
+        new = [row for row in new if id(row) in picked and (row["quality"] or 0.0) > worst]
+    if not missing and not new:
+        return None
+    reasons = _refused(candidates.workspace, shard, said.identity_id, missing) if missing else {}
+    gone = len(missing) - sum(reasons.values())
+    return Change(
+        said.identity_id, name, holds.seq, said.annotator, said.kind, gone, reasons, len(new)
+    )
+
+
+def _shown(store: Store, entry: Entry) -> tuple[FaceRef, ...]:
+    """What was on the screen; the fold leaves it out."""
+    found = store.entries(entry.seq - 1, identity_ids=[entry.decision.identity_id], limit=1)
+    return found[0].decision.shown if found and found[0].seq == entry.seq else ()
+
+
+def _refused(
+    workspace: Workspace, shard: str, identity_id: str, refs: Collection[FaceRef]
+) -> dict[str, int]:
+    """Which reasons refuse these faces now, and how many; those that are gone are left out."""
+    photos: dict[int, str] = {}
+    faces: dict[tuple[int, int], list[float]] = {}
+    refused: dict[tuple[int, int | None], str] = {}
+    wanted = {ref.photo_id for ref in refs}
+    stages = ("download", "duplicates", *(s for s in STAGE_COLUMNS if s != "download"))
+    for stage in stages:
+        columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
+        table = workspace.read_stage(stage, shard, [*columns, "reason"])
+        if table is None:
+            break
+        for row in table.to_pylist():
+            if row["identity_id"] != identity_id:
+                continue
+            if stage == "download" and row["photo_id"] in wanted:
+                photos[row["candidate"]] = row["photo_id"]
+            if row["candidate"] not in photos:
+                continue
+            if stage == "landmarks" and row["face"] is not None:
+                faces[row["candidate"], row["face"]] = row["box_xyxy"]
+            if row["reason"] is not None:
+                refused[row["candidate"], row["face"]] = row["reason"]
+    places = [
+        {"photo_id": photos[candidate], "face": face, "box_xyxy": box, "candidate": candidate}
+        for (candidate, face), box in faces.items()
+    ]
+    counts: dict[str, int] = {}
+    of_photo = {photo_id: candidate for candidate, photo_id in photos.items()}
+    for ref, place in zip(refs, find_faces(list(refs), places), strict=True):
+        if place is not None:
+            reason = refused.get((place["candidate"], place["face"]))
+        else:  # refused before faces were looked for
+            reason = refused.get((of_photo.get(ref.photo_id, -1), None))
+        if reason is not None:
+            counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items()))

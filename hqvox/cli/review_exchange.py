@@ -1,0 +1,282 @@
+"""`hqvox review export|import|status|too-few`: decisions out and in, and how the review stands."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hqvox.bars import progress_bar
+from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.errors import HqvoxError
+from hqvox.storage import Storage, disk_error
+from hqvox.workspace import Workspace
+
+if TYPE_CHECKING:  # they need SQLAlchemy, which comes with an extra
+    from annotator.candidates import Candidates
+    from annotator.changes import Change
+    from annotator.store import Store
+
+SHOWN = 20
+"""Rows of a table before the rest is counted."""
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="A JSONL file; - for standard input or output.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group `hqvox review`."""
+    app.command("export")(export)
+    app.command("import")(import_)
+    app.command("status")(status)
+    app.command("too-few")(too_few)
+
+
+def export(workspace: WorkspaceArgument, file: FileArgument = "-") -> None:
+    """Write every decision as a line of JSON, with faces by their photograph's hash.
+
+    Example: hqvox review export work decisions.jsonl
+    """
+    with _store(Workspace.open(workspace)) as store:
+        from annotator.exchange import export_lines
+
+        lines = export_lines(store)
+        if file == "-":
+            for line in lines:
+                sys.stdout.write(line + "\n")
+            return
+        path, count = Path(file), 0
+        try:
+            with Storage(path.parent).writing(path.name) as out:
+                for line in lines:
+                    out.write(line.encode() + b"\n")
+                    count += 1
+        except OSError as error:
+            raise disk_error(error, file) from None
+    _say(f"{count:,} entries: {path}")
+
+
+def import_(workspace: WorkspaceArgument, file: FileArgument) -> None:
+    """Take decisions over from another workspace, or from this one before it was built anew.
+
+    Keeps times and annotators. Importing a file twice changes nothing. Says which decisions
+    deserve another look, because what they were made on has changed.
+
+    Example: hqvox review import work decisions.jsonl
+    """
+    opened = Workspace.open(workspace)
+    with _store(opened) as store:
+        from annotator.changes import changes_since
+        from annotator.exchange import import_entries, parse_lines
+
+        entries = parse_lines(_read(file).split("\n"), file)
+        done = import_entries(opened, store, entries)
+        _say(f"{done.added:,} entries added, {done.known:,} were here already")
+        if done.unknown:
+            named = ", ".join(list(done.unknown)[:SHOWN])
+            _say(
+                f"left out, on {len(done.unknown):,} identities that are not in this workspace: "
+                f"{named}{' …' if len(done.unknown) > SHOWN else ''}"
+            )
+        if done.taken_down:
+            _say(f"left out, of what was taken down here: {done.taken_down:,} entries")
+        candidates = _candidates(opened)
+        print_changes(changes_since(store, candidates, done.identity_ids))
+        if candidates.unfinished:
+            _say(
+                f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`, "
+                f"then `hqvox review status {workspace}` says what changed for them"
+            )
+
+
+def status(workspace: WorkspaceArgument) -> None:
+    """How far the review is: by annotator, what is disputed, what deserves another look.
+
+    Example: hqvox review status work
+    """
+    opened = Workspace.open(workspace)
+    config = opened.config()
+    with _store(opened) as store:
+        from annotator.changes import changes_since
+        from annotator.queue import Queue, QueueItem
+
+        candidates = _candidates(opened)
+        queue = Queue(
+            store,
+            [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities],
+            config.review,
+        )
+        counts = queue.counts()
+        verdicts = store.state()
+        kinds = Counter(verdict.status for verdict in verdicts.values())
+        rest = [
+            f"{counts.second:,} wait for a second annotator" if counts.second else "",
+            f"{counts.disputed:,} for a lead" if counts.disputed else "",
+            f"{counts.leased:,} are on somebody's screen" if counts.leased else "",
+        ]
+        _say(
+            f"{counts.done:,} of {counts.total:,} identities are done ({kinds['chosen']:,} with "
+            f"faces chosen, {kinds['dropped']:,} dropped); {counts.first:,} nobody has seen yet"
+            + "".join(f"; {part}" for part in rest if part)
+        )
+        few = candidates.too_few()
+        if few:
+            _say(
+                f"{len(few):,} have fewer than {candidates.min_faces} candidates and reach nobody: "
+                f"`hqvox review too-few {workspace}` says what would have saved them"
+            )
+        if candidates.unfinished:
+            _say(f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`")
+        print_annotators(store)
+        names = {person.identity_id: person.name for person in candidates.everyone}
+        disputes = queue.disputes()
+        if disputes:
+            named = ", ".join(names[identity_id] for identity_id in disputes[:SHOWN])
+            more = f" and {len(disputes) - SHOWN:,} more" if len(disputes) > SHOWN else ""
+            _say(f"disputed, for a lead: {named}{more}")
+        print_changes(changes_since(store, candidates))
+
+
+def print_annotators(store: Store) -> None:
+    """Who decided how much, and in what time; decisions that were taken back are left out."""
+    undone = {entry.decision.undoes for entry in store.entries(kind="undone", shown=False)}
+    chosen: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    settled: Counter[str] = Counter()
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+    for entry in store.entries(shown=False):
+        said = entry.decision
+        if said.kind == "undone" or entry.seq in undone:
+            continue
+        (chosen if said.kind == "chosen" else dropped)[said.annotator] += 1
+        settled[said.annotator] += entry.settles
+        seconds[said.annotator].append(said.seconds)
+    if not seconds:
+        _say("nobody has decided on anything yet")
+        return
+    table = Table()
+    table.add_column("annotator")
+    for column in ("decided", "chosen", "dropped", "settled", "median, s", "hours"):
+        table.add_column(column, justify="right")
+    for name, times in sorted(seconds.items(), key=lambda item: (-len(item[1]), item[0])):
+        table.add_row(
+            escape(_plain(name)),
+            f"{len(times):,}",
+            f"{chosen[name]:,}",
+            f"{dropped[name]:,}",
+            f"{settled[name]:,}",
+            f"{sorted(times)[len(times) // 2]:.1f}",
+            f"{sum(times) / 3600:.2f}",
+        )
+    console.print(table)
+
+
+def print_changes(changes: list[Change]) -> None:
+    """The decisions that deserve another look; the review offers them again."""
+    if not changes:
+        return
+    table = Table(title=f"for another look: {len(changes):,}", title_justify="left")
+    for column in ("identity", "decided by", "was", "since then"):
+        table.add_column(column)
+    for change in changes[:SHOWN]:
+        cells = (change.name, change.annotator, change.kind, change.words)
+        table.add_row(*(escape(_plain(cell)) for cell in cells))
+    console.print(table)
+    if len(changes) > SHOWN:
+        _say(f"and {len(changes) - SHOWN:,} more")
+
+
+def too_few(
+    workspace: WorkspaceArgument,
+    limit: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Identities that are named.")
+    ] = SHOWN,
+) -> None:
+    """Identities with too few candidates for people to look at, and what would have saved them.
+
+    At most: whether the stages after the one that refused a face would have kept it was never
+    measured. `hqvox review WORKSPACE`, page Explore, shows the pictures.
+
+    Example: hqvox review too-few work
+    """
+    from annotator.too_few import STEPS
+    from annotator.too_few import too_few as look_into
+
+    opened = Workspace.open(workspace)
+    config = opened.config()
+    candidates = _candidates(opened)
+    people = candidates.too_few()
+    if not people:
+        _say(f"every identity that is built has {candidates.min_faces} candidates or more")
+        return
+    with progress_bar(console, "stages") as show:
+        lost = look_into(opened, config, people, on_progress=lambda _, d, t: show(d, t))
+    _say(f"{len(people):,} identities have fewer than {candidates.min_faces} candidates")
+    if lost.remedies:
+        table = Table(title="one limit moved alone would save at most", title_justify="left")
+        table.add_column("setting")
+        table.add_column("now", justify="right")
+        for share in STEPS:
+            table.add_column(f"by {share:.0%}", justify="right")
+        table.add_column("without it", justify="right")
+        for remedy in lost.remedies:
+            steps = (f"{saved:,} at {value:g}" for value, saved in remedy.steps)
+            table.add_row(remedy.setting, f"{remedy.limit:g}", *steps, f"{remedy.saved:,}")
+        console.print(table)
+    table = Table(title="identities, those that lack least first", title_justify="left")
+    for column in ("identity", "has", "refused", "nearest misses"):
+        table.add_column(column, justify="right" if column == "has" else "left")
+    for person in lost.identities[:limit]:
+        refused = ", ".join(f"{reason} {count:,}" for reason, count in person.reasons.items())
+        near = ", ".join(f"{m.measure} {m.value:.3g} ({m.limit:g})" for m in person.nearest)
+        name = escape(_plain(person.name))
+        table.add_row(name, str(person.candidates), refused or "no photographs", near or "–")
+    if limit:
+        console.print(table)
+
+
+@contextmanager
+def _store(workspace: Workspace) -> Iterator[Store]:
+    try:
+        from annotator.store import open_store
+    except ImportError as error:
+        raise HqvoxError(
+            f"reviews need another package: pip install 'hqvox[review]' ({error})"
+        ) from None
+    store = open_store(workspace)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _candidates(workspace: Workspace) -> Candidates:
+    from annotator.candidates import Candidates
+
+    with progress_bar(console, "shards") as show:
+        return Candidates(workspace, on_progress=show)
+
+
+def _read(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise HqvoxError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise HqvoxError(f"{file}: no text in UTF-8; `hqvox review export` writes it") from None
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _say(line: str) -> None:
+    console.print(_plain(line), markup=False, highlight=False, soft_wrap=True)
