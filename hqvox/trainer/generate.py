@@ -1,0 +1,118 @@
+"""Faces of any audio: decoded, cut to speech and made a log-mel as a data set's voices are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hqvox.config import SpeechConfig
+from hqvox.errors import HqvoxError
+from hqvox.speech.decode import AudioError
+from hqvox.speech.utterance import process, read_file
+from hqvox.trainer.checkpoint import Loaded
+from hqvox.trainer.evaluate import fuse
+from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
+from models.protocols import Photo
+from models.sf2f.colour import to_unit
+
+AT_ONCE = 64
+"""Windows that are decoded at once."""
+LEAST_SECONDS = 0.025
+"""A single frame; what is shorter than a window is padded with zeros, as in training."""
+_WHY = {
+    "silent": "it is silent",
+    "no_voice": "nobody speaks in it",
+    "too_short": "it holds hardly any speech",
+    "empty": "it is empty",
+    "not_audio": "it is no audio that is known",
+    "no_audio": "it has no sound",
+    "truncated": "it is cut short",
+    "unreadable": "it cannot be read",
+}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a file's speech gave; pictures are RGB uint8 (px, px, 3)."""
+
+    face: Photo
+    windows: list[Photo]
+    """Each window's own face, in order; none where they were not asked for."""
+    seconds: float
+    """Of speech, after voice activity detection."""
+    n_windows: int
+    fused_by: str
+    """How the windows' embeddings became one, in words."""
+
+
+def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Generated:
+    """The face of a file's speech. ``windows``: also that of each of its windows.
+
+    Raises HqvoxError, in one line, for what is no audio, or has no speech in it.
+    """
+    log_mel, seconds = speech_of(audio, loaded.spec.n_filters)
+    given = normaliser_of(loaded).windows(log_mel, WINDOW_FRAMES, STRIDE_FRAMES)
+    generator = loaded.generator
+    given = given.to(next(generator.parameters()).device)
+    with torch.inference_mode():
+        face = generator.decode(fuse(generator, [given]))[-1]
+        pieces = given.split(AT_ONCE) if windows else ()
+        each = [picture for piece in pieces for picture in generator(piece)[-1]]
+    return Generated(
+        face=to_photo(face[0]),
+        windows=[to_photo(picture) for picture in each],
+        seconds=seconds,
+        n_windows=len(given),
+        fused_by="the fuser" if generator.fuser is not None else "the mean of their embeddings",
+    )
+
+
+def speech_of(audio: Path, n_filters: int) -> tuple[NDArray[np.float32], float]:
+    """The log-mel (frames, n_filters) of what is said in a file, and how long that is, s.
+
+    As `hqvox speech` makes it, however short. Raises HqvoxError where there is none.
+    """
+    config = SpeechConfig.model_validate({"n_filters": n_filters, "min_seconds": LEAST_SECONDS})
+    try:
+        row, log_mel = process(read_file(audio, config), config)
+    except AudioError as error:
+        raise HqvoxError(f"{audio}: {_WHY.get(error.reason, error.reason)}; {_OTHER}") from None
+    if log_mel is None:
+        why = _WHY.get(row["reason"], row["reason"].replace("_", " "))
+        detail = f" ({row['detail']})" if row.get("detail") else ""
+        raise HqvoxError(f"{audio}: {why}{detail}; {_OTHER}")
+    return log_mel, float(row["seconds"])
+
+
+_OTHER = "give a recording of somebody speaking"
+
+
+def normaliser_of(loaded: Loaded) -> Normaliser:
+    """How a checkpoint's training normalised log-mels.
+
+    A checkpoint of the released code says nothing of it: as that code does, or per utterance where
+    the encoder is voice2face's own.
+    """
+    if "normalise" in loaded.meta:
+        return Normaliser.from_dict(loaded.meta["normalise"])
+    return Normaliser("utterance" if loaded.spec.encoder == "cmu" else "sf2f")
+
+
+def to_photo(picture: torch.Tensor) -> Photo:
+    """ImageNet-normalised (3, px, px) to RGB uint8 (px, px, 3)."""
+    unit = to_unit(picture[None].float(), clamped=True)[0]
+    pixels = (unit * 255.0).round().to(torch.uint8).permute(1, 2, 0)
+    return np.ascontiguousarray(pixels.cpu().numpy())
+
+
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, sorted, but hidden ones; what is no audio says so when read."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in inside):
+            yield path
