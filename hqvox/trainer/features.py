@@ -6,15 +6,18 @@ of landmarks, which a generated face does not have yet.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hqvox.errors import HqvoxError
 from models.embedding.dlib_network import INPUT_PX, UNITS, DlibFaceNetwork, read_network
 from models.embedding.facenet import face_input, load_network
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.embedding.inception_resnet_v1 import ConvUnit, InceptionResnetV1
 from models.errors import ModelError
 from models.store import ModelStore
 
@@ -48,7 +51,8 @@ class FaceNetFeatures:
     name = "facenet_vggface2"
 
     def __init__(self, network: InceptionResnetV1, device: torch.device | str = "cpu") -> None:
-        self.network = network.eval().requires_grad_(False).to(device)
+        """``network``: with its weights; its batch norms are folded into its convolutions."""
+        self.network = _folded(network.eval()).requires_grad_(False).to(device)
         self.dim = network.last_linear.out_features
 
     def features(self, unit_pictures: torch.Tensor) -> Features:
@@ -84,6 +88,14 @@ class DlibFeatures:
         return maps, F.normalize(network.fc(x.mean(dim=(2, 3))).float(), dim=1)
 
 
+def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
+    """The network without batch norms after convolutions: a pass over memory less for each."""
+    for unit in [module for module in network.modules() if isinstance(module, ConvUnit)]:
+        unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
+        unit.bn = nn.Identity()  # type: ignore[assignment]
+    return network
+
+
 def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
     """Make dlib's input of aligned pictures, differentiably: (n, 3, 150, 150), 0 to 255.
 
@@ -92,17 +104,18 @@ def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
     """
     left, top, right, bottom = DLIB_BOX
     height, width = unit_pictures.shape[-2:]
-    rows = _resampling(height, top, bottom, unit_pictures)
-    columns = _resampling(width, left, right, unit_pictures)
+    rows = _resampling(height, top, bottom, unit_pictures.device)
+    columns = _resampling(width, left, right, unit_pictures.device)
     with torch.autocast(unit_pictures.device.type, enabled=False):
         return (rows @ (unit_pictures.float() * 255.0)) @ columns.T
 
 
-def _resampling(side: int, low: float, high: float, like: torch.Tensor) -> torch.Tensor:
+@cache
+def _resampling(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
     """Bilinear weights (150, side) from a side's pixels to those of a chip from low to high."""
-    centres = low + (high - low) * (torch.arange(INPUT_PX, device=like.device) + 0.5) / INPUT_PX
+    centres = low + (high - low) * (torch.arange(INPUT_PX, device=device) + 0.5) / INPUT_PX
     at = (centres * side - 0.5).clamp(0, side - 1)
-    pixels = torch.arange(side, device=like.device)
+    pixels = torch.arange(side, device=device)
     return (1 - (at[:, None] - pixels).abs()).clamp(min=0)
 
 

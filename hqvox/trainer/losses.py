@@ -8,7 +8,7 @@ several resolutions every loss is summed over them. All are means over the batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -122,8 +122,8 @@ class GeneratorLosses:
         return Terms(total, {name: term.detach() for name, term in found.items()})
 
 
-def _sum(terms: object) -> torch.Tensor:
-    return torch.stack(list(terms)).sum()  # type: ignore[call-overload]
+def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(terms)).sum()
 
 
 def _all(label: int, logits: torch.Tensor) -> torch.Tensor:
