@@ -1,4 +1,4 @@
-"""How the review UI is started, and who may reach it.
+"""What the review UI is started with, and who may reach it.
 
 On a loopback address whoever sits at the machine is the lead. On any other it starts only where
 people have to sign in: with a named token, or with an account that an OpenID provider vouches for
@@ -10,20 +10,14 @@ from __future__ import annotations
 import argparse
 import getpass
 import ipaddress
-import socket
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
 
-APP = Path(__file__).with_name("app.py")
-ADDRESS = "127.0.0.1"
-PORT = 8501
-PORTS_TRIED = 50
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -123,77 +117,3 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id that no name belongs to, as in containers
         return "local"
-
-
-def free_port(address: str, port: int | None) -> int:
-    """``port``, or where None is asked for the first free one from 8501 on.
-
-    Raises HqvoxError where it is taken, or the address is none of this machine's.
-    """
-    tried = range(PORT, PORT + PORTS_TRIED) if port is None else [port]
-    try:
-        family, kind, protocol, _, found = socket.getaddrinfo(
-            address.strip("[]"), 0, type=socket.SOCK_STREAM
-        )[0]
-    except OSError as error:
-        raise HqvoxError(f"{address}: no address of this machine ({error.strerror})") from None
-    for candidate in tried:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((found[0], candidate, *found[2:]))
-            except PermissionError:
-                raise HqvoxError(
-                    f"port {candidate} may not be used by this user; choose one above 1023"
-                ) from None
-            except OSError as error:
-                if port is None and error.errno != 99:  # EADDRNOTAVAIL holds for every port
-                    continue
-                raise HqvoxError(
-                    f"{address}, port {candidate}: cannot be used ({error.strerror}); choose "
-                    "another with --address and --port"
-                ) from None
-            return candidate
-    raise HqvoxError(f"ports {tried[0]} to {tried[-1]} are all taken; choose another with --port")
-
-
-def streamlit_settings(
-    workspace: Workspace, address: str, port: int, browser: bool
-) -> dict[str, Any]:
-    """Streamlit's settings, by their names in config.toml; they win over any file."""
-    settings: dict[str, Any] = {
-        "server.address": address,
-        "server.port": port,
-        "server.headless": not browser,
-        "server.enableXsrfProtection": True,
-        "server.enableCORS": True,  # the name is misleading: on, other origins are refused
-        "server.maxUploadSize": 0,
-        "server.enableStaticServing": False,
-        "server.fileWatcherType": "none",
-        "server.runOnSave": False,
-        "server.showEmailPrompt": False,
-        "browser.gatherUsageStats": False,
-        "client.toolbarMode": "minimal",
-        "client.showErrorDetails": "none",
-        "client.showSidebarNavigation": False,
-        "runner.magicEnabled": False,
-        "logger.hideWelcomeMessage": True,
-        "logger.level": "warning",
-        "secrets.files": [str(file.absolute()) for file in secrets_files(workspace)],
-    }
-    if is_loopback(address):
-        settings["server.allowedHosts"] = list(LOOPBACK_NAMES)
-    return settings
-
-
-def serve(workspace: Workspace, options: Options, address: str, port: int, browser: bool) -> None:
-    """Run the app in this process until it is stopped."""
-    from streamlit import config
-    from streamlit.web import bootstrap
-
-    settings = streamlit_settings(workspace, address, port, browser)
-    known = config.get_config_options()
-    flags = {key.replace(".", "_"): value for key, value in settings.items() if key in known}
-    config._main_script_path = str(APP)
-    bootstrap.load_config_options(flags)
-    bootstrap.run(str(APP), False, options.arguments(), flags)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import streamlit as st
 
 from annotator import look, session, sign_in
+
+_ICON = Path(__file__).parent / "components/icon.svg"
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,7 @@ def main() -> None:
     A page's module is loaded when it is first opened, so that the first screen waits for nothing
     else.
     """
-    st.set_page_config(
-        "hqvox review", ":material/face:", layout="wide", initial_sidebar_state="collapsed"
-    )
+    st.set_page_config("hqvox review", str(_ICON), layout="wide", initial_sidebar_state="collapsed")
     look.apply()
     context = session.context()
 

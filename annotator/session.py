@@ -10,7 +10,6 @@ import streamlit as st
 
 from annotator import look, sign_in
 from annotator.access import Actor, TokenFile
-from annotator.candidates import Candidates
 from annotator.launch import (
     LOOPBACK_NAMES,
     Options,
@@ -19,22 +18,9 @@ from annotator.launch import (
     must_sign_in,
     user_name,
 )
-from annotator.queue import Queue, QueueItem
-from annotator.store import Store, store_url
-from hqvox.config import BuildConfig
+from annotator.opened import Shared, is_open, opened
 from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all sessions of a server share; every part may be used by many threads at once."""
-
-    workspace: Workspace
-    config: BuildConfig
-    store: Store
-    queue: Queue
-    candidates: Candidates
 
 
 @dataclass(frozen=True)
@@ -44,30 +30,32 @@ class Context(Shared):
     actor: Actor
 
 
-@st.cache_resource(show_spinner="Opening the workspace …")
-def shared(root: str) -> Shared:
-    """The workspace's parts, opened once per server. Raises HqvoxError."""
-    workspace = Workspace.open(root)
-    config = workspace.config()
-    candidates = Candidates(workspace)
-    store = Store.open(store_url(workspace))
-    items = [
-        QueueItem(person.identity_id, person.candidates, person.certainty)
-        for person in candidates.identities
-    ]
-    return Shared(workspace, config, store, Queue(store, items, config.review), candidates)
-
-
 def context() -> Context:
     """The context of this session; ends the script run with a line, or a sign-in, instead."""
     try:
         options = Options.parse(sys.argv[1:])
         actor = _actor(options)
-        parts = shared(options.workspace)
+        if not is_open(options.workspace):
+            with st.spinner("Opening the workspace …"):
+                opened(options.workspace)
+        parts = opened(options.workspace).parts()
     except HqvoxError as error:
         st.error(look.plain(str(error)), icon=":material/error:")
         st.stop()
     return Context(**vars(parts), actor=actor)
+
+
+def renewed(context: Context) -> Context | None:
+    """The context as it is now, for a fragment that runs again without the rest of the page.
+
+    None where nobody is signed in any more: run the whole app.
+    """
+    if sign_in.by_sign_in() and not sign_in.still(TokenFile(context.workspace), context.actor):
+        return None
+    parts = opened(Options.parse(sys.argv[1:]).workspace).parts()
+    if parts.queue is context.queue:
+        return context
+    return Context(**vars(parts), actor=context.actor)
 
 
 def _actor(options: Options) -> Actor:

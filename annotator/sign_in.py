@@ -46,6 +46,11 @@ def signed_in(tokens: TokenFile, config: BuildConfig, openid: bool) -> Actor:
     return actor
 
 
+def still(tokens: TokenFile, actor: Actor) -> bool:
+    """Whether whoever signed in may still be here."""
+    return TOKEN not in st.session_state or _by_token(tokens) == actor
+
+
 def by_sign_in() -> bool:
     """Whether somebody signed in, rather than sits at the machine itself."""
     return ACTOR in st.session_state or bool(getattr(st.user, "is_logged_in", False))

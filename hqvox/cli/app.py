@@ -16,6 +16,7 @@ from hqvox.cli import (
     config,
     demo,
     doctor,
+    evaluate,
     exchange,
     explain,
     init,
@@ -23,6 +24,7 @@ from hqvox.cli import (
     purge,
     release,
     report,
+    review,
     speech,
     status,
 )
@@ -47,6 +49,9 @@ app.command()(release.stats)
 app.command()(exchange.export)
 app.add_typer(exchange.importing, name="import")
 app.command()(report.report)
+app.add_typer(review.app, name="review")
+app.command()(evaluate.evaluate)
+app.command()(evaluate.generate)
 app.command()(purge.purge)
 app.command()(demo.demo)
 app.command()(doctor.doctor)

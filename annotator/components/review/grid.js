@@ -1,0 +1,126 @@
+// The candidates of one identity: which are taken, in which order, and which one is marked.
+
+const view = { root: null, screen: null, taken: [], marked: 0, locked: false, shownAt: 0, said: 0, latest: {} };
+
+function element(selector) {
+  return view.root.querySelector(selector);
+}
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  node.className = className;
+  if (text !== undefined) node.textContent = text; // never HTML: names are whatever they are
+  return node;
+}
+
+function tiles() {
+  return [...element(".grid").children];
+}
+
+function buildGrid(screen) {
+  const built = screen.faces.map((face, n) => {
+    const tile = make("button", "tile");
+    tile.type = "button";
+    tile.append(make("span", "picture"));
+    if (n < 10) tile.append(make("kbd", "digit", String((n + 1) % 10)));
+    tile.append(make("span", "order"));
+    const marks = make("span", "marks");
+    for (const pick of screen.picks ?? []) {
+      const place = pick.faces.indexOf(n);
+      if (place >= 0) marks.append(make("span", `mark ${pick.label}`, `${pick.label}${place + 1}`));
+    }
+    tile.append(marks, make("span", "measure", face.text));
+    tile.addEventListener("click", () => {
+      mark(n, false);
+      toggle(n);
+    });
+    tile.addEventListener("focus", () => mark(n, false));
+    return tile;
+  });
+  element(".grid").replaceChildren(...built);
+}
+
+function fillGrid(pack) {
+  tiles().forEach((tile, n) => {
+    const image = pack.images[n];
+    if (!image) return;
+    image.alt = ""; // the button says what it is
+    tile.querySelector(".picture").replaceChildren(image);
+  });
+  const reference = element(".reference");
+  reference.hidden = !pack.reference;
+  if (pack.reference) {
+    reference.src = pack.reference.src;
+    reference.alt = `Reference photograph of ${view.screen.name}`;
+  }
+}
+
+function showTaken() {
+  const { screen, taken } = view;
+  tiles().forEach((tile, n) => {
+    const place = taken.indexOf(n);
+    tile.setAttribute("aria-pressed", String(place >= 0));
+    tile.querySelector(".order").textContent = place >= 0 ? String(place + 1) : "";
+    const order = place >= 0 ? `, taken as number ${place + 1}` : "";
+    tile.setAttribute("aria-label", `Face ${n + 1} of ${tiles().length}, ${screen.faces[n].text}${order}`);
+  });
+  const enough = taken.length >= screen.min && taken.length <= screen.max;
+  element(".counter").classList.toggle("enough", enough);
+  element(".chosen").textContent = String(taken.length);
+  element(".limits").textContent = `of ${screen.min}–${screen.max} taken${enough ? " ✓" : ""}`;
+}
+
+function toggle(n) {
+  if (view.locked || n < 0 || n >= view.screen.faces.length) return;
+  const place = view.taken.indexOf(n);
+  if (place >= 0) view.taken.splice(place, 1);
+  else view.taken.push(n);
+  say("");
+  showTaken();
+  saveDraft();
+}
+
+function mark(n, focus = true) {
+  const all = tiles();
+  if (!all.length) return;
+  view.marked = Math.max(0, Math.min(n, all.length - 1));
+  all.forEach((tile, i) => {
+    tile.tabIndex = i === view.marked ? 0 : -1;
+    tile.classList.toggle("marked", i === view.marked);
+  });
+  if (focus) {
+    all[view.marked].focus({ preventScroll: true });
+    all[view.marked].scrollIntoView({ block: "nearest" });
+  }
+}
+
+function columns() {
+  const all = tiles();
+  const top = all[0]?.offsetTop;
+  const wrapped = all.findIndex((tile) => tile.offsetTop !== top);
+  return wrapped < 0 ? Math.max(1, all.length) : wrapped;
+}
+
+function move(key) {
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns() }[key];
+  const to = view.marked + step;
+  if (to >= 0 && to < tiles().length) mark(to);
+  else if (key === "ArrowDown" && Math.floor(view.marked / columns()) < Math.floor((tiles().length - 1) / columns()))
+    mark(tiles().length - 1); // the last row is shorter
+}
+
+function say(text, calm = false) {
+  const message = element(".message");
+  message.textContent = text;
+  message.classList.toggle("calm", calm);
+}
+
+function whyNot() {
+  const { screen, taken } = view;
+  const more = screen.min - taken.length;
+  const less = taken.length - screen.max;
+  if (more > 0)
+    return `Not saved: take ${more} more ${more === 1 ? "face" : "faces"}, or drop the person (X). At least ${screen.min} are needed.`;
+  if (less > 0) return `Not saved: take ${less} out again. At most ${screen.max} can be taken.`;
+  return "";
+}

@@ -1,0 +1,125 @@
+// Keys and buttons, and what they do.
+
+const GRACE_MS = 350; // a second Enter of a double press never accepts a person unseen
+
+function decide(act) {
+  if (view.locked || !view.screen) return;
+  view.locked = true;
+  element(".review").classList.add("busy");
+  performance.mark("hqvox:decided");
+  saveDraft(keptDraft(view.screen.id)?.key ?? newKey()); // after a reload it is the same decision
+  const { screen, key, faces, comment, seconds } = { screen: view.screen.id, ...keptDraft(view.screen.id) };
+  post({ ...act, screen, key, faces, comment, seconds });
+}
+
+function leave(what) {
+  if (view.locked) return;
+  view.locked = true;
+  element(".review").classList.add("busy");
+  performance.mark("hqvox:decided");
+  saveDraft();
+  post({ do: what, screen: view.screen.id });
+}
+
+function accept() {
+  if (performance.now() - view.shownAt < GRACE_MS) return;
+  const why = whyNot();
+  if (why) say(why);
+  else decide({ do: "accept" });
+}
+
+const ACTIONS = {
+  accept,
+  drop: () => !view.locked && element("dialog.reasons").showModal(),
+  undo: () => {
+    if (!view.latest.undo) say("There is nothing of yours to take back.", true);
+    else leave("undo");
+  },
+  skip: () => leave("skip"),
+  zoom: () => openLook("zoom"),
+  original: () => openLook("original"),
+  keys: () => element("dialog.keys").showModal(),
+  comment: () => element(".comment input").focus(),
+  a: () => takePick("A"),
+  b: () => takePick("B"),
+};
+
+const LETTERS = { x: "drop", u: "undo", s: "skip", z: "zoom", o: "original", c: "comment", a: "a", b: "b" };
+
+function takePick(label) {
+  const pick = view.screen.picks?.find((one) => one.label === label);
+  if (!pick) return;
+  if (pick.reason) {
+    say(`${label} dropped the person: press X to do so too.`, true);
+    return;
+  }
+  view.taken = [...pick.faces];
+  say("");
+  showTaken();
+  saveDraft();
+}
+
+function digit(event) {
+  return /^[0-9]$/.test(event.key) ? (Number(event.key) + 9) % 10 : -1; // 1 is the first, 0 the tenth
+}
+
+function inDialog(event) {
+  if (element("dialog.reasons").open) {
+    const button = digit(event) >= 0 && element(".reasons .list").children[digit(event)];
+    if (button) button.click();
+    return Boolean(button);
+  }
+  if (element("dialog.keys").open) {
+    if (event.key === "?" || event.key === "Enter") element("dialog.keys").close();
+    return event.key === "?" || event.key === "Enter";
+  }
+  if (event.key === "ArrowLeft" || event.key === "ArrowRight") lookMoves(event.key === "ArrowLeft" ? -1 : 1);
+  else if (event.key === " ") lookToggles();
+  else if (event.key.toLowerCase() === (look.kind === "zoom" ? "z" : "o")) element("dialog.look").close();
+  else if (event.key.toLowerCase() === "z") openLook("zoom");
+  else if (event.key.toLowerCase() === "o") openLook("original");
+  else return event.key === "Enter"; // never accepts from here
+  return true;
+}
+
+function lookToggles() {
+  toggle(view.marked);
+  showLook();
+}
+
+function onKey(event) {
+  if (!view.root?.isConnected || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const target = event.composedPath()[0];
+  const ours = target instanceof Node && view.root.contains(target);
+  // Elsewhere in the page keys belong to what has the focus, unless nothing has.
+  if (!ours && target !== document.body && target !== document.documentElement && !target.matches?.("section.stMain"))
+    return;
+  if (target instanceof HTMLInputElement) {
+    if (event.key === "Enter" || event.key === "Escape") mark(view.marked);
+    else return;
+  } else if (element("dialog[open]")) {
+    if (!inDialog(event)) return;
+  } else if (element(".review").hidden || !view.screen) {
+    if (!(event.key.toLowerCase() === "u" && !event.repeat)) return;
+    undoFromEnd();
+  } else if (!inGrid(event, target)) return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+function inGrid(event, target) {
+  const letter = event.key.toLowerCase();
+  const onButton = target instanceof HTMLButtonElement && !target.classList.contains("tile");
+  if (event.key.startsWith("Arrow")) move(event.key);
+  else if ((event.key === "Enter" || event.key === " ") && onButton) return false; // presses that button
+  else if (event.repeat) return event.key === "Enter" || event.key === " " || letter in LETTERS;
+  else if (event.key === "Enter") accept();
+  else if (event.key === " ") toggle(view.marked);
+  else if (digit(event) >= 0) {
+    if (digit(event) < view.screen.faces.length) mark(digit(event));
+    toggle(digit(event));
+  } else if (event.key === "?") ACTIONS.keys();
+  else if (letter in LETTERS) ACTIONS[LETTERS[letter]]();
+  else return false;
+  return true;
+}

@@ -1,0 +1,182 @@
+// What Streamlit calls with what is to be shown, now and whenever it changes.
+
+let heartbeat = 0;
+
+function saveDraft(key) {
+  if (!view.screen) return;
+  const comment = element(".comment input").value;
+  keepDraft(view.screen.id, { faces: [...view.taken], comment, key: key ?? keptDraft(view.screen.id)?.key });
+}
+
+function undoFromEnd() {
+  if (view.latest.undo) post({ do: "undo" });
+}
+
+function showScreen(screen) {
+  const draft = keptDraft(screen.id);
+  view.screen = screen;
+  view.taken = [...(draft?.faces ?? screen.taken)];
+  view.locked = false;
+  element(".review").classList.remove("busy");
+  for (const dialog of view.root.querySelectorAll("dialog[open]")) dialog.close();
+  clockStarts(draft?.seconds ?? 0);
+  element(".name").textContent = screen.name;
+  element(".about").textContent = screen.about;
+  element(".task").textContent = screen.picks.length
+    ? "Two people decided differently. Settle it: begin with A's or B's choice, or make your own."
+    : `Take ${screen.min} to ${screen.max} faces of this one person: looking straight, evenly lit, neutral, whole and sharp.`;
+  element(".comment input").value = draft?.comment ?? screen.comment;
+  showPicks(screen.picks);
+  buildGrid(screen);
+  showTaken();
+  view.marked = 0;
+  mark(0, document.activeElement === document.body || view.root.getRootNode().activeElement !== null);
+  element(".reference").hidden = true;
+  whenPack(screen.pack, (pack) => {
+    if (view.screen !== screen) return;
+    fillGrid(pack);
+    const images = [...view.root.querySelectorAll(".grid img")];
+    Promise.allSettled(images.map((picture) => picture.decode())).then(() =>
+      requestAnimationFrame(() => setTimeout(() => shown(screen))),
+    );
+  });
+}
+
+// Every face is on the glass. (Read by benchmarks and tests.)
+function shown(screen) {
+  if (view.screen !== screen) return;
+  view.shownAt = performance.now();
+  element(".review").dataset.shown = screen.id;
+  if (performance.getEntriesByName("hqvox:decided").length) {
+    performance.measure("hqvox:next", "hqvox:decided");
+    performance.clearMarks("hqvox:decided");
+  }
+}
+
+function showPicks(picks) {
+  const section = element(".picks");
+  section.hidden = !picks.length;
+  element(".review").classList.toggle("dispute", picks.length > 0);
+  section.replaceChildren(
+    ...picks.map((pick) => {
+      const side = make("div", `pick ${pick.label}`);
+      const said = pick.reason ? `dropped: ${pick.reason}` : `took ${pick.faces.length} faces`;
+      side.append(make("h2", "", `${pick.label} ${said}`));
+      if (pick.comment) side.append(make("p", "remark", `“${pick.comment}”`));
+      const strip = make("div", "strip");
+      side.append(strip);
+      if (!pick.reason) {
+        const button = make("button", "", `Begin with ${pick.label}'s `);
+        button.type = "button";
+        button.append(make("kbd", "", pick.label));
+        button.addEventListener("click", () => takePick(pick.label));
+        side.append(button);
+      }
+      return side;
+    }),
+  );
+  if (picks.length)
+    whenPack(view.screen.pack, (pack) => {
+      [...section.children].forEach((side, i) => {
+        const copies = picks[i].faces.map((n) => pack.images[n]?.cloneNode() ?? new Image());
+        copies.forEach((copy, place) => (copy.alt = `${picks[i].label}'s number ${place + 1}`));
+        side.querySelector(".strip").replaceChildren(...copies);
+      });
+    });
+}
+
+function showNothing(data) {
+  view.screen = null;
+  view.locked = false;
+  element(".review").classList.remove("busy");
+  clockStarts(0);
+  clockRuns(false);
+  element(".end .left").textContent = data.left;
+  element(".end button").hidden = !data.undo;
+}
+
+function update(data) {
+  acknowledged(data.answered);
+  view.latest = data;
+  const sameScreen = data.screen && view.screen?.id === data.screen.id;
+  if (!sameScreen && data.screen) showScreen(data.screen);
+  else if (!data.screen) showNothing(data);
+  else if (view.locked && !outbox.sent) {
+    // It was answered, and the same person is still here: it was refused.
+    view.locked = false;
+    element(".review").classList.remove("busy");
+    keepDraft(view.screen.id, { ...keptDraft(view.screen.id), key: undefined });
+  }
+  element(".review").hidden = !data.screen;
+  element(".end").hidden = Boolean(data.screen);
+  element(".standing .left").textContent = data.left;
+  const undo = element("[data-do=undo]");
+  undo.disabled = !data.undo;
+  undo.title = data.undo ? `Take back the decision on ${data.undo}` : "Nothing of yours to take back";
+  if (data.said !== view.said) say(data.message, !data.refused);
+  else if (!sameScreen) say("");
+  view.said = data.said;
+}
+
+function beat() {
+  if (document.visibilityState !== "visible" || outbox.waiting.length) return;
+  post({ do: "alive", screen: view.screen?.id ?? null });
+}
+
+function mount(root, data) {
+  view.root = root;
+  buildReasons(data.reasons);
+  for (const button of root.querySelectorAll("[data-do]"))
+    button.addEventListener("click", () => (button.dataset.do in ACTIONS ? ACTIONS[button.dataset.do]() : undoFromEnd()));
+  element("[data-keys]").addEventListener("click", () => element("dialog.keys").close());
+  const looks = {
+    previous: () => lookMoves(-1),
+    next: () => lookMoves(1),
+    toggle: lookToggles,
+    zoom: () => openLook("zoom"),
+    original: () => openLook("original"),
+    close: () => element("dialog.look").close(),
+  };
+  for (const button of root.querySelectorAll("[data-look]"))
+    button.addEventListener("click", looks[button.dataset.look]);
+  for (const dialog of root.querySelectorAll("dialog")) {
+    dialog.addEventListener("close", () => mark(view.marked));
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  }
+  element(".comment input").addEventListener("input", () => saveDraft());
+  pictures.onCloseUp = fillLook;
+  outbox.onSlow = (tries) =>
+    say(`The server has not answered for ${(tries * RESEND_MS) / 1000} s. Nothing is lost: it is asked again until it does.`);
+  document.addEventListener("keydown", onKey, true);
+  document.addEventListener("visibilitychange", onVisibility);
+  window.addEventListener("pagehide", onLeaving);
+  heartbeat = setInterval(beat, data.renewSeconds * 1000);
+}
+
+function onVisibility() {
+  const visible = document.visibilityState === "visible";
+  if (view.screen) clockRuns(visible);
+  if (visible) beat();
+  else saveDraft();
+}
+
+function onLeaving() {
+  saveDraft();
+}
+
+function unmount() {
+  saveDraft();
+  document.removeEventListener("keydown", onKey, true);
+  document.removeEventListener("visibilitychange", onVisibility);
+  window.removeEventListener("pagehide", onLeaving);
+  clearInterval(heartbeat);
+  view.root = view.screen = null;
+}
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  const root = parentElement.querySelector(".root");
+  outbox.transmit = (act) => setTriggerValue("act", act);
+  if (view.root !== root) mount(root, data);
+  update(data);
+  return unmount;
+}

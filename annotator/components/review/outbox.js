@@ -1,0 +1,42 @@
+// What the annotator did, on its way to the server: one thing at a time, each under a key of its
+// own, sent again under the same key until the server has named it. So nothing is lost when the
+// connection is, and nothing counts twice.
+
+const RESEND_MS = 4000;
+const outbox = { waiting: [], sent: null, tries: 0, timer: 0, transmit: null, onSlow: () => {} };
+
+function newKey() {
+  // crypto.randomUUID is missing on plain http addresses
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function post(act) {
+  outbox.waiting.push({ ...act, key: act.key ?? newKey() });
+  pump();
+}
+
+function pump() {
+  if (outbox.sent || !outbox.waiting.length || !outbox.transmit) return;
+  outbox.sent = outbox.waiting[0];
+  outbox.tries = 0;
+  transmit();
+}
+
+function transmit() {
+  outbox.transmit(outbox.sent);
+  clearTimeout(outbox.timer);
+  outbox.timer = setTimeout(() => {
+    outbox.tries += 1;
+    outbox.onSlow(outbox.tries);
+    transmit();
+  }, RESEND_MS);
+}
+
+function acknowledged(key) {
+  if (!outbox.sent || outbox.sent.key !== key) return;
+  clearTimeout(outbox.timer);
+  outbox.waiting.shift();
+  outbox.sent = null;
+  pump();
+}

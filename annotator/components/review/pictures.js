@@ -1,0 +1,60 @@
+// Pictures that came from the server, by the identity that they belong to, decoded ahead.
+// A pack is: length of the header (4 bytes, big-endian), header (JSON), the files one by one.
+//
+// Two components share this: one takes packs, the other shows them; so it hangs on the window.
+
+const PACKS_KEPT = 6;
+const pictures = (globalThis.hqvoxPictures ??= {
+  packs: new Map(), // name -> {images: [HTMLImageElement], reference: HTMLImageElement | null}
+  awaited: new Map(), // name -> [callback]
+  closeUp: null, // the one large picture: {header, image}
+  onCloseUp: () => {},
+});
+
+function takePack(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = view.getUint32(0);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const known = header.closeUp ? pictures.closeUp?.header.pack === header.pack : fresh(header.pack);
+  if (known) return;
+  let at = 4 + length;
+  const images = header.sizes.map((size) => {
+    const image = new Image();
+    image.src = URL.createObjectURL(new Blob([bytes.subarray(at, at + size)], { type: "image/jpeg" }));
+    image.draggable = false;
+    image.decode().catch(() => {}); // one that cannot be read stays empty
+    at += size;
+    return image;
+  });
+  if (header.closeUp) {
+    if (pictures.closeUp) URL.revokeObjectURL(pictures.closeUp.image.src);
+    pictures.closeUp = { header, image: images[0] };
+    pictures.onCloseUp(pictures.closeUp);
+    return;
+  }
+  const { packs, awaited } = pictures;
+  packs.set(header.pack, { images, reference: header.reference ? images.pop() : null });
+  for (const callback of awaited.get(header.pack) ?? []) callback(packs.get(header.pack));
+  awaited.delete(header.pack);
+  while (packs.size > PACKS_KEPT) {
+    const [oldest, pack] = packs.entries().next().value;
+    for (const image of [...pack.images, pack.reference]) if (image) URL.revokeObjectURL(image.src);
+    packs.delete(oldest);
+  }
+}
+
+// The pack, if it is here; makes it the last to be given up.
+function fresh(name) {
+  const pack = pictures.packs.get(name);
+  if (pack) {
+    pictures.packs.delete(name);
+    pictures.packs.set(name, pack);
+  }
+  return pack;
+}
+
+function whenPack(name, callback) {
+  const pack = fresh(name);
+  if (pack) callback(pack);
+  else pictures.awaited.set(name, [...(pictures.awaited.get(name) ?? []), callback]);
+}

@@ -1,0 +1,83 @@
+"""A workspace opened for review, once for all sessions, and anew when its build has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from annotator.candidates import Candidates
+from annotator.index import OnProgress
+from annotator.queue import Queue, QueueItem
+from annotator.store import Store, open_store
+from hqvox.config import BuildConfig
+from hqvox.workspace import Workspace
+
+CHANGED_SECONDS = 60.0
+"""How often it is asked whether the build has changed."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all sessions of a server share; every part may be used by many threads at once."""
+
+    workspace: Workspace
+    config: BuildConfig
+    store: Store
+    queue: Queue
+    candidates: Candidates
+
+
+class Opened:
+    """A workspace that is open, and opened anew once its build has changed."""
+
+    def __init__(self, root: str, on_progress: OnProgress = lambda done, total: None) -> None:
+        """Raises HqvoxError where it cannot be opened.
+
+        ``on_progress``: of reading a build for the first time; see :mod:`annotator.index`.
+        """
+        self._root, self._on_progress = root, on_progress
+        self._lock = threading.Lock()
+        self._parts = self._open()
+        self._asked = time.monotonic()
+
+    def parts(self) -> Shared:
+        """What all sessions share, of the build as it is now, give or take a minute."""
+        with self._lock:
+            if time.monotonic() - self._asked >= CHANGED_SECONDS:
+                self._asked = time.monotonic()
+                if self._parts.candidates.changed():
+                    self._parts = self._open(self._parts.store)
+            return self._parts
+
+    def _open(self, store: Store | None = None) -> Shared:
+        workspace = Workspace.open(self._root)
+        config = workspace.config()
+        candidates = Candidates(workspace, config, self._on_progress)
+        store = store or open_store(workspace, config)
+        return Shared(workspace, config, store, _queue(store, candidates, config), candidates)
+
+
+def _queue(store: Store, candidates: Candidates, config: BuildConfig) -> Queue:
+    items = [
+        QueueItem(person.identity_id, person.candidates, person.certainty)
+        for person in candidates.identities
+    ]
+    return Queue(store, items, config.review)
+
+
+_opened: dict[str, Opened] = {}
+_opening = threading.Lock()
+
+
+def opened(root: str, on_progress: OnProgress = lambda done, total: None) -> Opened:
+    """The workspace, opened once per process. Raises HqvoxError."""
+    with _opening:
+        if root not in _opened:
+            _opened[root] = Opened(root, on_progress)
+        return _opened[root]
+
+
+def is_open(root: str) -> bool:
+    """Whether :func:`opened` answers at once."""
+    return root in _opened

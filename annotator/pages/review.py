@@ -1,0 +1,183 @@
+"""Review: one identity on the screen, its candidates in a grid, the next loaded ahead.
+
+The grid and the keys are a component of our own (``components/review``); it tells what the
+annotator did, one thing at a time, and is answered with what to show. Pictures travel apart from
+that, in packs, so that each crosses once and the next identity's lie decoded in the browser
+before they are needed.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from annotator.candidates import Candidate
+from annotator.desk import Desk, Screen
+from annotator.look import plain
+from annotator.packs import close_up_pack, grid_pack, pack_name
+from annotator.queue import Counts
+from annotator.session import Context, renewed
+from annotator.store import DROP_REASONS
+from hqvox.errors import HqvoxError
+from hqvox.measures import BY_NAME
+
+_FOLDER = Path(__file__).parents[1] / "components/review"
+_GRID, _DESK, _SLOTS, _COUNTS = "hqvox_review", "hqvox_desk", "hqvox_slots", "hqvox_counts"
+COUNTS_SECONDS = 10.0
+"""How old the count of what is left may be."""
+SHOWN_MEASURES = ("quality", "sharpness", "ipd_px", "yaw_deg", "pitch_deg", "neutral_or_happy",
+                  "light_ratio", "compression", "edge_confidence")  # fmt: skip
+
+
+@st.cache_resource
+def _grid() -> Any:
+    return st.components.v2.component(
+        "hqvox_review",
+        html=(_FOLDER / "review.html").read_text("utf-8"),
+        css=(_FOLDER / "review.css").read_text("utf-8"),
+        js=_script("pictures", "outbox", "draft", "grid", "dialogs", "keys", "main"),
+    )
+
+
+@st.cache_resource
+def _pictures() -> Any:
+    return st.components.v2.component("hqvox_pictures", js=_script("pictures", "take"))
+
+
+def _script(*names: str) -> str:
+    """Files of one module, which share their names."""
+    return "\n".join((_FOLDER / f"{name}.js").read_text("utf-8") for name in names)
+
+
+def render(context: Context) -> None:
+    """Show the page."""
+    unfinished = context.candidates.unfinished
+    if unfinished:
+        st.info(f"{len(unfinished):,} shards are not built to the end; their people come later.")
+    if not context.candidates.identities:
+        need = context.config.release.min_faces
+        st.warning(
+            f"No person here has the {need} candidates that a decision needs. What the machine "
+            "refused, and why, is under Explore."
+        )
+        return
+    _work(context)
+
+
+@st.fragment
+def _work(page: Context) -> None:
+    context = renewed(page)
+    if context is None:
+        st.rerun()
+    desk = _desk(context)
+    _grid()(key=_GRID, data=_data(context, desk), on_act_change=partial(_act, page))
+    # From here on the annotator sees the identity already.
+    screen = desk.screen
+    if screen is None:
+        _count(context)
+        return
+    try:
+        _show_pack(context, screen.person.identity_id)
+        if desk.close_up is not None:
+            large = close_up_pack(context.candidates, screen, desk.close_up)
+            _pictures()(key="hqvox_close_up", data=large)
+        _count(context)
+        upcoming = desk.upcoming()
+        if upcoming is not None:
+            _show_pack(context, upcoming, screen.person.identity_id)
+    except HqvoxError as error:
+        st.error(plain(str(error)))
+
+
+def _desk(context: Context) -> Desk:
+    """The session's desk; a new one where the build or the annotator changed."""
+    desk: Desk | None = st.session_state.get(_DESK)
+    if desk is None or desk.queue is not context.queue or desk.actor != context.actor:
+        desk = Desk(context.store, context.queue, context.candidates, context.actor)
+        st.session_state[_DESK], st.session_state[_SLOTS] = desk, {}
+    return desk
+
+
+def _act(page: Context) -> None:
+    context = renewed(page)
+    act = st.session_state[_GRID].get("act")
+    if context is not None and isinstance(act, dict):
+        _desk(context).handle(act)
+
+
+def _show_pack(context: Context, identity_id: str, beside: str | None = None) -> None:
+    """Have an identity's pictures in the browser: in one of two slots, not ``beside``'s."""
+    slots: dict[int, tuple[str, bytes]] = st.session_state[_SLOTS]
+    name = pack_name(context.candidates, identity_id)
+    slot = next((n for n, (held, _) in slots.items() if held == name), None)
+    if slot is None:
+        other = None if beside is None else pack_name(context.candidates, beside)
+        slot = 1 if slots.get(0, ("",))[0] == other else 0
+        slots[slot] = name, grid_pack(context.candidates, identity_id)
+    _pictures()(key=f"hqvox_pictures_{slot}", data=slots[slot][1])
+
+
+def _data(context: Context, desk: Desk) -> dict[str, Any]:
+    latest = context.store.last(context.actor.name)
+    undo = None if latest is None else context.candidates.summary(latest.decision.identity_id).name
+    return {
+        "answered": desk.answered,
+        "message": desk.message,
+        "refused": desk.refused,
+        "said": desk.said,
+        "undo": undo,
+        "left": _left(st.session_state.get(_COUNTS, (0.0, None))[1]),
+        "reasons": list(DROP_REASONS.items()),
+        "renewSeconds": min(60.0, context.config.review.lease_seconds / 3),
+        "screen": None if desk.screen is None else _screen(context, desk.screen),
+    }
+
+
+def _screen(context: Context, screen: Screen) -> dict[str, Any]:
+    person = screen.person
+    about = (person.identity_id, person.subset, person.gender, person.nationality)
+    return {
+        "id": screen.name,
+        "pack": pack_name(context.candidates, person.identity_id),
+        "name": person.name,
+        "about": " · ".join(str(part) for part in about if part),
+        "min": context.config.release.min_faces,
+        "max": context.config.release.max_faces,
+        "taken": list(screen.taken),
+        "comment": screen.comment,
+        "faces": [
+            {"text": f"quality {face.quality:.2f}", "measures": _measures(face)}
+            for face in screen.faces
+        ],
+        "picks": [
+            {"label": p.label, "faces": list(p.faces), "reason": p.reason, "comment": p.comment}
+            for p in screen.picks
+        ],
+    }
+
+
+def _measures(face: Candidate) -> str:
+    shown = ((BY_NAME[name], face.measures[name]) for name in SHOWN_MEASURES)
+    return " · ".join(
+        f"{measure.label} {value:.{measure.digits}f}{measure.unit}"
+        for measure, value in shown
+        if value is not None
+    )
+
+
+def _count(context: Context) -> None:
+    """Bring the count of what is left up to date; the next screen shows it."""
+    counted, _ = st.session_state.get(_COUNTS, (-COUNTS_SECONDS, None))
+    if time.monotonic() - counted >= COUNTS_SECONDS:
+        st.session_state[_COUNTS] = time.monotonic(), context.queue.counts()
+
+
+def _left(counts: Counts | None) -> str:
+    if counts is None:
+        return ""
+    disputed = f", {counts.disputed:,} disputed" if counts.disputed else ""
+    return f"{counts.done:,} of {counts.total:,} people done{disputed}"
