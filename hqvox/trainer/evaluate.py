@@ -100,12 +100,20 @@ class Speaker:
 
 
 def generate(
-    generator: Generator, speaker: Speaker, condition: Condition, run: int, crop: int
+    generator: Generator,
+    speaker: Speaker,
+    condition: Condition,
+    run: int,
+    crop: int,
+    first: int | None = None,
 ) -> Pictures:
-    """One crop's picture of every person, (people, 3, px, px), 0 to 1, highest resolution."""
+    """One crop's picture of every person, (people, 3, px, px), 0 to 1, highest resolution.
+
+    ``first``: only of so many people.
+    """
     device = next(generator.parameters()).device
     pictures = []
-    people = range(len(speaker.part))
+    people = range(len(speaker.part))[:first]
     with torch.inference_mode():
         for start in range(0, len(people), GENERATED_AT_ONCE):
             batch = people[start : start + GENERATED_AT_ONCE]

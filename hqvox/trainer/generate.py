@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from hqvox.config import SpeechConfig
 from hqvox.errors import HqvoxError
+from hqvox.pictures import encode_jpeg
 from hqvox.speech.decode import AudioError
 from hqvox.speech.utterance import process, read_file
+from hqvox.storage import Storage
 from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.evaluate import fuse
 from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
@@ -24,6 +28,7 @@ AT_ONCE = 64
 """Windows that are decoded at once."""
 LEAST_SECONDS = 0.025
 """A single frame; what is shorter than a window is padded with zeros, as in training."""
+PICTURES = (".png", ".jpg", ".jpeg")
 _WHY = {
     "silent": "it is silent",
     "no_voice": "nobody speaks in it",
@@ -116,3 +121,33 @@ def audio_files(folder: Path) -> Iterator[Path]:
         inside = path.relative_to(folder).parts
         if path.is_file() and not any(part.startswith(".") for part in inside):
             yield path
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; None: the GPU where there is one. Raises HqvoxError."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise HqvoxError(f"device {name!r} cannot be used ({reason}); take cpu") from None
+    return device
+
+
+def check_picture(out: Path) -> None:
+    """Raise HqvoxError where a picture cannot have that name."""
+    if out.is_dir():
+        raise HqvoxError(f"{out}: is a folder; name a picture, for example {out / 'face.png'}")
+    if out.suffix.lower() not in PICTURES:
+        raise HqvoxError(f"{out}: not a picture's name; end it in {' or '.join(PICTURES)}")
+
+
+def save_picture(photo: Photo, out: Path) -> None:
+    """Write a picture as its name says, whole or not at all. Raises HqvoxError."""
+    sink = io.BytesIO()
+    if out.suffix.lower() == ".png":
+        Image.fromarray(photo).save(sink, "PNG")
+        data = sink.getvalue()
+    else:
+        data = encode_jpeg(photo, 95)
+    Storage(out.parent).write(out.name, data)

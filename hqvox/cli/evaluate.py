@@ -1,0 +1,168 @@
+"""`hqvox evaluate` and `hqvox generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hqvox.bars import progress_bar, progress_bars
+from hqvox.cli.common import console
+from hqvox.errors import HqvoxError
+
+if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
+    from hqvox.trainer.checkpoint import Loaded
+    from hqvox.trainer.tables import FilledTable
+
+TABLES = ("3", "4", "5", "7", "8")
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 … Default: the GPU if there is one."),
+]
+
+
+def evaluate(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CKPT...", help="Checkpoints of hqvox train.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(metavar="RELEASE", help="A release's folder, or WORKSPACE/NAME."),
+    ],
+    table: Annotated[
+        str, typer.Option(metavar="3|4|5|7|8", help="Which of the paper's tables.")
+    ] = "3",
+    split: Annotated[
+        str, typer.Option(metavar="test|val|train", help="Whose faces and voices.")
+    ] = "test",
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Evaluations (paper: 10).")] = 10,
+    crops: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pieces of speech of each person (paper: 10).")
+    ] = 10,
+    embedding: Annotated[
+        str,
+        typer.Option(help="What cosine, L1 and recall are measured by; or dlib_resnet."),
+    ] = "facenet_vggface2",
+    fid: Annotated[bool, typer.Option("--fid", help="Also FID, by Inception v3.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the crops.")] = 0,
+    device: DeviceOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write table-N.csv, table-N.md and gallery.jpg there."),
+    ] = None,
+) -> None:
+    """Measure trained models as in the paper's tables, and print our figures beside the paper's.
+
+    Nothing is downloaded: what cannot be measured for want of weights is named, with the command
+    that gets them. The same arguments give the same figures.
+
+    Example: hqvox evaluate runs/sf2f/checkpoints/best_fused_recall_10.pt --data work/v1 --table 3
+    """
+    from hqvox.release.read import find_release
+    from hqvox.trainer.protocol import Protocol
+    from hqvox.trainer.report import evaluate_checkpoints, write_evaluation
+
+    if table not in TABLES:
+        raise HqvoxError(f"--table {table}: there are {', '.join(TABLES)}")
+    release = find_release(data)
+    with progress_bars(console) as show:
+        report = evaluate_checkpoints(
+            checkpoints,
+            release,
+            int(table),
+            split=split,
+            protocol=Protocol(runs, crops, seed),
+            embedding=embedding,
+            with_fid=fid,
+            device=device,
+            on_progress=show,
+        )
+    print_table(report.table)
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        for path in write_evaluation(report, out):
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(table: FilledTable) -> None:
+    """Print a table: the paper's rows dim, ours beneath them."""
+    from hqvox.trainer.tables import PAPER, headings, lines
+
+    number, title = table.paper.number, table.paper.title
+    shown = Table(title=f"table {number}: {title}", title_justify="left")
+    words = 2 + bool(table.paper.second)
+    for place, heading in enumerate(headings(table)):
+        shown.add_column(heading, justify="left" if place < words else "right", no_wrap=True)
+    for row, cells in zip(table.rows, lines(table), strict=True):
+        shown.add_row(*map(escape, cells), style="dim" if row.source == PAPER else "bold")
+    console.print(shown)
+
+
+def generate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    audio: Annotated[
+        Path, typer.Argument(metavar="AUDIO", help="A file with speech, or a folder of such.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE|DIR", help="The picture; a folder of them."),
+    ],
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Also the face of each window of 1.25 s.")
+    ] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Generate the face of whoever speaks in an audio file, or in each file of a folder.
+
+    Any audio or video that FFmpeg reads; speech is cut out as for a data set, and fused over
+    windows of 1.25 s. Files of a folder without speech are named and left out.
+
+    Example: hqvox generate runs/sf2f/checkpoints/last.pt speech.wav -o face.png
+    """
+    from hqvox.trainer.checkpoint import load_generator
+    from hqvox.trainer.generate import audio_files, check_picture, pick_device
+
+    loaded = load_generator(checkpoint)
+    loaded.generator.to(pick_device(device))
+    if not audio.is_dir():
+        check_picture(out)
+        _say(_generate_one(loaded, audio, out, windows))
+        return
+    files = list(audio_files(audio))
+    if not files:
+        raise HqvoxError(f"{audio}: no files in it; name a folder of audio")
+    refused = 0
+    with progress_bar(console, "faces") as show:
+        for done, file in enumerate(files, 1):
+            # b.wav and b.mp3 must not meet: the whole name stays.
+            target = out / file.relative_to(audio).with_name(f"{file.name}.png")
+            try:
+                _generate_one(loaded, file, target, windows)
+            except HqvoxError as error:
+                refused += 1
+                _say(str(error))
+            show(done, len(files))
+    _say(f"{len(files) - refused} of {len(files)} files have faces in {out}")
+    if refused == len(files):
+        raise HqvoxError(f"{audio}: no face could be generated")
+
+
+def _generate_one(loaded: Loaded, audio: Path, out: Path, windows: bool) -> str:
+    """Write one file's pictures; return what to say of it."""
+    from hqvox.trainer.generate import generate_face, save_picture
+
+    made = generate_face(loaded, audio, windows=windows)
+    save_picture(made.face, out)
+    for number, face in enumerate(made.windows, 1):
+        save_picture(face, out.with_name(f"{out.stem}.window-{number:03d}{out.suffix}"))
+    count = f"{made.n_windows} window{'s' if made.n_windows != 1 else ''}"
+    return f"{out}: {made.seconds:.1f} s of speech, {count}, fused by {made.fused_by}"
+
+
+def _say(line: str) -> None:
+    text = "".join(c if c.isprintable() else "?" for c in line)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
