@@ -103,7 +103,11 @@ class Prepared:
             going = self._making.get(key)
             if going is not None and not (here and going.cancel()):
                 return going  # being made; what only waits in line is taken over by who needs it
-            future: Future[bytes] = Future() if here else self._pool.submit(self._make, key, make)
+            if here:
+                future: Future[bytes] = Future()
+                future.set_running_or_notify_cancel()  # nobody may take it over from here on
+            else:
+                future = self._pool.submit(self._make, key, make)
             self._making[key] = future
         if here:
             try:
