@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from annotator.schema import META
 from hqvox.errors import HqvoxError
+from hqvox.storage import disk_error
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for the others before it gives up, s."""
@@ -29,9 +31,9 @@ class Database:
         self.sqlite = url.get_backend_name() == "sqlite"
         if self.sqlite:
             self.where = url.database or ""
-        self._turn = threading.RLock()
         with self._explained():
             self.engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
+        self._turn = _Turn(f"{self.where}-turn") if self.sqlite else None
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -43,16 +45,21 @@ class Database:
                 yield connection
 
     @contextmanager
-    def writing(self, locked: bool = True) -> Iterator[sa.Connection]:
+    def writing(self, durable: bool = True, first: bool = False) -> Iterator[sa.Connection]:
         """A transaction that no other writer runs beside; committed when the block ends well.
 
-        ``locked=False``: for migrations, when there is no row to lock yet. Raises HqvoxError.
+        ``durable``: it is on the disk then, too. Without, a power cut may undo it as a whole, which
+        is good enough for leases. ``first``: there may be no tables yet. Raises HqvoxError.
         """
-        # Threads of this process wait for each other here, where waiting costs no polling.
-        with self._turn, self._explained(), self.engine.connect() as connection:
-            connection = connection.execution_options(hqvox_begin="BEGIN IMMEDIATE")
+        turn = nullcontext() if self._turn is None else self._turn.waited_for()
+        with turn, self._explained(), self.engine.connect() as connection:
+            connection = connection.execution_options(
+                hqvox_begin="BEGIN IMMEDIATE", hqvox_durable=durable
+            )
             with connection.begin():
-                if locked and not self.sqlite:
+                if not self.sqlite and not durable:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                if not self.sqlite and not first:
                     connection.execute(sa.select(META.c.id).with_for_update())
                 yield connection
 
@@ -66,6 +73,8 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -78,6 +87,35 @@ class Database:
                 f"{self.where}: PostgreSQL needs another package: pip install 'hqvox[postgres]' "
                 f"({error})"
             ) from None
+
+
+class _Turn:
+    """Writers of a SQLite file, of this process and of others, wait for each other here.
+
+    SQLite's own waiting polls, and with twenty writers at once some of them wait for seconds. The
+    kernel wakes those who wait for a lock on a file. SQLite's lock still holds; this only has
+    nobody wait for it. The lock goes with the process, however it ends.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(error, path) from None
+        self._threads = threading.Lock()
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        with self._threads:
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        with self._threads:
+            os.close(self._handle)
 
 
 def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
@@ -105,7 +143,6 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         connection.isolation_level = None  # transactions begin where we say so, below
         for pragma in (
             "journal_mode = WAL",  # readers and the writer do not wait for each other
-            "synchronous = FULL",  # a commit is on the disk when it returns
             "foreign_keys = ON",
             "secure_delete = ON",  # what is erased is overwritten
         ):
@@ -114,8 +151,11 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
         # A writer takes the lock at once: one that starts to read and then writes could fail.
-        begin = connection.get_execution_options().get("hqvox_begin", "BEGIN")
-        if begin:
+        options = connection.get_execution_options()
+        # FULL: a commit is on the disk when it returns; NORMAL: with the next one that is.
+        level = "FULL" if options.get("hqvox_durable", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        if begin := options.get("hqvox_begin", "BEGIN"):
             connection.exec_driver_sql(begin)
 
     return engine

@@ -2,6 +2,8 @@
 
 - Of one annotator on one identity the latest entry that was not undone is their **opinion**. If it
   is undone, the one before it is theirs again.
+- Opinions count that were given on the same build as the latest one (``Decision.fingerprint``):
+  who saw other faces can not be said to agree or disagree.
 - A lead's word on a disagreement (``Entry.settles``) is a **settlement**, and no opinion.
 - An identity's **verdict** is the latest settlement that was not undone; else the opinion that all
   share, the first of them; else it is **disputed**.
@@ -32,13 +34,23 @@ class Verdict:
     holds: Entry | None
     """The entry that holds; None while it is disputed."""
     opinions: tuple[Entry, ...]
-    """One of each annotator who has one, oldest first."""
+    """Those that count, one of each annotator who has one, oldest first."""
     settlement: Entry | None = None
 
     @property
     def disputed(self) -> bool:
         """Whether it waits for a lead."""
         return self.holds is None
+
+    @property
+    def latest(self) -> int:
+        """Number of the latest entry that counts."""
+        return max(entry.seq for entry in (*self.opinions, self.settlement) if entry is not None)
+
+    @property
+    def annotators(self) -> frozenset[str]:
+        """Whose opinions count."""
+        return frozenset(entry.decision.annotator for entry in self.opinions)
 
 
 class Fold:
@@ -89,6 +101,8 @@ class Fold:
     def _verdict(self, identity_id: str) -> Verdict | None:
         stacks = self._opinions.get(identity_id, {})
         opinions = sorted((s[-1] for s in stacks.values() if s), key=lambda entry: entry.seq)
+        latest = {entry.decision.fingerprint for entry in opinions[-1:]}
+        opinions = [entry for entry in opinions if entry.decision.fingerprint in latest]
         settlements = self._settlements.get(identity_id)
         settlement = settlements[-1] if settlements else None
         holds = settlement

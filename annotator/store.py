@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from annotator.access import Actor
 from annotator.database import Database
-from annotator.decisions import (
-    DROP_REASONS,
-    Decision,
-    Entry,
-    FaceRef,
-    Kind,
-    LeaseLostError,
-    faces_from_json,
-    faces_to_json,
-)
+from annotator.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
 from annotator.erasure import Forgotten, forget_entries
 from annotator.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.migrations import migrate
 from annotator.place import has_store, store_url
+from annotator.rows import LIGHT, from_us, to_entry, to_row, to_us
+from annotator.rules import Step, check_undoing, settles
 from annotator.schema import LEASES, LOG, META, SKIPS
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
@@ -45,12 +38,13 @@ __all__ = [
 Clock = Callable[[], datetime]
 KEY_LENGTH = 200
 """Most characters of a key."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LIGHT = [column for column in LOG.c if column.name != "shown"]
 
 
 def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store:
-    """The workspace's store with the limits of its configuration; made where there is none."""
+    """The workspace's store with the limits of its configuration; made where there is none.
+
+    Raises HqvoxError where it cannot be opened.
+    """
     config = config or workspace.config()
     return Store.open(
         store_url(workspace),
@@ -58,16 +52,6 @@ def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store
         max_faces=config.release.max_faces,
         min_overlap=config.review.min_overlap,
     )
-
-
-@dataclass
-class Step:
-    """What one writing transaction works with."""
-
-    connection: sa.Connection
-    now_us: int
-    fold: Fold
-    """Everything committed so far; not to be added to here, since the step may yet fail."""
 
 
 class Store:
@@ -82,6 +66,7 @@ class Store:
         min_overlap: float = MIN_OVERLAP,
         clock: Clock | None = None,
     ) -> None:
+        """See :meth:`open`; ``database`` has the present schema."""
         self.database = database
         self.min_faces = min_faces
         self.max_faces = max_faces
@@ -89,7 +74,7 @@ class Store:
         self._fold = Fold(min_overlap)
         self._seen = 0  # last_seq up to which the fold goes
         self._generation = 0
-        self._folding = threading.RLock()
+        self._folding = threading.Lock()
 
     @classmethod
     def open(
@@ -103,25 +88,22 @@ class Store:
     ) -> Store:
         """A SQLite file, or PostgreSQL by url; made where there is none, migrated where old.
 
-        ``clock``: of the times in the log and of leases. Default: PostgreSQL's own, so that
-        machines whose clocks differ agree; this machine's for SQLite.
+        ``min_faces``, ``max_faces``: how many may be chosen; ``min_overlap``: from where on two
+        choices agree, see :mod:`annotator.fold`. ``clock``: of the times in the log and of leases.
+        Default: PostgreSQL's own, so that machines whose clocks differ agree; this machine's for
+        SQLite.
 
         Raises HqvoxError where it cannot be opened, or where a newer hqvox made it.
         """
         database = Database(url_or_path)
+        limits = {"min_faces": min_faces, "max_faces": max_faces}
         try:
-            with database.writing(locked=False) as connection:
+            with database.writing(first=True) as connection:
                 migrate(connection, database.where)
         except HqvoxError:
             database.close()
             raise
-        return cls(
-            database,
-            min_faces=min_faces,
-            max_faces=max_faces,
-            min_overlap=min_overlap,
-            clock=clock,
-        )
+        return cls(database, **limits, min_overlap=min_overlap, clock=clock)
 
     def close(self) -> None:
         """Close every connection."""
@@ -148,22 +130,21 @@ class Store:
         if decision.annotator != actor.name:
             raise HqvoxError(f"{actor.name} cannot decide in the name of {decision.annotator}")
         self._check_faces(decision)
-        if not 0 < len(key) <= KEY_LENGTH or "\0" in key:
-            raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
+        _check_key(key)
         with self.step() as step:
             known = step.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
             if known is not None:
-                return _same(_entry(known), decision)
-            settles = self._check_undo(step, decision, actor)
-            if decision.undoes is None:
-                settles = self._check_turn(step, decision, actor)
-            seq = step.connection.execute(
-                sa.update(META).values(last_seq=META.c.last_seq + 1).returning(META.c.last_seq)
-            ).scalar_one()
-            entry = Entry(seq, from_us(step.now_us), decision, key, actor.role, settles)
-            step.connection.execute(sa.insert(LOG), _row(entry))
-            if decision.undoes is None:
-                self._end_turn(step, decision)
+                return _same(to_entry(known), decision)
+            settling = False
+            if decision.undoes is not None:
+                check_undoing(step, decision, actor)
+            else:
+                settling = settles(step, decision, actor)
+                _end_turn(step, decision)
+            entry = Entry(
+                _next_seq(step), from_us(step.now_us), decision, key, actor.role, settling
+            )
+            step.connection.execute(sa.insert(LOG), to_row(entry))
         return entry
 
     def undo(self, seq: int, *, key: str, actor: Actor, comment: str = "") -> Entry:
@@ -176,6 +157,51 @@ class Store:
         decision = Decision(identity_id, "undone", undoes=seq, comment=comment)
         return self.append(decision, key=key, actor=actor)
 
+    def adopt(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Take over entries of another store, all or none of them; returns those that were new.
+
+        Names, roles, times and keys stay as they are, numbers become this store's, and
+        ``Decision.undoes`` is read as a number of the other store. What has a key that is here
+        already is passed over, so taking the same entries over again does nothing. No rule about
+        turns or numbers of faces holds for them: they held where the entries were made. Leases on
+        their identities end.
+
+        Raises HqvoxError where an entry takes back one that is not among them.
+        """
+        added: list[Entry] = []
+        here: dict[int, int] = {}  # number there to number here
+        with self.step() as step:
+            rows = step.connection.execute(sa.select(LOG.c.key, LOG.c.seq, LOG.c.undoes)).all()
+            known = {row.key: row.seq for row in rows}
+            undone = {row.undoes for row in rows}
+            for entry in sorted(entries, key=lambda entry: entry.seq):
+                _check_key(entry.key)
+                Actor(entry.decision.annotator, entry.role)
+                if entry.key in known:
+                    here[entry.seq] = known[entry.key]
+                    continue
+                undoes = entry.decision.undoes
+                if undoes is not None and undoes not in here:
+                    raise HqvoxError(
+                        f"entry {entry.seq} takes back entry {undoes}, which is not among those "
+                        "taken over; export the whole log"
+                    )
+                target = None if undoes is None else here[undoes]
+                if target in undone and target is not None:
+                    continue  # taken back here as well
+                seq = here[entry.seq] = known[entry.key] = _next_seq(step)
+                undone.add(target)
+                said = replace(entry.decision, undoes=target)
+                added.append(replace(entry, seq=seq, decision=said))
+            if added:
+                step.connection.execute(sa.insert(LOG), [to_row(entry) for entry in added])
+                touched = {entry.decision.identity_id for entry in added}
+                step.connection.execute(
+                    sa.delete(LEASES).where(LEASES.c.identity_id == sa.bindparam("touched")),
+                    [{"touched": identity_id} for identity_id in touched],
+                )
+        return added
+
     def forget(
         self, identity_ids: Collection[str] = (), photo_ids: Collection[str] = ()
     ) -> Forgotten:
@@ -186,11 +212,13 @@ class Store:
         return forget_entries(self.database, identity_ids, photo_ids, self.min_faces)
 
     @contextmanager
-    def step(self) -> Iterator[Step]:
-        """A writing transaction with the present time and the fold; for the queue as well."""
-        with self.database.writing() as connection, self._folding:
-            self._refresh(connection)
-            yield Step(connection, self._now_us(connection), self._fold)
+    def step(self, durable: bool = True) -> Iterator[Step]:
+        """A transaction that may write, and that no other writer runs beside.
+
+        ``durable``: it is on the disk when the block has ended, as leases need not be.
+        """
+        with self.database.writing(durable) as connection, self._step(connection) as step:
+            yield step
 
     def _check_faces(self, decision: Decision) -> None:
         count, low, high = len(decision.faces), self.min_faces, self.max_faces
@@ -198,67 +226,6 @@ class Store:
             raise HqvoxError(
                 f"{decision.identity_id}: {count} faces chosen; choose {low} to {high}, or drop it"
             )
-
-    def _check_undo(self, step: Step, decision: Decision, actor: Actor) -> bool:
-        if decision.undoes is None:
-            return False
-        undone = step.fold.standing(decision.undoes)
-        where = f"decision {decision.undoes} cannot be undone"
-        if undone is None:
-            query = sa.select(LOG.c.kind).where(LOG.c.seq == decision.undoes)
-            kind = step.connection.execute(query).scalar()
-            because = {
-                None: "there is none with that number",
-                "undone": "it undoes another itself; decide again instead",
-            }.get(kind, "it was already")
-            raise HqvoxError(f"{where}: {because}")
-        if undone.decision.identity_id != decision.identity_id:
-            raise HqvoxError(f"{where} here: it is about {undone.decision.identity_id}")
-        if undone.decision.annotator != actor.name and not actor.is_lead:
-            raise HqvoxError(f"{where}: {undone.decision.annotator} made it; a lead can undo it")
-        return False
-
-    def _check_turn(self, step: Step, decision: Decision, actor: Actor) -> bool:
-        """Refuse what is another's; whether the decision settles a dispute."""
-        identity_id = decision.identity_id
-        lease = step.connection.execute(
-            sa.select(LEASES).where(LEASES.c.identity_id == identity_id)
-        ).first()
-        if lease is not None and lease.annotator != actor.name and lease.expires_us > step.now_us:
-            raise LeaseLostError(
-                f"{identity_id}: {lease.annotator} works on it now; take the next one"
-            )
-        mine = lease if lease is not None and lease.annotator == actor.name else None
-        verdict = step.fold.verdicts.get(identity_id)
-        if actor.is_lead and mine is not None and mine.dispute:
-            return True
-        if verdict is None:
-            return False
-        if actor.is_lead and (verdict.status == "disputed" or verdict.settlement):
-            return True
-        own = any(entry.decision.annotator == actor.name for entry in verdict.opinions)
-        if mine is None and not own:
-            raise HqvoxError(
-                f"{identity_id}: decided by somebody else meanwhile; take the next one"
-            )
-        return False
-
-    def _end_turn(self, step: Step, decision: Decision) -> None:
-        """Remove the lease, also one of another that expired: that one has lost its turn now."""
-        identity_id = decision.identity_id
-        step.connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == identity_id))
-        step.connection.execute(
-            sa.delete(SKIPS).where(
-                SKIPS.c.identity_id == identity_id, SKIPS.c.annotator == decision.annotator
-            )
-        )
-
-    def _now_us(self, connection: sa.Connection) -> int:
-        if self._clock is not None:
-            return to_us(self._clock())
-        if self.database.sqlite:
-            return to_us(datetime.now(UTC))
-        return to_us(connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one())
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -281,8 +248,7 @@ class Store:
         ``since`` is included, ``until`` is not. ``shown=False`` leaves ``Decision.shown`` empty,
         which is most of what there is to read.
         """
-        query = sa.select(*(LOG.c if shown else _LIGHT))
-        query = query.where(LOG.c.seq > after)
+        query = sa.select(*(LOG.c if shown else LIGHT)).where(LOG.c.seq > after)
         for name, value in {"annotator": annotator, "kind": kind, "reason": reason}.items():
             if value is not None:
                 query = query.where(LOG.c[name] == value)
@@ -294,16 +260,15 @@ class Store:
             query = query.where(LOG.c.time_us < to_us(until))
         query = query.order_by(LOG.c.seq.desc() if newest_first else LOG.c.seq).limit(limit)
         with self.database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return [to_entry(row) for row in connection.execute(query)]
 
     def state(self) -> dict[str, Verdict]:
         """The fold: what holds now for every identity that was decided on.
 
         ``Decision.shown`` is left empty; read :meth:`entries` for it.
         """
-        with self.database.reading() as connection, self._folding:
-            self._refresh(connection)
-            return dict(self._fold.verdicts)
+        with self.look() as step:
+            return dict(step.fold.verdicts)
 
     def last(self, annotator: str) -> Entry | None:
         """The annotator's latest decision that was not undone: what their next undo takes back."""
@@ -317,35 +282,63 @@ class Store:
         )
         with self.database.reading() as connection:
             row = connection.execute(query).first()
-        return None if row is None else _entry(row)
+        return None if row is None else to_entry(row)
 
     def last_seq(self) -> int:
         """Number of the last entry; changes whenever there is something new to read."""
         with self.database.reading() as connection:
             return connection.execute(sa.select(META.c.last_seq)).scalar_one()
 
+    @contextmanager
+    def look(self) -> Iterator[Step]:
+        """A transaction that only reads, and waits for no writer."""
+        with self.database.reading() as connection, self._step(connection) as step:
+            yield step
+
+    @contextmanager
+    def _step(self, connection: sa.Connection) -> Iterator[Step]:
+        with self._folding:
+            self._refresh(connection)
+            yield Step(connection, self._now_us(connection), self._fold)
+
     def _refresh(self, connection: sa.Connection) -> None:
-        """Bring the fold up to what the transaction sees."""
-        last_seq, generation = connection.execute(
-            sa.select(META.c.last_seq, META.c.generation)
-        ).one()
-        if generation != self._generation:
+        """Bring the fold up to what the transaction sees; it may be further already."""
+        query = sa.select(META.c.last_seq, META.c.generation)
+        last_seq, generation = connection.execute(query).one()
+        if generation > self._generation:  # entries were erased: begin anew
             self._fold = Fold(self._fold.min_overlap)
             self._seen, self._generation = 0, generation
-        if last_seq > self._seen:
-            query = sa.select(*_LIGHT).where(LOG.c.seq > self._seen).order_by(LOG.c.seq)
-            self._fold.add(_entry(row) for row in connection.execute(query))
+        if generation == self._generation and last_seq > self._seen:
+            query = sa.select(*LIGHT).where(LOG.c.seq > self._seen).order_by(LOG.c.seq)
+            self._fold.add(to_entry(row) for row in connection.execute(query))
             self._seen = last_seq
 
+    def _now_us(self, connection: sa.Connection) -> int:
+        if self._clock is not None:
+            return to_us(self._clock())
+        if self.database.sqlite:
+            return to_us(datetime.now(UTC))
+        return to_us(connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one())
 
-def to_us(time: datetime) -> int:
-    """Microseconds since 1970 UTC."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
+
+def _check_key(key: str) -> None:
+    if not 0 < len(key) <= KEY_LENGTH or "\0" in key:
+        raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
 
 
-def from_us(time_us: int) -> datetime:
-    """Undo :func:`to_us`."""
-    return _EPOCH + timedelta(microseconds=time_us)
+def _next_seq(step: Step) -> int:
+    return step.connection.execute(
+        sa.update(META).values(last_seq=META.c.last_seq + 1).returning(META.c.last_seq)
+    ).scalar_one()
+
+
+def _end_turn(step: Step, decision: Decision) -> None:
+    """Remove the lease; also another's that expired, since their turn is over with this."""
+    here = decision.identity_id
+    step.connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == here))
+    step.connection.execute(
+        sa.delete(SKIPS).where(SKIPS.c.annotator == decision.annotator, SKIPS.c.identity_id == here)
+    )
 
 
 def _same(known: Entry, decision: Decision) -> Entry:
@@ -353,40 +346,3 @@ def _same(known: Entry, decision: Decision) -> Entry:
     if (first.identity_id, first.annotator) != (decision.identity_id, decision.annotator):
         raise HqvoxError(f"key {known.key!r} belongs to another decision; make a new one")
     return known
-
-
-def _row(entry: Entry) -> dict[str, object]:
-    said = entry.decision
-    return {
-        "seq": entry.seq,
-        "key": entry.key,
-        "time_us": to_us(entry.time),
-        "identity_id": said.identity_id,
-        "kind": said.kind,
-        "annotator": said.annotator,
-        "role": entry.role,
-        "settles": entry.settles,
-        "undoes": said.undoes,
-        "reason": said.reason,
-        "comment": said.comment,
-        "seconds": float(said.seconds),
-        "fingerprint": said.fingerprint,
-        "faces": faces_to_json(said.faces),
-        "shown": faces_to_json(said.shown),
-    }
-
-
-def _entry(row: sa.Row) -> Entry:
-    said = Decision(
-        identity_id=row.identity_id,
-        kind=row.kind,
-        faces=faces_from_json(row.faces),
-        shown=faces_from_json(row.shown) if "shown" in row._fields else (),
-        reason=row.reason,
-        comment=row.comment,
-        annotator=row.annotator,
-        seconds=row.seconds,
-        fingerprint=row.fingerprint,
-        undoes=row.undoes,
-    )
-    return Entry(row.seq, from_us(row.time_us), said, row.key, row.role, bool(row.settles))
