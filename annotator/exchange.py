@@ -134,22 +134,18 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     stones = Tombstones.read(workspace)
     known = {entry.key for entry in store.entries(shown=False)}
     unknown: dict[str, int] = {}
-    left_out: set[int] = set()
+    down: set[int] = set()
     taken: list[Entry] = []
-    down = 0
     for entry in entries:
         said = entry.decision
-        if said.undoes in left_out or stones.covers_identity(said.identity_id):
-            left_out.add(entry.seq)
-            down += 1
+        if stones.covers_identity(said.identity_id) or said.undoes in down:
+            down.add(entry.seq)
         elif said.identity_id not in people:
-            left_out.add(entry.seq)
             unknown[said.identity_id] = unknown.get(said.identity_id, 0) + 1
         else:
             kept = _without(entry, stones, store.min_faces)
             if kept is None:
-                left_out.add(entry.seq)
-                down += 1
+                down.add(entry.seq)
             else:
                 taken.append(kept)
     added = store.adopt(taken)
@@ -157,7 +153,7 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
         added=len(added),
         known=sum(entry.key in known for entry in taken),
         unknown=unknown,
-        taken_down=down,
+        taken_down=len(down),
         identity_ids=frozenset(entry.decision.identity_id for entry in taken),
     )
 
