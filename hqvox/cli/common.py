@@ -29,3 +29,9 @@ RecipeOption = Annotated[
         "small (bundled, with wider limits for few photographs a person)."
     ),
 ]
+
+
+def say(line: str) -> None:
+    """One line, with nothing in it that the terminal would act on."""
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hqvox.bars import progress_bar, progress_bars
-from hqvox.cli.common import CONTEXT, console
+from hqvox.cli.common import CONTEXT, console, say
+from hqvox.cli.import_checkpoint import sf2f_checkpoint
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import SHARD_MB, Form, Kind, export_release
 from hqvox.exchange.importing import Order, import_tree
@@ -20,7 +21,7 @@ SHOWN = 20
 """Files that were not taken, of which each gets a line; the rest is counted."""
 
 importing = typer.Typer(
-    help="Take a published dataset in, measured, as a release to train on.",
+    help="Take a published dataset in as a release to train on, or a published generator.",
     no_args_is_help=True,
     context_settings=CONTEXT,
 )
@@ -162,7 +163,4 @@ def _say_imported(done: Imported) -> None:
     say(f"{info['identities']:,} people ({parts}), {info['images']:,} faces; speech: {voices}")
 
 
-def say(line: str) -> None:
-    """One line, with nothing in it that the terminal would act on."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+importing.command("sf2f-checkpoint")(sf2f_checkpoint)

@@ -16,12 +16,21 @@ CHANNELS = (64, 128, 256, 512)
 HIDDEN = 1024
 
 
-class _Trunk(nn.Module):
-    """Table 11: 4 × 4 convolutions of stride 2 with BN and ReLU, average, two linear layers.
+class DownBlock(nn.Module):
+    """4 × 4 convolution of stride 2, batch norm, ReLU; no bias, which the norm would take away."""
 
-    The table's softmax is the loss's: outputs are logits. Convolutions have no bias, which batch
-    norm would take away again.
-    """
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 4, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, channels_in, w, w) to (n, channels_out, w / 2, w / 2)."""
+        return F.relu(self.norm(self.conv(x)))
+
+
+class _Trunk(nn.Module):
+    """Table 11: blocks, average, two linear layers; its softmax is the loss's: logits come out."""
 
     def __init__(self, px: int, outputs: int, width: float) -> None:
         super().__init__()
@@ -29,10 +38,7 @@ class _Trunk(nn.Module):
             raise ModelError(f"discriminators are for 64 or 128 px, not {px}")
         count = px.bit_length() - 4
         sizes = [3, *(scaled(channels, width) for channels in CHANNELS[:count])]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 4, 2, 1, bias=False) for before, after in pairwise(sizes)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in sizes[1:])
+        self.blocks = nn.ModuleList(DownBlock(before, after) for before, after in pairwise(sizes))
         hidden = scaled(HIDDEN, width)
         self.hidden = nn.Linear(sizes[-1], hidden)
         self.out = nn.Linear(hidden, outputs)
@@ -40,8 +46,8 @@ class _Trunk(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map ImageNet-normalised RGB (n, 3, px, px) to logits (n, outputs)."""
         x = pictures
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(norm(conv(x)))
+        for block in self.blocks:
+            x = block(x)
         x = x.mean(dim=(2, 3))
         logits: torch.Tensor = self.out(F.relu(self.hidden(x)))
         return logits
