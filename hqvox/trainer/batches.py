@@ -1,7 +1,7 @@
 """Batches of a step: pictures and log-mels, drawn, gathered, normalised, on the device.
 
-Two ways to the same values: gathered on the GPU from arrays that lie there as a whole, or on the
-CPU, for a GPU one step ahead in a thread and from pinned memory. No file is opened in either.
+Two ways to the same values: gathered on the device from arrays that lie there as a whole, or on the
+host, for a GPU one step ahead in a thread and into pinned memory. No file is opened in either.
 """
 
 from __future__ import annotations
@@ -185,11 +185,11 @@ class BatchSource:
     def _on_device(
         self, found: _Gathered
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
-        log_mel, mask, numbers = (
-            x.to(self._device, non_blocking=True)
-            for x in (found.log_mel, found.mask, found.numbers)
-        )
-        identity, face, mirrored = numbers
+        log_mel = found.log_mel.to(self._device, non_blocking=True).transpose(2, 3)
+        if self._device.type == "cpu":
+            log_mel = torch.from_numpy(np.ascontiguousarray(log_mel.numpy()))
+        mask = found.mask.to(self._device, non_blocking=True)
+        identity, face, mirrored = found.numbers.to(self._device, non_blocking=True)
         raw = [p.to(self._device, non_blocking=True) for p in found.pictures]
         return log_mel.contiguous(), mask, self._coloured(raw, mirrored), identity, face
 
@@ -207,12 +207,12 @@ class BatchSource:
             pictures = [torch.where(which, p.flip(3), p) for p in pictures]
         return tuple(pictures)
 
-    # Gathering on the GPU.
+    # Gathering on the device.
 
     def _fits(self) -> bool:
         wanted = self._config.speed.data_on_device
         if self._device.type != "cuda" or wanted is False:
-            return False
+            return wanted is True  # In memory, where auto leaves them mapped.
         free, _ = torch.cuda.mem_get_info(self._device)
         if wanted is True and self.bytes > free:
             raise HqvoxError(
@@ -222,7 +222,7 @@ class BatchSource:
         return wanted is True or self.bytes <= SHARE_OF_MEMORY * free
 
     def _upload(self) -> None:
-        """Put train's voices end to end, and all pictures, on the GPU."""
+        """Put the part's voices end to end, and all pictures, on the device."""
         data, table = self._data, self._data.utterances
         rows = np.unique(np.concatenate(self._part.utterances_of))
         ends = np.cumsum(table.frames[rows])
@@ -231,21 +231,20 @@ class BatchSource:
         offset[rows] = ends - table.frames[rows]
         for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
             voices[end - int(table.frames[row]) : end] = torch.from_numpy(
-                np.ascontiguousarray(data.log_mel(row))
+                np.array(data.log_mel(row))
             )
         self._voices = voices.to(self._device)
         self._offset = torch.from_numpy(offset).to(self._device)
         self._frames = torch.from_numpy(table.frames.copy()).to(self._device)
         self._faces = [
-            torch.from_numpy(np.ascontiguousarray(data.faces[px])).to(self._device)
-            for px in self._resolutions
+            torch.from_numpy(np.array(data.faces[px])).to(self._device) for px in self._resolutions
         ]
         if self._moments is not None:
             self._moments_there = torch.from_numpy(np.array(self._moments)).to(self._device)
 
     def _crops_on_device(self, crops: Crops) -> Batch:
         columns = (crops.identity, crops.face, crops.mirrored, crops.utterance, crops.start)
-        numbers = torch.from_numpy(np.stack(columns)).pin_memory()
+        numbers = self._tensor(np.stack(columns))
         identity, face, mirrored, utterance, start = numbers.to(self._device, non_blocking=True)
         time = torch.arange(crops.frames, device=self._device) + start[:, None]
         there = time < self._frames[utterance][:, None]

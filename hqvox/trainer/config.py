@@ -238,7 +238,8 @@ class SpeedConfig(Section):
     cuda_graphs: Switch = Field("auto", description="replay the step as a CUDA graph")
     fused_adam: Switch = Field("auto", description="Adam in one kernel")
     data_on_device: Switch = Field(
-        "auto", description="all faces and voices of train on the GPU; auto: where they fit"
+        "auto",
+        description="all faces and voices of train in its memory; auto: on a GPU, if they fit",
     )
     cache_features: Switch = Field(
         "auto", description="keep the real faces' features; auto: where they fit"

@@ -113,6 +113,11 @@ def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
 @cache
 def _resampling(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
     """Bilinear weights (150, side) from a side's pixels to those of a chip from low to high."""
+    with torch.inference_mode(False):  # They stay, and are differentiated through later.
+        return _bilinear(side, low, high, device)
+
+
+def _bilinear(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
     centres = low + (high - low) * (torch.arange(INPUT_PX, device=device) + 0.5) / INPUT_PX
     at = (centres * side - 0.5).clamp(0, side - 1)
     pixels = torch.arange(side, device=device)
