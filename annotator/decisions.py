@@ -13,6 +13,9 @@ from hqvox.errors import HqvoxError
 
 Kind = Literal["chosen", "dropped", "undone"]
 KINDS: tuple[str, ...] = get_args(Kind)
+Purpose = Literal["opinion", "dispute", "again"]
+"""What an identity is given out for: an opinion; a lead's word on a disagreement; an opinion anew,
+since there is something else to see than there was."""
 
 
 class LeaseLostError(HqvoxError):
@@ -142,6 +145,8 @@ class Entry:
     """Of the annotator, at the time."""
     settles: bool = False
     """A lead's word on a disagreement; never an opinion of their own."""
+    anew: bool = False
+    """Asked for because what there is to see had changed: opinions before it count no more."""
 
 
 def faces_to_json(faces: tuple[FaceRef, ...]) -> str:

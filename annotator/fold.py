@@ -2,8 +2,8 @@
 
 - Of one annotator on one identity the latest entry that was not undone is their **opinion**. If it
   is undone, the one before it is theirs again.
-- Opinions count that were given on the same build as the latest one (``Decision.fingerprint``):
-  who saw other faces can not be said to agree or disagree.
+- An opinion that was asked for anew (``Entry.anew``), because there is something else to see than
+  there was, has all opinions before it count no more.
 - A lead's word on a disagreement (``Entry.settles``) is a **settlement**, and no opinion.
 - An identity's **verdict** is the latest settlement that was not undone; else the opinion that all
   share, the first of them; else it is **disputed**.
@@ -101,8 +101,8 @@ class Fold:
     def _verdict(self, identity_id: str) -> Verdict | None:
         stacks = self._opinions.get(identity_id, {})
         opinions = sorted((s[-1] for s in stacks.values() if s), key=lambda entry: entry.seq)
-        latest = {entry.decision.fingerprint for entry in opinions[-1:]}
-        opinions = [entry for entry in opinions if entry.decision.fingerprint in latest]
+        anew = max((e.seq for stack in stacks.values() for e in stack if e.anew), default=0)
+        opinions = [entry for entry in opinions if entry.seq >= anew]
         settlements = self._settlements.get(identity_id)
         settlement = settlements[-1] if settlements else None
         holds = settlement

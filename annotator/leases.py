@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from annotator.access import Actor
+from annotator.decisions import Purpose
 from annotator.rows import from_us
 from annotator.rules import Step
 from annotator.schema import LEASES, META, SKIPS
@@ -24,8 +25,12 @@ class Lease:
     """Tells this lease from any other on the same identity."""
     expires: datetime
     """UTC; from then on somebody else may take it."""
-    dispute: bool = False
-    """Annotators disagree, and the lead who holds it settles that."""
+    purpose: Purpose = "opinion"
+
+    @property
+    def dispute(self) -> bool:
+        """Whether annotators disagree, and the lead who holds it is to settle that."""
+        return self.purpose == "dispute"
 
 
 class LeaseTable:
@@ -52,7 +57,7 @@ class LeaseTable:
         row = self._rows.get(lease.identity_id)
         return row if row is not None and row.token == lease.token else None
 
-    def take(self, actor: Actor, identity_id: str, dispute: bool, first: bool = False) -> Lease:
+    def take(self, actor: Actor, identity_id: str, purpose: Purpose, first: bool = False) -> Lease:
         """Hold an identity that nobody else does; ``first``: before what the actor holds."""
         self.drop(identity_id)
         held = self.of(actor.name)
@@ -61,12 +66,12 @@ class LeaseTable:
             "identity_id": identity_id,
             "annotator": actor.name,
             "token": token,
-            "dispute": dispute,
+            "purpose": purpose,
             "number": held[0].number - 1 if first and held else next_number(self._step),
             "expires_us": self._expires_us,
         }
         self._step.connection.execute(sa.insert(LEASES), row)
-        return Lease(identity_id, actor.name, token, from_us(self._expires_us), dispute)
+        return Lease(identity_id, actor.name, token, from_us(self._expires_us), purpose)
 
     def keep(self, annotator: str, always: bool = False) -> list[Lease]:
         """Hold what an annotator holds for longer; without ``always`` only when half is over."""
@@ -81,7 +86,7 @@ class LeaseTable:
         else:
             expiries = [row.expires_us for row in rows]
         return [
-            Lease(row.identity_id, annotator, row.token, from_us(expires_us), bool(row.dispute))
+            Lease(row.identity_id, annotator, row.token, from_us(expires_us), row.purpose)
             for row, expires_us in zip(rows, expiries, strict=True)
         ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from annotator.access import Actor
+from annotator.decisions import Purpose
 from annotator.fold import Fold, Verdict
 from annotator.leases import Lease, LeaseTable, skipped, write_skip
 from annotator.rules import Step
@@ -22,7 +23,7 @@ from hqvox.errors import HqvoxError
 __all__ = ["POLICIES", "Counts", "Lease", "Need", "Queue", "QueueItem", "is_second"]
 
 POLICIES: tuple[str, ...] = get_args(Policy)
-Need = Literal["first", "second", "dispute"]
+Need = Literal["first", "again", "second", "dispute"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ class Queue:
         config: ReviewConfig,
         again: Mapping[str, int] | None = None,
     ) -> None:
-        """``again``: identities that changed since the entry with that number was made.
+        """``again``: see there; it can be set later."""
+        self.store = store
+        self.again: Mapping[str, int] = again or {}
+        """Identities that changed since the entry with that number was made.
 
         They come up again, as if nobody had decided, also for who did, until there is a newer
         decision; what a lead had settled comes up for leads.
         """
-        self.store = store
-        self._again = dict(again or {})
         self.config = config
         self.items = {item.identity_id: item for item in items}
         self._orders: dict[str, list[str]] = {}
@@ -112,7 +114,7 @@ class Queue:
             if len(held) > 1:
                 return held[1]
             free = self._free(step, actor, policy, table.live() | set(held))
-            return next(free, (None, False))[0]
+            return next((name for name, _ in free), None)
 
     def lease(self, actor: Actor, identity_id: str) -> Lease | None:
         """Hold a particular identity, to be worked on first: after an undo, or from a list.
@@ -123,14 +125,14 @@ class Queue:
         with self.store.step(durable=False) as step:
             table = LeaseTable(step, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
-            turn = self._turn(step.fold, actor, identity_id, again=True)
-            if turn is None or identity_id in table.live() - set(held):
+            purpose = self._purpose(step.fold, actor, identity_id, own=True)
+            if purpose is None or identity_id in table.live() - set(held):
                 return None
             if held[:1] == [identity_id]:
                 return table.keep(actor.name)[0]
             for name in held[1:]:
                 table.drop(name)
-            return table.take(actor, identity_id, turn == "dispute", first=True)
+            return table.take(actor, identity_id, purpose, first=True)
 
     def renew(self, lease: Lease) -> Lease | None:
         """Hold it, and what is held ahead, for another ``lease_seconds`` from now.
@@ -164,8 +166,8 @@ class Queue:
         with self.store.look() as step:
             needs = [self.need(name, step.fold.verdicts.get(name)) for name in self.items]
             live = LeaseTable(step, self.config.lease_seconds).live()
-        first, second, disputed = (needs.count(need) for need in get_args(Need))
-        done = len(needs) - first - second - disputed
+        first = needs.count("first") + needs.count("again")
+        second, disputed, done = (needs.count(need) for need in ("second", "dispute", None))
         return Counts(len(needs), first, second, disputed, done, len(live & self.items.keys()))
 
     def disputes(self) -> list[str]:
@@ -182,8 +184,8 @@ class Queue:
             return "first"
         if verdict.holds is None:
             return "dispute"
-        if verdict.latest <= self._again.get(identity_id, 0):
-            return "first" if verdict.settlement is None else "dispute"
+        if verdict.latest <= self.again.get(identity_id, 0):
+            return "again" if verdict.settlement is None else "dispute"
         single = verdict.settlement is None and len(verdict.opinions) == 1
         return "second" if single and identity_id in self._twice else None
 
@@ -194,22 +196,22 @@ class Queue:
         with self.store.step(durable=False) as step:
             table = LeaseTable(step, self.config.lease_seconds)
             for row in table.of(actor.name):
-                again = self._turn(step.fold, actor, row.identity_id, again=True)
-                if row.identity_id in skip or again is None:
+                still = self._purpose(step.fold, actor, row.identity_id, own=True)
+                if row.identity_id in skip or still is None:
                     table.drop(row.identity_id)
             leases = table.keep(actor.name)
             if len(leases) < wanted:
                 passed = table.live() | {lease.identity_id for lease in leases} | set(skip)
-                for name, dispute in self._free(step, actor, policy, passed):
-                    leases.append(table.take(actor, name, dispute))
+                for name, purpose in self._free(step, actor, policy, passed):
+                    leases.append(table.take(actor, name, purpose))
                     if len(leases) >= wanted:
                         break
             return leases
 
     def _free(
         self, step: Step, actor: Actor, policy: Policy | None, passed: Collection[str]
-    ) -> Iterator[tuple[str, bool]]:
-        """Identities that the actor may take, best first, and whether it is to settle them.
+    ) -> Iterator[tuple[str, Purpose]]:
+        """Identities that the actor may take, best first, and what for.
 
         A lead's disputes come before all else, those between others first.
         """
@@ -227,26 +229,31 @@ class Queue:
                 place = {name: number for number, name in enumerate(order)}
                 verdicts = step.fold.verdicts
                 disputes.sort(key=lambda n: (actor.name in verdicts[n].annotators, place[n]))
-                yield from ((name, True) for name in disputes)
+                for name in disputes:
+                    yield name, "dispute"
         for name in order:
-            turn = None if name in passed else self._turn(step.fold, actor, name)
-            if turn in ("first", "second"):
-                yield name, False
+            purpose = None if name in passed else self._purpose(step.fold, actor, name)
+            if purpose is not None and purpose != "dispute":
+                yield name, purpose
 
-    def _turn(self, fold: Fold, actor: Actor, identity_id: str, again: bool = False) -> Need | None:
-        """As what the actor may decide on an identity now; None: not at all.
+    def _purpose(
+        self, fold: Fold, actor: Actor, identity_id: str, own: bool = False
+    ) -> Purpose | None:
+        """What the actor may be given an identity for; None: not at all.
 
-        ``again``: also anew, on what they decided on themselves, or as a lead on what was settled.
+        ``own``: also what they decided on themselves, and as a lead what was settled.
         """
         verdict = fold.verdicts.get(identity_id)
         need = self.need(identity_id, verdict)
-        if identity_id not in self.items or verdict is None or need == "first":
-            return need
-        if actor.is_lead and (need == "dispute" or (again and verdict.settlement is not None)):
+        if need == "again":
+            return "again"
+        if verdict is None or identity_id not in self.items:
+            return None if need is None else "opinion"
+        if actor.is_lead and (need == "dispute" or (own and verdict.settlement is not None)):
             return "dispute"
         if actor.name in verdict.annotators:
-            return "second" if again else None
-        return need if need == "second" else None
+            return "opinion" if own else None
+        return "opinion" if need == "second" else None
 
     def _order(self, policy: str) -> list[str]:
         if policy not in POLICIES:

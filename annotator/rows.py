@@ -36,6 +36,7 @@ def to_row(entry: Entry) -> dict[str, object]:
         "annotator": said.annotator,
         "role": entry.role,
         "settles": entry.settles,
+        "anew": entry.anew,
         "undoes": said.undoes,
         "reason": said.reason,
         "comment": said.comment,
@@ -60,4 +61,12 @@ def to_entry(row: sa.Row) -> Entry:
         fingerprint=row.fingerprint,
         undoes=row.undoes,
     )
-    return Entry(row.seq, from_us(row.time_us), said, row.key, row.role, bool(row.settles))
+    return Entry(
+        seq=row.seq,
+        time=from_us(row.time_us),
+        decision=said,
+        key=row.key,
+        role=row.role,
+        settles=bool(row.settles),
+        anew=bool(row.anew),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from annotator.access import Actor
-from annotator.decisions import Decision, LeaseLostError
+from annotator.decisions import Decision, LeaseLostError, Purpose
 from annotator.fold import Fold
 from annotator.schema import LEASES, LOG
 from hqvox.errors import HqvoxError
@@ -42,12 +42,14 @@ def check_undoing(step: Step, decision: Decision, actor: Actor) -> None:
         raise HqvoxError(f"{where}: {undone.decision.annotator} made it; a lead can undo it")
 
 
-def settles(step: Step, decision: Decision, actor: Actor) -> bool:
-    """Whether the decision settles a dispute; an opinion otherwise.
+def purpose_of(step: Step, decision: Decision, actor: Actor) -> Purpose:
+    """What the decision is: what the actor holds the identity for.
 
-    Raises LeaseLostError where the identity is another's: leased to them now, or decided on by
-    them while the actor held no lease. A lease that expired but that nobody took over still counts
-    as held, because it still stands in the table: whoever takes an identity over replaces it, and
+    Without a lease it is an opinion, or a lead's word where there is a disagreement.
+
+    Raises LeaseLostError where the identity is another's: leased to them now, or decided on by them
+    while the actor held no lease. A lease that expired but that nobody took over still counts as
+    held, because it still stands in the table: whoever takes an identity over replaces it, and
     whoever decides removes it.
     """
     identity_id = decision.identity_id
@@ -59,14 +61,14 @@ def settles(step: Step, decision: Decision, actor: Actor) -> bool:
             f"{identity_id}: {lease.annotator} works on it now; take the next identity"
         )
     verdict = step.fold.verdicts.get(identity_id)
-    if actor.is_lead:
-        if lease is not None and mine and lease.dispute:
-            return True
-        if verdict is not None and (verdict.disputed or verdict.settlement is not None):
-            return True
-    own = verdict is None or actor.name in verdict.annotators
-    if not mine and not own:
-        raise LeaseLostError(
-            f"{identity_id}: somebody else decided on it meanwhile; take the next identity"
-        )
-    return False
+    if verdict is not None and not mine:
+        if actor.is_lead and (verdict.disputed or verdict.settlement is not None):
+            return "dispute"
+        if actor.name not in verdict.annotators:
+            raise LeaseLostError(
+                f"{identity_id}: somebody else decided on it meanwhile; take the next identity"
+            )
+    if lease is None or not mine:
+        return "opinion"
+    purpose: Purpose = lease.purpose
+    return "opinion" if purpose == "dispute" and not actor.is_lead else purpose

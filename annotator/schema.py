@@ -33,6 +33,7 @@ LOG = sa.Table(
     sa.Column("annotator", sa.Text, nullable=False, index=True),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("settles", sa.Boolean, nullable=False),
+    sa.Column("anew", sa.Boolean, nullable=False),
     sa.Column("undoes", sa.BigInteger, unique=True),
     sa.Column("reason", sa.Text),
     sa.Column("comment", sa.Text, nullable=False),
@@ -48,7 +49,7 @@ LEASES = sa.Table(
     sa.Column("identity_id", sa.Text, primary_key=True),
     sa.Column("annotator", sa.Text, nullable=False, index=True),
     sa.Column("token", sa.Text, nullable=False),
-    sa.Column("dispute", sa.Boolean, nullable=False),  # taken by a lead, to settle it
+    sa.Column("purpose", sa.Text, nullable=False),  # annotator.decisions.Purpose
     sa.Column("number", sa.BigInteger, nullable=False),  # an annotator's first one is on the screen
     sa.Column("expires_us", sa.BigInteger, nullable=False),
 )

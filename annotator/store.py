@@ -24,7 +24,7 @@ from annotator.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.migrations import migrate
 from annotator.place import has_store, store_url
 from annotator.rows import LIGHT, from_us, to_entry, to_row, to_us
-from annotator.rules import Step, check_undoing, settles
+from annotator.rules import Step, check_undoing, purpose_of
 from annotator.schema import LEASES, LOG, META, SKIPS
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
@@ -124,7 +124,8 @@ class Store:
         - taking back what another decided, unless the actor is a lead; what was taken back
           already; and an undoing itself.
 
-        A lead's decision on a disputed or settled identity settles it.
+        The decision is what the identity was given out for; without a lease an opinion, or a
+        lead's word where it is disputed or settled.
         """
         decision = replace(decision, annotator=decision.annotator or actor.name)
         if decision.annotator != actor.name:
@@ -135,14 +136,20 @@ class Store:
             known = step.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
             if known is not None:
                 return _same(to_entry(known), decision)
-            settling = False
+            purpose = None
             if decision.undoes is not None:
                 check_undoing(step, decision, actor)
             else:
-                settling = settles(step, decision, actor)
+                purpose = purpose_of(step, decision, actor)
                 _end_turn(step, decision)
             entry = Entry(
-                _next_seq(step), from_us(step.now_us), decision, key, actor.role, settling
+                seq=_next_seq(step),
+                time=from_us(step.now_us),
+                decision=decision,
+                key=key,
+                role=actor.role,
+                settles=purpose == "dispute",
+                anew=purpose == "again",
             )
             step.connection.execute(sa.insert(LOG), to_row(entry))
         return entry
