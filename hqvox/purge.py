@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hqvox.erasure import ShardEraser, erase_around
 from hqvox.erasure_crawl import erase_crawls
+from hqvox.erasure_review import erase_reviews
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release, release_names
 from hqvox.release.target import INFO
@@ -179,6 +180,7 @@ def run_purge(
             renewed = _renewed(workspace, members, staying) if find.identities else {}
             eraser.erase(find.rows, renewed)
         on_progress(number + 1, len(plan.shards))
+    erase_reviews(workspace, plan.stones)
     if gone:
         table = workspace.identities()
         keep = [row["identity_id"] not in gone for row in everyone]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from annotator.place import has_store
 from hqvox.bars import progress_bar
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
@@ -111,6 +112,8 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
         _say(f"your own files in {discover.photos} stay: delete there what must not stay")
     if plan.candidates and discover.urls.file:
         _say(f"your own list {discover.urls.file} stays: delete there the lines that name it")
+    if (plan.photos or plan.identities) and has_store(workspace):
+        _say("decisions on them go; files of `hqvox review export` stay: delete or renew them")
     if plan.photos:
         _say("reports and pictures that were written outside the workspace stay: delete them")
 
