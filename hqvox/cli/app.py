@@ -27,6 +27,7 @@ from hqvox.cli import (
     review,
     speech,
     status,
+    train,
 )
 from hqvox.cli.common import CONTEXT, errors
 from hqvox.errors import HqvoxError
@@ -52,6 +53,8 @@ app.command()(report.report)
 app.add_typer(review.app, name="review")
 app.command()(evaluate.evaluate)
 app.command()(evaluate.generate)
+app.command()(train.train)
+app.command()(train.runs)
 app.command()(purge.purge)
 app.command()(demo.demo)
 app.command()(doctor.doctor)

@@ -15,6 +15,7 @@ import torch
 
 from hqvox.errors import HqvoxError
 from hqvox.storage import TEMPORARY, Storage, disk_error
+from hqvox.trainer.runs import LAST
 from models.errors import ModelError
 from models.sf2f.generator import Generator, GeneratorSpec, build_generator
 
@@ -24,7 +25,6 @@ TRAINING = "hqvox.training"
 """Kind of a file that holds everything that training needs to go on."""
 GENERATOR = "hqvox.generator"
 """Kind of a file that holds a generator alone, as ``hqvox import sf2f-checkpoint`` writes it."""
-LAST = "last.pt"
 
 
 @dataclass(frozen=True)

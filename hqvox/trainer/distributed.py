@@ -36,6 +36,12 @@ class Team:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """What it computes on, for people."""
+        gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name(self.device) if gpu else str(self.device)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes."""
         gradients = [p.grad for p in parameters if p.grad is not None]

@@ -20,8 +20,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import hqvox
 from hqvox.errors import HqvoxError
 from hqvox.storage import Storage, disk_error
@@ -31,6 +29,8 @@ INFO = "run.json"
 CONFIG = "config.yaml"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
+LAST = "last.pt"
+"""Of the checkpoints, the one to go on after."""
 VERSIONS_OF = ("torch", "numpy")
 """Packages whose versions can change a result."""
 HIGHER_IS_BETTER = {
@@ -84,14 +84,13 @@ def held(folder: Path) -> bool:
         os.close(handle)
 
 
-def session(device: torch.device, processes: int, speed: str, step: int) -> dict[str, Any]:
+def sitting(device: str, processes: int, speed: str, step: int) -> dict[str, Any]:
     """What ``run.json`` says about one sitting: when, where, with what, from which step."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "started": now(),
         "host": platform.node(),
         "platform": platform.platform(),
-        "device": gpu or str(device),
+        "device": device,
         "processes": processes,
         "speed": speed,
         "hqvox": hqvox.__version__,

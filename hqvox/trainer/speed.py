@@ -98,12 +98,25 @@ def place(network: M, speed: Speed, device: torch.device) -> M:
     return network
 
 
-def compiled(function: Callable[..., Any], speed: Speed) -> Callable[..., Any]:
-    """The function through ``torch.compile`` where that path is taken, else as it is."""
+def compiled(
+    function: Callable[..., Any], speed: Speed, lengths_vary: bool = False
+) -> Callable[..., Any]:
+    """The function through ``torch.compile`` where that path is taken, else as it is.
+
+    ``lengths_vary``: its input's length does from step to step; compiled once for all, and not
+    replayed as a CUDA graph, of which each length would need its own.
+    """
     if not speed.compile:
         return function
-    mode = "reduce-overhead" if speed.cuda_graphs else "default"
-    return torch.compile(function, mode=mode, dynamic=None)
+    if lengths_vary:
+        return torch.compile(function, dynamic=True)
+    return torch.compile(function, mode="reduce-overhead" if speed.cuda_graphs else "default")
+
+
+def begin_step(speed: Speed) -> None:
+    """Tell CUDA graphs that what the step before returned is not needed any more."""
+    if speed.cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def make_adam(parameters: Iterable[nn.Parameter], optimiser: Any, speed: Speed) -> torch.optim.Adam:

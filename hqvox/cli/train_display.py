@@ -1,0 +1,137 @@
+"""What `hqvox train` shows: before it starts, and while it runs."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hqvox.bars import progress_bars
+from hqvox.cli.common import console
+from hqvox.release.read import Release
+from hqvox.trainer.batches import BatchSource
+from hqvox.trainer.config import TrainConfig
+from hqvox.trainer.data import TrainingData
+from hqvox.trainer.distributed import pick_device
+from hqvox.trainer.features import load_features
+from hqvox.trainer.loop import Evaluated, Event, Stepped
+from hqvox.trainer.speed import resolve
+from hqvox.trainer.state import build_critics, generator_spec
+from models.sf2f.generator import build_generator
+
+PLAIN_EVERY_SECONDS = 10.0
+"""Without a terminal, a line at most this often."""
+WORTH_SAYING = 0.02
+"""Share of waiting for data from which on it is shown."""
+
+
+class TrainDisplay:
+    """One live line on a terminal, else plain lines now and then. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=True)
+        self._terms: dict[str, float] = {}
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> TrainDisplay:
+        if self.console.is_terminal:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.console.is_terminal:
+            self._live.__exit__(None, None, None)
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, Stepped):
+            self._terms = event.terms or self._terms
+            line = step_line(event, self._terms)
+            if self.console.is_terminal:
+                self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+            elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
+                self._last_line = time.monotonic()
+                say(line, self.console)
+        elif isinstance(event, Evaluated):
+            say(evaluation_line(event), self.console)
+        else:
+            say(event.text, self.console)
+
+
+def step_line(event: Stepped, terms: dict[str, float]) -> str:
+    """How a run stands, in one line."""
+    rate = event.steps_per_second
+    left = int((event.steps - event.step) / max(rate, 1e-9))
+    speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s a step"
+    parts = [
+        f"stage {event.stage}",
+        f"step {event.step:,} of {event.steps:,}",
+        speed,
+        f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left",
+        f"{memory_bytes() / 2**30:.1f} GiB",
+    ]
+    if event.waiting >= WORTH_SAYING:
+        parts.append(f"{100 * event.waiting:.0f} % waiting for data")
+    return ", ".join(parts) + "".join(f", {name} {value:.3g}" for name, value in terms.items())
+
+
+def evaluation_line(event: Evaluated) -> str:
+    """An evaluation's figures, in one line."""
+    if not event.figures:
+        return f"step {event.step:,}: nothing could be measured"
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+    best = f"; best yet: {', '.join(event.best)}" if event.best else ""
+    return f"step {event.step:,}, stage {event.stage}: {figures}{best}"
+
+
+def memory_bytes() -> int:
+    """Most memory that was taken so far: of the GPU where one is used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_reserved()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def print_plan(config: TrainConfig, release: Release, device: str | None) -> None:
+    """What would be trained, on what, with which fast paths. Raises HqvoxError as training does."""
+    where = pick_device(device)
+    speed = resolve(config.speed, where)
+    with progress_bars(console) as bars:
+        data = TrainingData.open(
+            release,
+            config.model.resolutions,
+            pictures=config.data.pictures,
+            on_progress=bars,
+        )
+    part = data.part("train")
+    BatchSource(part, config).close()
+    if config.loss.perceptual.weight:
+        load_features(config.loss.perceptual.network)
+    networks = {
+        "generator": build_generator(generator_spec(config)),
+        **build_critics(config, len(part)),
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, network in networks.items():
+        count = sum(p.numel() for p in network.parameters())
+        table.add_row(name, f"{count:,} parameters")
+    faces = sum(len(own) for own in part.faces_of)
+    spoken = sum(len(own) for own in part.utterances_of)
+    table.add_row("data", f"{len(part):,} people, {faces:,} faces, {spoken:,} utterances")
+    for stage in ("stage1", "stage2"):
+        section = getattr(config, stage)
+        table.add_row(stage, f"{section.iterations:,} iterations of {section.batch_size}")
+    table.add_row("device", f"{where}: {speed.describe()}")
+    console.print(table, highlight=False)
+    say("dry run: nothing was trained")
+
+
+def say(line: str, to: Console = console) -> None:
+    """Print a line as it is."""
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
