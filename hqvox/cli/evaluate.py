@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
     from hqvox.trainer.checkpoint import Loaded
     from hqvox.trainer.tables import FilledTable
 
+WIDE = 150
+"""Columns of a terminal that has room for deviations."""
 TABLES = ("3", "4", "5", "7", "8")
 DeviceOption = Annotated[
     str | None,
@@ -89,17 +93,23 @@ def evaluate(
 
 
 def print_table(table: FilledTable) -> None:
-    """Print a table: the paper's rows dim, ours beneath them."""
+    """Print a table: the paper's rows dim, ours beneath them.
+
+    Deviations are printed where there is room for them; files have them in any case.
+    """
     from hqvox.trainer.tables import PAPER, headings, lines
 
+    wide = not console.is_terminal or console.width >= WIDE
     number, title = table.paper.number, table.paper.title
-    shown = Table(title=f"table {number}: {title}", title_justify="left")
+    shown = Table(title=f"table {number}: {title}", title_justify="left", box=box.SIMPLE_HEAD)
     words = 2 + bool(table.paper.second)
     for place, heading in enumerate(headings(table)):
-        shown.add_column(heading, justify="left" if place < words else "right", no_wrap=True)
-    for row, cells in zip(table.rows, lines(table), strict=True):
+        shown.add_column(heading, justify="left" if place < words else "right", no_wrap=wide)
+    for row, cells in zip(table.rows, lines(table, deviations=wide), strict=True):
         shown.add_row(*map(escape, cells), style="dim" if row.source == PAPER else "bold")
-    console.print(shown)
+    # What is written to a file or a pipe need not fit anything.
+    screen = console if console.is_terminal else Console(emoji=False, width=2 * WIDE)
+    screen.print(shown)
 
 
 def generate(

@@ -118,8 +118,9 @@ def notes_on(
     """What a reader must know: data, protocol, small galleries, another embedding, what lacks."""
     people = evaluated[0].evaluation.identities
     notes = [
-        f"{people} people of {split} of {release}; {protocol.runs} runs of {protocol.crops} crops "
-        f"each, seed {protocol.seed}; ± is the deviation over runs (of scores over splits too)"
+        f"{people} people of {split} of {release}; runs: {protocol.runs}, crops of each person: "
+        f"{protocol.crops}, seed {protocol.seed}; ± is the deviation over runs (of VFS and IS over "
+        "splits too)"
     ]
     if people < GALLERY_SIZE:
         notes.append(
@@ -161,7 +162,7 @@ def seen_before(evaluated: Sequence[Evaluated], people: set[str]) -> list[str]:
 
 def _trained_on(one: Evaluated) -> str:
     meta, loaded = one.loaded.meta, one.loaded
-    recipe = meta.get("recipe") or (loaded.config or {}).get("recipe", "unknown recipe")
+    recipe = meta.get("recipe") or "generator of another code, imported"
     parts = [f"{one.label}: {recipe}"]
     if "step" in meta:
         parts.append(f"step {meta['step']} of stage {meta.get('stage')}")

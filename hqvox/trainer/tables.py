@@ -50,9 +50,12 @@ class TableRow:
     scores: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     """By column, mean and deviation."""
 
-    def cells(self, columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    def cells(self, columns: Mapping[str, tuple[str, str]], deviations: bool) -> list[str]:
         """The figures as text, an en dash where there is none."""
-        return [_written(self.scores.get(name), form) for name, (_, form) in columns.items()]
+        return [
+            _written(self.scores.get(name), form, deviations or name == "vfs")
+            for name, (_, form) in columns.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,13 @@ def _paper_pairs(row: PaperRow) -> dict[str, tuple[float, float | None]]:
     return found
 
 
-def _written(pair: tuple[float, float | None] | None, form: str) -> str:
+def _written(pair: tuple[float, float | None] | None, form: str, with_deviation: bool) -> str:
     if pair is None:
         return NONE
     mean, deviation = pair
-    return format(mean, form) + ("" if deviation is None else f" ± {format(deviation, form)}")
+    if deviation is None or not with_deviation:
+        return format(mean, form)
+    return f"{format(mean, form)} ± {format(deviation, form)}"
 
 
 def headings(table: FilledTable) -> list[str]:
@@ -176,11 +181,11 @@ def headings(table: FilledTable) -> list[str]:
     return [*first, *(head for head, _ in table.columns.values())]
 
 
-def lines(table: FilledTable) -> list[list[str]]:
-    """The rows as text, a cell for each heading."""
-    second = bool(table.paper.second)
+def lines(table: FilledTable, deviations: bool = True) -> list[list[str]]:
+    """The rows as text, a cell for each heading; ``vfs`` has its deviation always, as printed."""
+    words = 2 if table.paper.second else 1
     return [
-        [row.first, *([row.second] if second else []), row.source, *row.cells(table.columns)]
+        [*(row.first, row.second)[:words], row.source, *row.cells(table.columns, deviations)]
         for row in table.rows
     ]
 
