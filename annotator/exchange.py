@@ -1,10 +1,10 @@
 """Decisions as JSONL: out of one workspace, into another or the same one built anew.
 
 One line per entry of the log, in its order: ``format`` (1), ``seq``, ``key``, ``time`` (ISO 8601,
-UTC), ``role``, ``settles``, and the fields of :class:`annotator.decisions.Decision`, faces as
-``{"photo": SHA-256, "face": number, "box": [left, top, right, bottom]}``. Entries are taken over as
-they are: their faces are found in the build at hand when they are used, so importing before or
-after a rebuild comes to the same, and importing twice changes nothing.
+UTC), ``role``, ``settles``, ``anew``, and the fields of :class:`annotator.decisions.Decision`,
+faces as ``{"photo": SHA-256, "face": number, "box": [left, top, right, bottom]}``. Entries are
+taken over as they are: their faces are found in the build at hand when they are used, so importing
+before or after a rebuild comes to the same, and importing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def _to_json(entry: Entry) -> dict[str, Any]:
         "time": entry.time.astimezone(UTC).isoformat(),
         "role": entry.role,
         "settles": entry.settles,
+        "anew": entry.anew,
         **{name: getattr(said, name) for name in _PLAIN},
         "undoes": said.undoes,
         "faces": [_face_to_json(face) for face in said.faces],
@@ -97,7 +98,7 @@ def _from_json(record: dict[str, Any]) -> Entry:
             f"format {record['format']!r} is not one that this hqvox reads ({FORMAT}); upgrade "
             "with: pip install --upgrade hqvox"
         )
-    seq, key, settles = record["seq"], record["key"], record["settles"]
+    seq, key, settles, anew = (record[name] for name in ("seq", "key", "settles", "anew"))
     time, role = datetime.fromisoformat(record["time"]), record["role"]
     plain = {name: record[name] for name in _PLAIN}
     undoes = record["undoes"]
@@ -106,6 +107,7 @@ def _from_json(record: dict[str, Any]) -> Entry:
         and seq > 0
         and isinstance(key, str)
         and isinstance(settles, bool)
+        and isinstance(anew, bool)
         and role in ROLES
         and time.tzinfo is not None
         and all(isinstance(plain[n], str) for n in ("comment", "annotator", "fingerprint"))
@@ -116,7 +118,7 @@ def _from_json(record: dict[str, Any]) -> Entry:
     Actor(plain["annotator"], role)
     faces, shown = (tuple(map(_face_from_json, record[name])) for name in ("faces", "shown"))
     decision = Decision(**plain, undoes=undoes, faces=faces, shown=shown)
-    return Entry(seq, time.astimezone(UTC), decision, key, role, settles)
+    return Entry(seq, time.astimezone(UTC), decision, key, role, settles, anew)
 
 
 def _face_from_json(record: dict[str, Any]) -> FaceRef:

@@ -1,4 +1,4 @@
-"""`hqvox demo`."""
+"""`hqvox demo`, and with --review the review UI on it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from rich.table import Table
 
 from hqvox.cli.common import console
 from hqvox.cli.release import print_release, print_stats
+from hqvox.cli.review import need_extra, open_review
 from hqvox.cli.status import print_funnel
 from hqvox.demo import run_demo
+from hqvox.demo_review import IDENTITIES as REVIEWED
+from hqvox.demo_review import add_references
 from hqvox.release.stats import release_stats
 from hqvox.report.truth import GOOD, TruthRow
+
+IDENTITIES = 12
+"""Invented people in a new demo."""
 
 
 def demo(
@@ -22,8 +28,14 @@ def demo(
         typer.Argument(metavar="[DIR]", file_okay=False, help="A new folder, or an earlier demo."),
     ] = Path("hqvox-demo"),
     identities: Annotated[
-        int, typer.Option(min=6, max=1000, help="Invented people in a new demo.")
-    ] = 12,
+        int | None,
+        typer.Option(
+            min=6,
+            max=1000,
+            help=f"Invented people in a new demo. Default: {IDENTITIES}, or {REVIEWED} with "
+            "--review.",
+        ),
+    ] = None,
     photos: Annotated[
         int, typer.Option(min=8, max=300, help="Photographs of each in a new demo.")
     ] = 20,
@@ -31,15 +43,28 @@ def demo(
         int | None,
         typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
     ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Then open the review UI, to choose faces yourself.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Of the review UI. Default: a free one."),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="With --review: print its address only.")
+    ] = False,
 ) -> None:
     """Photograph invented people, crawl them, build, release, and write a report with pictures.
 
     Their web site is served on this machine only, with the web's usual faults. No download, no
     photographs needed; a few minutes. Stop it and run it again to go on.
 
-    Example: hqvox demo hqvox-demo
+    Example: hqvox demo hqvox-demo --review
     """
-    made = run_demo(folder, console, identities=identities, photos=photos, workers=workers)
+    if review:
+        need_extra()  # before the minutes that the rest takes
+    count = identities or (REVIEWED if review else IDENTITIES)
+    made = run_demo(folder, console, identities=count, photos=photos, workers=workers)
     print_funnel(made.workspace)
     if made.written is not None:
         print_release(made.written)
@@ -51,6 +76,9 @@ def demo(
         highlight=False,
         soft_wrap=True,
     )
+    if review:
+        add_references(folder, console)
+        open_review(made.workspace.url, port=port, browser=not no_browser)
 
 
 def print_truth(rows: list[TruthRow]) -> None:

@@ -173,7 +173,8 @@ def entries(draw: st.DrawFn) -> Entry:
         decision = Decision(kind="dropped", reason=reason, shown=faces, **common)
     time = draw(st.datetimes(timezones=st.just(UTC)))
     role = draw(st.sampled_from(["annotator", "lead"]))
-    return Entry(draw(st.integers(1, 10**9)), time, decision, draw(TEXT.filter(bool)), role)
+    seq, key = draw(st.integers(1, 10**9)), draw(TEXT.filter(bool))
+    return Entry(seq, time, decision, key, role, draw(st.booleans()), draw(st.booleans()))
 
 
 class Log:
@@ -197,7 +198,8 @@ def broken(**changes: Any) -> str:
     face = {"photo": "a" * 64, "face": 0, "box": [0, 0, 1, 1]}
     record = {
         "format": 1, "seq": 1, "key": "k", "time": "2024-05-01T12:00:00+00:00",
-        "role": "annotator", "settles": False, "identity_id": "id0", "kind": "chosen",
+        "role": "annotator", "settles": False, "anew": False,
+        "identity_id": "id0", "kind": "chosen",
         "reason": None, "comment": "", "annotator": "ada", "seconds": 1.0, "fingerprint": "",
         "undoes": None, "shown": [],
         "faces": [face | {"face": n} for n in range(3)],
@@ -218,6 +220,7 @@ def broken(**changes: Any) -> str:
         (broken(time="2024-05-01T12:00:00"), "no entry of a review"),
         (broken(role="king"), "no entry of a review"),
         (broken(settles=1), "no entry of a review"),
+        (broken(anew=...), "no entry of a review"),
         (broken(comment=None), "no entry of a review"),
         (broken(faces=[{"photo": "a" * 64}]), "no entry of a review"),
         (broken(format=2), "format 2 is not one that this hqvox reads"),
