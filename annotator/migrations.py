@@ -92,11 +92,19 @@ _TABLES = (
 # Append-only is held by the database, whoever connects. Only a transaction that has set `erasing`
 # may change the log, as a purge does; it sets it back before it commits, so nobody else ever sees
 # it set.
-_SQLITE_TRIGGERS = tuple(
-    f"""CREATE TRIGGER review_log_no_{what.lower()} BEFORE {what} ON review_log
-        WHEN (SELECT erasing FROM review_meta) = 0
-        BEGIN SELECT RAISE(ABORT, 'review_log is append-only'); END"""
-    for what in ("UPDATE", "DELETE")
+_SQLITE_TRIGGERS = (
+    *(
+        f"""CREATE TRIGGER review_log_no_{what.lower()} BEFORE {what} ON review_log
+            WHEN (SELECT erasing FROM review_meta) = 0
+            BEGIN SELECT RAISE(ABORT, 'review_log is append-only'); END"""
+        for what in ("UPDATE", "DELETE")
+    ),
+    # INSERT OR REPLACE deletes what it replaces without asking the trigger above.
+    """CREATE TRIGGER review_log_no_replace BEFORE INSERT ON review_log
+        WHEN EXISTS (
+            SELECT 1 FROM review_log
+            WHERE seq = NEW.seq OR key = NEW.key OR undoes = NEW.undoes)
+        BEGIN SELECT RAISE(ABORT, 'review_log is append-only'); END""",
 )
 _POSTGRES_TRIGGERS = (
     """CREATE FUNCTION review_log_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
