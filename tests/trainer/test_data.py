@@ -16,11 +16,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from synthetic_build import make_build
 from tiny_release import make_tiny_release, write_checksums
 
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.speech import SPEECH
+from hqvox.release.write import write_release
+from hqvox.speech.pack import PackWriter
+from hqvox.tables import UTTERANCES
 from hqvox.trainer.batches import Batch, BatchSource, FusedBatch
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
@@ -161,6 +165,30 @@ def test_origin_pictures_are_packed_apart(release: Release, tmp_path: Path) -> N
     other = TrainingData.open(release, (64,), cache_dir=tmp_path, pictures="origin")
     assert np.array_equal(other.faces[64][0], masked.faces[64][5])
     assert not np.array_equal(masked.faces[64][0], masked.faces[64][5])
+
+
+def test_a_release_that_was_written_from_a_build_opens(tmp_path: Path) -> None:
+    names = ("Ada", "Bedřich", "Few", "Nobody", "Eva")
+    build = make_build(tmp_path / "w", tmp_path / "photos", names)
+    said = np.random.default_rng(0).normal(10, 3, (150, 40)).astype(np.float32)
+    for shard, identities in build.shards().items():
+        writer = PackWriter(build, shard, 40)
+        for who in identities:
+            own = dict.fromkeys(UTTERANCES.names) | {
+                "identity_id": who["identity_id"], "video": "v", "utterance": "0",
+                "path": f"{who['identity_id']}.wav", "seconds": 1.5, "sha256": "0" * 64,
+            }  # fmt: skip
+            writer.add(own, said + who["row"])
+        writer.commit({})
+    (tmp_path / "split.csv").write_text("identity,part\nid0,train\nid1,train\nid4,test\n")
+    split = str(tmp_path / "split.csv")
+    write_release(build, "v1", build.config(), auto=True, split=split, workers=1)
+    data = TrainingData.open(Release(build, "v1"), (64,), cache_dir=tmp_path / "c")
+    assert data.part("train").names == ("Ada", "Bedřich")
+    assert data.part("test").identity_ids == ("id4",)
+    (row,) = data.part("test").utterances_of[0]
+    assert np.array_equal(data.log_mel(row), (said + 4).astype(np.float16))
+    assert BatchSource(data.part("train"), tiny_config()).stage1(0).log_mel.isfinite().all()
 
 
 # Bad input.
