@@ -75,12 +75,11 @@ def describe_generator(spec: GeneratorSpec, frames: int = 125, windows: int = 1)
     return describe(generator, run)
 
 
-def describe_discriminator(make: Callable[[], nn.Module], px: int) -> Description:
-    """Describe a network of RGB pictures (n, 3, px, px); ``make`` builds it."""
+def describe_network(network: nn.Module, px: int) -> Description:
+    """Describe a network of RGB pictures (n, 3, px, px), made on whatever device."""
     _positive("px", px)
-    with torch.device("meta"):
-        network = make().eval()
-        pictures = torch.zeros(1, 3, px, px)
+    network = network.to("meta").eval()
+    pictures = torch.zeros(1, 3, px, px, device="meta")
     return describe(network, lambda network: network(pictures))
 
 

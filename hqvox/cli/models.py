@@ -9,15 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from hqvox.cli.common import CONTEXT, console
+from hqvox.cli.describe import describe
 from models.errors import ModelError
 from models.registry import of_recipe
 from models.store import ModelStore
 
 app = typer.Typer(
-    help="The networks' weights: list, fetch, verify.",
+    help="The networks: describe them; list, fetch, verify their weights.",
     no_args_is_help=True,
     context_settings=CONTEXT,
 )
+app.command(epilog="Example: hqvox models describe sf2f-64")(describe)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of `list`.")]
 Recipe = Annotated[

@@ -1,0 +1,74 @@
+"""`hqvox models describe`: what a recipe's networks consist of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from hqvox.cli.common import console
+
+if TYPE_CHECKING:
+    from models.describe import Description
+
+PAPER_IDENTITIES = 2890
+"""Of HQ-VoxCeleb's training part (paper, table 1)."""
+
+
+def describe(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a training recipe, or a YAML file.")
+    ],
+    frames: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Log-mel frames of a window, 10 ms each.")
+    ] = 125,
+    windows: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Windows of one face; over 1 needs a fuser.")
+    ] = 1,
+    identities: Annotated[
+        int, typer.Option(min=2, max=10_000_000, help="Whom the identity classifier tells apart.")
+    ] = PAPER_IDENTITIES,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe.")
+    ] = None,
+) -> None:
+    """Show the networks of a training recipe: parts, output shapes, parameters, FLOPs.
+
+    A FLOP is a multiplication or an addition of a convolution, a linear layer or a matrix product,
+    for one face; the rest (norms, activations, upsampling) is not counted.
+    """
+    import torch
+
+    from hqvox.trainer.recipes import load_train_config
+    from hqvox.trainer.state import build_critics, generator_spec
+    from models.describe import describe_generator, describe_network
+
+    config = load_train_config(recipe, settings or ())
+    spec = generator_spec(config)
+    _show(
+        f"generator: {spec.encoder} encoder, {spec.fuser or 'no'} fuser, {spec.decoder} decoder; "
+        f"{windows} × {frames} frames ({frames / 100:g} s)",
+        describe_generator(spec, frames, windows),
+    )
+    with torch.device("meta"):
+        critics = build_critics(config, identities)
+    for name, critic in critics.items():
+        kind, _, px = name.rpartition("_")
+        told = "" if kind == "discriminator" else f"; {identities:,} identities"
+        _show(f"{kind}, {px} × {px} px{told}", describe_network(critic, int(px)))
+
+
+def _show(title: str, description: Description) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("part", no_wrap=True)
+    for heading in ("output", "parameters", "MFLOP"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for part in (*description.parts, description.total):
+        shape = " × ".join(str(size) for size in part.output)
+        style = "bold" if part is description.total else None
+        work = f"{part.flops / 1e6:,.2f}"
+        table.add_row(part.name, shape, f"{part.parameters:,}", work, style=style)
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print()
