@@ -22,8 +22,8 @@ Pictures = torch.Tensor
 PAPERS_EMBEDDING = "facenet_vggface2"
 EMBEDDINGS = (PAPERS_EMBEDDING, OTHER_NETWORK)
 CLASSIFIER, INCEPTION = "vggface2_resnet50", "inception_v3"
-BATCH = 32
-"""Pictures that a network judges at once."""
+CPU_BATCH, GPU_BATCH = 8, 64
+"""Pictures that are embedded at once."""
 
 
 @dataclass
@@ -89,12 +89,13 @@ def batched(
     All batches have one size, the last filled up: networks round differently for others, and a
     face must be judged alike whatever stands beside it.
     """
+    size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
 
     def run(pictures: Pictures) -> NDArray[np.float32]:
         rows = []
         with torch.inference_mode():
-            for batch in pictures.split(BATCH):
-                filled = torch.zeros(BATCH, *batch.shape[1:], device=device)
+            for batch in pictures.split(size):
+                filled = torch.zeros(size, *batch.shape[1:], device=device)
                 filled[: len(batch)] = batch.to(device)
                 rows.append(network(filled)[: len(batch)].float().cpu().numpy())
         if not rows:
