@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotator.decisions import FaceRef
 from annotator.index import EXPRESSIONS, PLACE, Index, OnProgress, open_index, shard_tokens
@@ -215,8 +216,6 @@ def certainties(index: Index, max_faces: int) -> dict[str, float]:
     """
     if not index.starts:
         return {}
-    from scipy.stats import rankdata  # Here, as it takes long to load.
-
     quality = np.nan_to_num(index.column("quality"), nan=0.0)
     similarity = np.nan_to_num(index.column("core_similarity"), nan=-1.0)
     sameness, margin = [], []
@@ -224,7 +223,12 @@ def certainties(index: Index, max_faces: int) -> dict[str, float]:
         end = min(first + max_faces, last)
         sameness.append(similarity[first:end].min())
         margin.append(quality[end - 1] - (quality[end] if end < last else 0.0))
-    if len(sameness) == 1:
-        return dict.fromkeys(index.starts, 1.0)
-    ranks = [(rankdata(values) - 1) / (len(values) - 1) for values in (sameness, margin)]
-    return dict(zip(index.starts, np.minimum(*ranks).tolist(), strict=True))
+    lower = np.minimum(_rank(np.array(sameness)), _rank(np.array(margin)))
+    return dict(zip(index.starts, lower.tolist(), strict=True))
+
+
+def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each value's place among all, 0 to 1, ties in the middle of theirs; 1 for a single one."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count + 1) / 2
+    return np.asarray(middle[place] / (len(values) - 1)) if len(values) > 1 else np.ones(1)
