@@ -74,6 +74,12 @@ def standing(entries: Iterable[Entry]) -> list[Entry]:
     return [e for e in said if e.decision.kind != "undone" and e.seq not in undone]
 
 
+def own(entries: Sequence[Entry], annotator: str) -> list[Entry]:
+    """What an annotator said, and what anybody took back of it."""
+    said = {e.seq for e in entries if e.decision.annotator == annotator}
+    return [e for e in entries if e.seq in said or e.decision.undoes in said]
+
+
 def by_annotator(entries: Sequence[Entry]) -> list[Work]:
     """One for each annotator, who decided most first; ``entries`` are the whole log's."""
     made: dict[str, list[Entry]] = defaultdict(list)

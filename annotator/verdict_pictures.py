@@ -10,13 +10,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotator.explore import STAGES, Verdicts
+from annotator.explore import FACES_FROM, STAGES, Verdicts
+from annotator.tiles import masked_crop, stored
+from hqvox.codec import UndecodableError, decode, decode_png
+from hqvox.errors import HqvoxError
 from hqvox.pictures import encode_jpeg, fitted
 from hqvox.tables import Row
-from hqvox.views import aligned_crop, masked_crop, upright_photo
 from hqvox.workspace import Workspace
 from models.protocols import Photo
 
@@ -28,7 +31,7 @@ AROUND_FACE = 1.7
 """Side of the square around a face, in longer sides of its box."""
 
 _PIXELS = {
-    "download": ("photo_offset", "photo_bytes", "width_px", "height_px"),
+    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
     "landmarks": ("box_xyxy",),
     "align": ("aligned_offset", "aligned_bytes"),
     "segment": ("mask_offset", "mask_bytes"),
@@ -67,9 +70,17 @@ class Pictures:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
+        people = workspace.identities().select(["identity_id", "shard"])
+        self._shards = dict(
+            zip(*(people[c].to_pylist() for c in ("identity_id", "shard")), strict=True)
+        )
         self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[str, str], pa.Table | None] = OrderedDict()
         self._tiles: OrderedDict[tuple[Place, str, int], bytes | None] = OrderedDict()
+
+    def place(self, identity_id: str, candidate: int, face: int = -1) -> Place:
+        """Where a photo or face of an identity belongs. Raises KeyError for an unknown one."""
+        return Place(self._shards[identity_id], identity_id, candidate, face)
 
     def tile(self, place: Place, stage: str, side_px: int) -> bytes | None:
         """JPEG within ``side_px``: what ``stage`` looked at; None where there are no pixels.
@@ -90,36 +101,42 @@ class Pictures:
         return made
 
     def _make(self, place: Place, stage: str, side_px: int) -> bytes | None:
-        position = STAGES.index(stage)
-        row: Row = {"shard": place.shard}
-        picture = None
-        if position >= _MASKED_FROM:
-            row |= self._row("align", place) | self._row("segment", place)
-            picture = masked_crop(self._workspace, row)
-        if picture is None and position >= _ALIGNED_FROM:
-            row |= self._row("align", place)
-            picture = aligned_crop(self._workspace, row)
-        if picture is None:
-            row |= self._row("download", place) | self._row("landmarks", place)
-            picture = self._around_face(row, side_px)
+        try:
+            picture = self._picture(place, STAGES.index(stage), side_px)
+        except (HqvoxError, UndecodableError, cv2.error, ValueError):
+            return None  # gone with a purge, moved by a rebuild, or damaged: not what this is for
         if picture is None:
             return None
         return encode_jpeg(fitted(picture, side_px, side_px), JPEG_QUALITY)
 
-    def _around_face(self, row: Row, side_px: int) -> Photo | None:
-        """The photo around the face, decoded no larger than is needed."""
-        if row.get("photo_offset") is None or row.get("width_px") is None:
+    def _picture(self, place: Place, position: int, side_px: int) -> Photo | None:
+        row: Row = {"shard": place.shard, "identity_id": place.identity_id, "face": place.face}
+        row |= self._row("download", place)
+        if position >= _ALIGNED_FROM:
+            row |= self._row("align", place)
+        if position >= _MASKED_FROM:
+            row |= self._row("segment", place)
+            if row.get("mask_offset") is not None:
+                return masked_crop(self._workspace, row, side_px)
+        if row.get("aligned_offset") is not None:
+            return decode_png(stored(self._workspace, "aligned", row))
+        if row.get("photo_offset") is None:
             return None
+        if position >= FACES_FROM:
+            row |= self._row("landmarks", place)
+        return self._around_face(row, side_px)
+
+    def _around_face(self, row: Row, side_px: int) -> Photo:
+        """The photo around the face, decoded no larger than is needed; all of it without a face."""
+        data = stored(self._workspace, "photo", row)
         longer = max(row["width_px"], row["height_px"])
         box = row.get("box_xyxy")
         if box is None:
-            return upright_photo(self._workspace, row, min(longer, 2 * side_px))
+            return decode(data, 2 * side_px)
         left, top, right, bottom = box
         side = max(32.0, AROUND_FACE * max(right - left, bottom - top))
         wanted = math.ceil(longer * min(1.0, 2 * side_px / side))
-        photo = upright_photo(self._workspace, row, wanted)
-        if photo is None:
-            return None
+        photo = decode(data, wanted)
         height, width = photo.shape[:2]
         scale = max(height, width) / longer
         span = max(8, round(side * scale))

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from annotator.explore import KEPT, STAGES, Rows, Verdicts
+from annotator.explore import KEPT, Rows, Verdicts
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.measures import BY_NAME, SETTINGS, TELLING, Limit, limits
@@ -142,12 +142,18 @@ def _by_limit(reason: str, limits: Mapping[str, Limit]) -> bool:
 
 
 def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, limit: Limit) -> Rows:
-    return rows[np.argsort(_distance(verdicts, name, limit)[rows], kind="stable")]
+    return rows[np.argsort(_distance(verdicts, name, bound_of(limit))[rows], kind="stable")]
 
 
-def _distance(verdicts: Verdicts, name: str, limit: Limit) -> NDArray[np.float64]:
+def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64]:
     values = verdicts.values[name]
-    return np.abs((np.abs(values) if BY_NAME[name].signed else values) - bound_of(limit))
+    return np.abs((np.abs(values) if BY_NAME[name].signed else values) - bound)
+
+
+def around(verdicts: Verdicts, name: str, bound: float) -> Rows:
+    """The rows that have the measurement, those nearest to the bound first, on either side."""
+    known = np.flatnonzero(~np.isnan(verdicts.values[name]))
+    return known[np.argsort(_distance(verdicts, name, bound)[known], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -261,10 +267,11 @@ def value_for(setting: str, value: float) -> int | float:
     return round(value) if whole else value
 
 
-def yaml_line(setting: str, value: float) -> str:
-    """``pose: {max_yaw_deg: 8.0}``."""
+def yaml_line(setting: str, value: float, switch_on: bool = False) -> str:
+    """``pose: {max_yaw_deg: 8.0}``; ``switch_on``: the stage as well."""
     section, key = setting.split(".")
-    return f"{section}: {{{key}: {value_for(setting, value)!r}}}"
+    on = "enabled: true, " if switch_on else ""
+    return f"{section}: {{{on}{key}: {value_for(setting, value)!r}}}"
 
 
 def command(workspace: Workspace, setting: str, value: float) -> str:
@@ -284,8 +291,3 @@ def written_in(workspace: Workspace, setting: str) -> tuple[bool, Any]:
         raise HqvoxError(f"{CONFIG}: no YAML ({error}); mend the file") from None
     found = written.get(section)
     return isinstance(found, dict), found.get(key) if isinstance(found, dict) else None
-
-
-def stages_after(stage: str) -> tuple[str, ...]:
-    """The stages that a rebuild computes anew after this one."""
-    return STAGES[STAGES.index(stage) + 1 :]

@@ -1,0 +1,201 @@
+"""History: every decision, found again, looked at, taken back, and taken along as a spreadsheet."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import date, tzinfo
+
+import streamlit as st
+
+from annotator import log
+from annotator.decisions import DROP_REASONS, KINDS, Entry, FaceRef
+from annotator.history import Line, as_csv, day_range, listing, matching, may_undo
+from annotator.look import plain
+from annotator.progress import own
+from annotator.screens.progress import reader_zone
+from annotator.session import Context
+from annotator.verdict_pictures import Shown, gallery_html
+from hqvox.errors import HqvoxError
+
+LISTED = 5000
+"""Most lines on the page; the spreadsheet has all."""
+TILE_PX = 220
+_ANY = "any"
+
+
+def render(context: Context) -> None:
+    """Show the page."""
+    try:
+        lines = _lines(context)
+    except HqvoxError as error:
+        st.error(plain(str(error)))
+        return
+    if not context.actor.is_lead:
+        st.caption("Your own decisions; those of others are seen by a lead.")
+    if not lines:
+        st.info("Nothing has been decided yet.")
+        return
+    zone = reader_zone()
+    found = _filtered(context, lines, zone)
+    chosen = _table(found, zone)
+    count = f"{len(found):,} of {len(lines):,} entries"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Export as CSV",
+            lambda: as_csv(found),
+            "reviews.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.caption(count if len(found) <= LISTED else f"{count}; the newest {LISTED:,} are listed")
+    if chosen is not None:
+        _entry(context, chosen, zone)
+
+
+def _lines(context: Context) -> list[Line]:
+    """What this annotator may see, newest first."""
+    read = log.read(context)
+    entries: Sequence[Entry] = read.entries
+    if not context.actor.is_lead:
+        # Who knew what another chose would no longer be a second pair of eyes.
+        entries = own(entries, context.actor.name)
+    names = {person.identity_id: person.name for person in context.candidates.everyone}
+    return listing(reversed(entries), read.undone, context.store.state(), names)
+
+
+def _filtered(context: Context, lines: list[Line], zone: tzinfo) -> list[Line]:
+    people = sorted({line.entry.decision.annotator for line in lines})
+    first = st.columns([3, 2, 2, 2, 3])
+    text = first[0].text_input(
+        "Person or text", placeholder="name, id, comment", key="history_text"
+    )
+    who = _ANY
+    if context.actor.is_lead:
+        who = first[1].selectbox("Annotator", [_ANY, *people], key="history_who")
+    kind = first[2].selectbox("Decision", [_ANY, *KINDS], key="history_kind")
+    reason = first[3].selectbox("Reason", [_ANY, *DROP_REASONS], key="history_reason")
+    days = first[4].date_input("Days", [], key="history_days", format="YYYY-MM-DD")
+    since, until = day_range(_days(days), zone)
+    kept = [
+        line
+        for line in lines
+        if who in (_ANY, line.entry.decision.annotator)
+        and kind in (_ANY, line.entry.decision.kind)
+        and reason in (_ANY, line.entry.decision.reason)
+        and (since is None or line.entry.time >= since)
+        and (until is None or line.entry.time < until)
+    ]
+    return matching(kept, text)
+
+
+def _days(chosen: object) -> tuple[date, ...]:
+    return tuple(chosen) if isinstance(chosen, tuple | list) else ()
+
+
+def _table(lines: list[Line], zone: tzinfo) -> Line | None:
+    """The list; the line that is chosen in it."""
+    if not lines:
+        st.caption("No decision passes these filters.")
+        return None
+    listed = lines[:LISTED]
+    event = st.dataframe(
+        [
+            {
+                "time": line.entry.time.astimezone(zone).replace(tzinfo=None),
+                "name": line.name,
+                "identity": line.entry.decision.identity_id,
+                "decision": line.what,
+                "reason": line.entry.decision.reason or "",
+                "status": line.status,
+                "annotator": line.entry.decision.annotator,
+                "seconds": line.entry.decision.seconds or None,
+                "comment": line.entry.decision.comment,
+                "number": line.entry.seq,
+            }
+            for line in listed
+        ],
+        hide_index=True,
+        height=min(38 + 35 * len(listed), 388),
+        on_select="rerun",
+        selection_mode="single-row",
+        # Another table for other rows: a place in the old one would be another decision here.
+        key=f"history_table_{hash(tuple(line.entry.seq for line in listed))}",
+        column_config={
+            "time": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm:ss", width="medium"),
+            "seconds": st.column_config.NumberColumn(format="%.1f", width="small"),
+            "number": st.column_config.NumberColumn(width="small"),
+        },
+        alt="Decisions, newest first",
+    )
+    rows = event["selection"]["rows"]
+    if not rows:
+        st.caption("Choose a row to see its pictures, and to take it back.")
+        return None
+    return listed[rows[0]]
+
+
+def _entry(context: Context, line: Line, zone: tzinfo) -> None:
+    entry = line.entry
+    said = entry.decision
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{plain(line.name or said.identity_id)}**", width="content")
+            when = entry.time.astimezone(zone).strftime("%d %b %Y, %H:%M:%S")
+            st.caption(
+                plain(f"{line.what} · {line.status} · {said.annotator} ({entry.role}) · {when}"),
+                width="content",
+            )
+            if may_undo(line, context.actor.name, context.actor.is_lead):
+                st.button(
+                    "Take back",
+                    icon=":material/undo:",
+                    key=f"history_undo_{entry.seq}",
+                    on_click=_undo,
+                    args=(context, entry, str(uuid.uuid4())),
+                )
+        message = st.session_state.pop("history_message", None)
+        if message:
+            st.error(plain(message))
+        if said.reason:
+            st.text(DROP_REASONS[said.reason])
+        if said.comment:
+            st.text(said.comment)
+        _pictures(context, entry)
+
+
+def _undo(context: Context, entry: Entry, key: str) -> None:
+    try:
+        context.store.undo(entry.seq, key=key, actor=context.actor)
+    except HqvoxError as error:
+        st.session_state["history_message"] = str(error)
+
+
+def _pictures(context: Context, entry: Entry) -> None:
+    """The faces that were chosen, in order, then those that were shown besides."""
+    (whole,) = context.store.entries(
+        entry.seq - 1, identity_ids=[entry.decision.identity_id], limit=1
+    ) or (entry,)
+    said = whole.decision
+    chosen = {face.key for face in said.faces}
+    rest = [face for face in said.shown if face.key not in chosen]
+    faces: list[tuple[FaceRef, str, str]] = [
+        (face, f"chosen {number}", "kept") for number, face in enumerate(said.faces, 1)
+    ]
+    faces += [(face, "shown", "plain") for face in rest]
+    if not faces:
+        return
+    where = {c.ref.key: c for c in context.candidates.faces(said.identity_id)}
+    shown = []
+    for face, label, tone in faces:
+        candidate = where.get(face.key)
+        jpeg, lines = None, [label, "no longer a candidate"]
+        if candidate is not None:
+            lines[1] = f"quality {candidate.quality:.2f}"
+            try:
+                jpeg = context.candidates.tile(said.identity_id, candidate.number, TILE_PX)
+            except HqvoxError as error:
+                lines[1] = str(error)
+        shown.append(Shown(jpeg, lines, tone))
+    st.html(gallery_html(shown))
