@@ -24,6 +24,9 @@ from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD
 SHARE_OF_MEMORY = 0.5
 """Of a GPU's free memory that the data may take; the rest is the networks'."""
 
+UPLOADED_AT_ONCE = 4096
+"""Utterances."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -98,6 +101,7 @@ class BatchSource:
         self.normaliser = Normaliser.of(config, data)
         self._resolutions = config.model.resolutions
         self._moments = data.utterance_moments if self.normaliser.kind == "utterance" else None
+        self._repeat = config.data.short == "repeat"
         self._scale, self._shift = _colour(self._device)
         self._pin = self._device.type == "cuda"
         self._ahead = ThreadPoolExecutor(1, "batches") if self._pin else None
@@ -160,7 +164,10 @@ class BatchSource:
         for row, windows in enumerate(pairs):
             mask[row, : len(windows)] = True
             for column, (utterance, start) in enumerate(windows.tolist()):
-                piece = self._data.log_mel(utterance)[start : start + frames]
+                piece = self._data.log_mel(utterance)
+                if self._repeat and len(piece) < frames:
+                    piece = piece[np.arange(frames) % len(piece)]
+                piece = piece[start : start + frames]
                 there = values[row, column, : len(piece)]
                 there[:] = piece
                 if self._moments is not None:
@@ -226,14 +233,17 @@ class BatchSource:
         data, table = self._data, self._data.utterances
         rows = np.unique(np.concatenate(self._part.utterances_of))
         ends = np.cumsum(table.frames[rows])
-        voices = torch.empty((int(ends[-1]), data.n_filters), dtype=torch.float16)
+        voices = torch.empty(
+            (int(ends[-1]), data.n_filters), dtype=torch.float16, device=self._device
+        )
         offset = np.zeros(len(table.frames), np.int64)
         offset[rows] = ends - table.frames[rows]
-        for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
-            voices[end - int(table.frames[row]) : end] = torch.from_numpy(
-                np.array(data.log_mel(row))
-            )
-        self._voices = voices.to(self._device)
+        # Some at a time: all of them may be more than the host has room for.
+        for some in np.array_split(rows, -(-len(rows) // UPLOADED_AT_ONCE)):
+            piece = np.concatenate([data.log_mel(row) for row in some.tolist()])
+            start = int(offset[some[0]])
+            voices[start : start + len(piece)] = torch.from_numpy(piece).to(self._device)
+        self._voices = voices
         self._offset = torch.from_numpy(offset).to(self._device)
         self._frames = torch.from_numpy(table.frames.copy()).to(self._device)
         self._faces = [
@@ -247,7 +257,10 @@ class BatchSource:
         numbers = self._tensor(np.stack(columns))
         identity, face, mirrored, utterance, start = numbers.to(self._device, non_blocking=True)
         time = torch.arange(crops.frames, device=self._device) + start[:, None]
-        there = time < self._frames[utterance][:, None]
+        length = self._frames[utterance][:, None]
+        if self._repeat:
+            time = time % length
+        there = time < length
         index = (self._offset[utterance][:, None] + time).where(there, 0)
         values = self._voices[index].float()
         there = there[..., None]

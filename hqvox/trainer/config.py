@@ -216,6 +216,10 @@ class DataConfig(Section):
         description="log-mel: (x - 10.9915) / 3.1661 (code), the release's own mean and deviation, "
         "or per utterance and filter (cmu)",
     )
+    short: Literal["pad", "repeat"] = Field(
+        "pad", description="utterances shorter than a crop: padded with zeros (code), or repeated "
+        "until they are long enough (cmu)",
+    )  # fmt: skip
     flip: bool = Field(False, description="mirror half of the pictures (paper: no; cmu: yes)")
 
 

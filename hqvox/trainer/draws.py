@@ -134,8 +134,10 @@ class Draws:
         """The people of a whole batch."""
         rounds, seats = np.divmod(np.arange(step * size, (step + 1) * size), self._people)
         needed = range(int(rounds[0]), int(rounds[-1]) + 1)
-        self._rounds = {r: self._rounds.get(r, self._shuffled(r)) for r in needed}
-        return np.stack([self._rounds[r] for r in needed])[rounds - rounds[0], seats]
+        known = self._rounds  # Another thread may put others in its place meanwhile.
+        kept = {r: known[r] if r in known else self._shuffled(r) for r in needed}
+        self._rounds = kept
+        return np.stack([kept[r] for r in needed])[rounds - rounds[0], seats]
 
     def _shuffled(self, number: int) -> Integers:
         rng = np.random.default_rng([self._config.seed, _ROUNDS, number])

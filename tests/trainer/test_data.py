@@ -328,9 +328,17 @@ def test_a_batch_is_what_was_drawn(tiny_data: TrainingData) -> None:
     assert padded
 
 
+@pytest.mark.parametrize("short", ["pad", "repeat"])
 @pytest.mark.parametrize("kind", ["sf2f", "release", "utterance"])
-def test_data_in_memory_give_the_same_batches(tiny_data: TrainingData, kind: str) -> None:
-    given = [f"data.normalise={kind}", "stage1.crop_frames=[200,300]", "data.flip=true"]
+def test_data_in_memory_give_the_same_batches(
+    tiny_data: TrainingData, kind: str, short: str
+) -> None:
+    given = [
+        f"data.normalise={kind}",
+        f"data.short={short}",
+        "stage1.crop_frames=[200,300]",
+        "data.flip=true",
+    ]
     mapped = BatchSource(tiny_data.part("train"), tiny_config(*given))
     resident = BatchSource(
         tiny_data.part("train"), tiny_config(*given, "speed.data_on_device=true")
@@ -342,6 +350,16 @@ def test_data_in_memory_give_the_same_batches(tiny_data: TrainingData, kind: str
         torch.testing.assert_close(a.log_mel, b.log_mel, atol=1e-5, rtol=0)
         torch.testing.assert_close(a.pictures, b.pictures, atol=1e-5, rtol=0)
         assert torch.equal(a.face, b.face)
+
+
+def test_short_utterances_are_said_again_where_asked(tiny_data: TrainingData) -> None:
+    config = tiny_config("data.short=repeat", "stage1.crop_frames=[420,420]")
+    part = tiny_data.part("train")
+    batch, drawn = BatchSource(part, config).stage1(0), Draws(part, config).stage1(0)
+    for row, said in enumerate(tiny_data.log_mel(u) for u in drawn.utterance):
+        twice = np.concatenate([said] * 5).astype(np.float32)[:420]
+        wanted = ((twice - SF2F_MEAN) / SF2F_STD).T
+        np.testing.assert_allclose(batch.log_mel[row], wanted, atol=1e-5)
 
 
 def test_mirrored_pictures_are_about_half_and_only_where_asked(tiny_data: TrainingData) -> None:

@@ -65,7 +65,8 @@ def test_voice2face_of_the_cmu_code_has_its_own_data_settings() -> None:
     assert config.stage1.crop_frames == (300, 800)
     assert config.stage1.batch_size == 128
     assert (config.optimiser.learning_rate, config.optimiser.betas) == (2e-4, (0.5, 0.999))
-    assert (config.data.normalise, config.data.flip) == ("utterance", True)
+    data = config.data
+    assert (data.normalise, data.short, data.flip) == ("utterance", "repeat", True)
     assert config.loss.l1.weight == config.loss.perceptual.weight == 0
 
 
