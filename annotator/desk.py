@@ -77,6 +77,8 @@ class Desk:
         """Whether the message says that something was not done."""
         self.said = 0
         """Number of the message: a new one has another."""
+        self.decided = 0
+        """Decisions since this desk was opened, less those that were taken back."""
         self.answered = ""
         """Key of the last thing that was done."""
         self._answers: OrderedDict[str, None] = OrderedDict()
@@ -163,6 +165,7 @@ class Desk:
         except LeaseLostError:
             self._lost(screen)
         else:
+            self.decided += 1
             self.go_on()
 
     def _undo(self, key: str) -> None:
@@ -171,6 +174,7 @@ class Desk:
             raise HqvoxError("There is nothing of yours to take back.")
         identity_id = entry.decision.identity_id
         self.store.undo(entry.seq, key=key, actor=self.actor)
+        self.decided = max(0, self.decided - 1)
         name = self.candidates.summary(identity_id).name
         lease = self.queue.lease(self.actor, identity_id)
         screen = None if lease is None else self._screen(lease, entry)

@@ -16,7 +16,7 @@ _ICON = Path(__file__).parent / "components/icon.svg"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the app: the module of annotator/pages that renders it."""
+    """A page of the app: the module of annotator/screens that renders it."""
 
     module: str
     title: str
@@ -43,7 +43,7 @@ def main() -> None:
     context = session.context()
 
     def page(of: Page) -> Callable[[], None]:
-        return lambda: import_module(f"annotator.pages.{of.module}").render(context)
+        return lambda: import_module(f"annotator.screens.{of.module}").render(context)
 
     chosen = st.navigation(
         [

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from hqvox.bars import progress_bar
+from hqvox.cli import review_exchange
 from hqvox.cli.common import CONTEXT, WorkspaceArgument, console
 from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
@@ -39,6 +40,7 @@ tokens = typer.Typer(
     context_settings=CONTEXT,
 )
 app.add_typer(tokens, name="token")
+review_exchange.register(app)
 
 
 @app.command(OPEN)

@@ -14,6 +14,13 @@ function buildReasons(reasons) {
   element(".reasons .list").replaceChildren(...buttons);
 }
 
+// The first thing in it gets the focus, not the first button: that would look as if it were chosen.
+function openDialog(name, first) {
+  const dialog = element(`dialog.${name}`);
+  if (!dialog.open) dialog.showModal();
+  dialog.querySelector(first).focus();
+}
+
 function dropFor(reason) {
   element("dialog.reasons").close();
   const comment = element(".comment input");
@@ -28,8 +35,7 @@ function dropFor(reason) {
 function openLook(kind) {
   if (!view.screen || view.locked) return;
   look.kind = kind;
-  const dialog = element("dialog.look");
-  if (!dialog.open) dialog.showModal();
+  openDialog("look", ".stage");
   showLook();
   post({ do: "look", screen: view.screen.id, face: view.marked, kind });
 }

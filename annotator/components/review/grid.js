@@ -32,12 +32,38 @@ function buildGrid(screen) {
     tile.append(marks, make("span", "measure", face.text));
     tile.addEventListener("click", () => {
       mark(n, false);
-      toggle(n);
+      if (!held(tile)) toggle(n);
     });
+    zoomsWhenHeld(tile, n);
     tile.addEventListener("focus", () => mark(n, false));
     return tile;
   });
   element(".grid").replaceChildren(...built);
+}
+
+const HOLD_MS = 450;
+
+// A finger has no key for it. The click that ends the touch then takes nothing in or out.
+function zoomsWhenHeld(tile, n) {
+  let timer = 0;
+  tile.addEventListener("pointerdown", (event) => {
+    delete tile.dataset.held;
+    if (event.pointerType !== "touch") return;
+    timer = setTimeout(() => {
+      tile.dataset.held = "";
+      mark(n, false);
+      openLook("zoom");
+    }, HOLD_MS);
+  });
+  for (const end of ["pointerup", "pointercancel", "pointerleave"])
+    tile.addEventListener(end, () => clearTimeout(timer));
+  tile.addEventListener("contextmenu", (event) => "held" in tile.dataset && event.preventDefault());
+}
+
+function held(tile) {
+  const was = "held" in tile.dataset;
+  delete tile.dataset.held;
+  return was;
 }
 
 function fillGrid(pack) {
@@ -110,9 +136,10 @@ function move(key) {
 }
 
 function say(text, calm = false) {
-  const message = element(".message");
-  message.textContent = text;
-  message.classList.toggle("calm", calm);
+  for (const message of view.root.querySelectorAll(".message")) {
+    message.textContent = text;
+    message.classList.toggle("calm", calm);
+  }
 }
 
 function whyNot() {

@@ -30,7 +30,7 @@ function accept() {
 
 const ACTIONS = {
   accept,
-  drop: () => !view.locked && element("dialog.reasons").showModal(),
+  drop: () => view.locked || openDialog("reasons", "h2"),
   undo: () => {
     if (!view.latest.undo) say("There is nothing of yours to take back.", true);
     else leave("undo");
@@ -38,7 +38,7 @@ const ACTIONS = {
   skip: () => leave("skip"),
   zoom: () => openLook("zoom"),
   original: () => openLook("original"),
-  keys: () => element("dialog.keys").showModal(),
+  keys: () => openDialog("keys", "h2"),
   comment: () => element(".comment input").focus(),
   a: () => takePick("A"),
   b: () => takePick("B"),
@@ -63,7 +63,8 @@ function digit(event) {
   return /^[0-9]$/.test(event.key) ? (Number(event.key) + 9) % 10 : -1; // 1 is the first, 0 the tenth
 }
 
-function inDialog(event) {
+function inDialog(event, target) {
+  if (event.key === "Enter" && target instanceof HTMLButtonElement) return false; // presses it
   if (element("dialog.reasons").open) {
     const button = digit(event) >= 0 && element(".reasons .list").children[digit(event)];
     if (button) button.click();
@@ -98,7 +99,7 @@ function onKey(event) {
     if (event.key === "Enter" || event.key === "Escape") mark(view.marked);
     else return;
   } else if (element("dialog[open]")) {
-    if (!inDialog(event)) return;
+    if (!inDialog(event, target)) return;
   } else if (element(".review").hidden || !view.screen) {
     if (!(event.key.toLowerCase() === "u" && !event.repeat)) return;
     undoFromEnd();

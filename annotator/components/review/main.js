@@ -61,17 +61,17 @@ function showPicks(picks) {
     ...picks.map((pick) => {
       const side = make("div", `pick ${pick.label}`);
       const said = pick.reason ? `dropped: ${pick.reason}` : `took ${pick.faces.length} faces`;
-      side.append(make("h2", "", `${pick.label} ${said}`));
-      if (pick.comment) side.append(make("p", "remark", `“${pick.comment}”`));
-      const strip = make("div", "strip");
-      side.append(strip);
+      const head = make("div", "row");
+      head.append(make("h2", "", `${pick.label} ${said}`));
       if (!pick.reason) {
-        const button = make("button", "", `Begin with ${pick.label}'s `);
+        const button = make("button", "", `Begin with ${pick.label}'s`);
         button.type = "button";
         button.append(make("kbd", "", pick.label));
         button.addEventListener("click", () => takePick(pick.label));
-        side.append(button);
+        head.append(button);
       }
+      side.append(head, make("div", "strip"));
+      if (pick.comment) side.append(make("p", "remark", `“${pick.comment}”`));
       return side;
     }),
   );

@@ -130,7 +130,7 @@ def _data(context: Context, desk: Desk) -> dict[str, Any]:
         "refused": desk.refused,
         "said": desk.said,
         "undo": undo,
-        "left": _left(st.session_state.get(_COUNTS, (0.0, None))[1]),
+        "left": _left(desk.decided, st.session_state.get(_COUNTS, (0.0, None))[1]),
         "reasons": list(DROP_REASONS.items()),
         "renewSeconds": min(60.0, context.config.review.lease_seconds / 3),
         "screen": None if desk.screen is None else _screen(context, desk.screen),
@@ -176,8 +176,9 @@ def _count(context: Context) -> None:
         st.session_state[_COUNTS] = time.monotonic(), context.queue.counts()
 
 
-def _left(counts: Counts | None) -> str:
-    if counts is None:
-        return ""
-    disputed = f", {counts.disputed:,} disputed" if counts.disputed else ""
-    return f"{counts.done:,} of {counts.total:,} people done{disputed}"
+def _left(decided: int, counts: Counts | None) -> str:
+    said = [f"{decided:,} by you in this sitting"] if decided else []
+    if counts is not None:
+        said.append(f"{counts.done:,} of {counts.total:,} people done")
+        said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
+    return " · ".join(said)

@@ -1,0 +1,96 @@
+"""One browser, and one small workspace with a server, for all tests that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser_tools import Reviewer, Server, launch_chromium, running
+from synthetic_build import make_build
+
+NAMES = (
+    "Ada Lovelace",
+    "<script>alert(1)</script>",
+    "Few Faces",
+    "Nobody",
+    "Bedřich Ω",
+    *(f"Person {n}" for n in range(20)),
+)
+FACES = 14
+"""Faces that each of them has to choose from, but the third and fourth."""
+
+
+def make_review(folder: Path, names: tuple[str, ...] = NAMES, settings: str = "") -> Path:
+    """A finished build of these people, of whom the first four are told apart by their names."""
+    (folder / "photos").mkdir(parents=True)
+    make_build(folder / "work", folder / "photos", names, photos_per_identity=24)
+    if settings:
+        with (folder / "work/hqvox.yaml").open("a") as file:
+            file.write(settings)
+    return folder / "work"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser; the test is skipped where none is installed."""
+    yield from launch_chromium()
+
+
+@dataclass
+class Team:
+    """A running review that people sign in to."""
+
+    server: Server
+    workspace: Path
+    add: Callable[[str, str], str]
+    """Makes a token: name and role in, token out."""
+    join: Callable[..., Reviewer]
+    """Signs somebody new in; see :func:`team`."""
+
+
+@pytest.fixture(scope="session")
+def _team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from annotator.access import TokenFile
+    from hqvox.workspace import Workspace
+
+    workspace = make_review(
+        tmp_path_factory.mktemp("team"), settings="review: {second_fraction: 0.0}\n"
+    )
+    TokenFile(Workspace.open(workspace)).add("somebody", "annotator")
+    with running(workspace, "--sign-in") as server:
+        yield server
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
+    """A running review that all tests share; ``join`` signs in somebody whom nobody else is."""
+    from annotator.access import Role, TokenFile
+    from annotator.store import open_store
+    from hqvox.workspace import Workspace
+
+    tokens = TokenFile(Workspace.open(_team_server.workspace))
+    people: list[Reviewer] = []
+
+    def add(name: str, role: Role) -> str:
+        return tokens.add(name, role)
+
+    def join(role: Role = "annotator", **context: Any) -> Reviewer:
+        who = Reviewer(chromium, _team_server.url, add(f"{role} {next(_numbers)}", role), **context)
+        people.append(who)
+        return who
+
+    yield Team(_team_server, Path(_team_server.workspace), add, join)
+    for person in people:
+        person.close()
+    # The next test has the same people to review; leases would outlast their annotators.
+    workspace = Workspace.open(_team_server.workspace)
+    store = open_store(workspace)
+    store.forget([row["identity_id"] for row in workspace.identities().to_pylist()])
+    store.close()
