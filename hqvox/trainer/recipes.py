@@ -2,8 +2,8 @@
 
 A recipe is a YAML file, of this package or one's own. ``extends: NAME`` starts from another recipe;
 what the file says wins. Every recipe has a small version, ``<name>-tiny``, for a CPU: the recipe
-with the values of ``_tiny.yaml`` laid over it, numbers only where they are smaller, so that what a
-recipe switches off stays off.
+under ``_tiny.yaml``, whose ``at_most`` caps numbers (so that what a recipe switches off stays off)
+and whose ``set`` replaces values.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _read(recipe: str, above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
         name, text = recipe, _installed(recipe)
     elif recipe.endswith(TINY) and recipe.removesuffix(TINY) in recipe_names(tiny=False):
         _, values, _ = _read(recipe.removesuffix(TINY), (*above, recipe))
-        tiny, lines = read_yaml(_installed("_tiny"), "_tiny.yaml")
-        return recipe, _smaller(values, tiny), lines
+        tiny, _ = read_yaml(_installed("_tiny"), "_tiny.yaml")
+        return recipe, merge(_capped(values, tiny["at_most"]), tiny["set"]), None
     else:
         raise HqvoxError(
             f"no recipe {recipe!r}; there are {', '.join(recipe_names(tiny=False))}, each also as "
@@ -82,18 +82,16 @@ def _read(recipe: str, above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
     return str(written.get("recipe", name)), written, lines
 
 
-def _smaller(values: Mapping[str, Any], tiny: Mapping[str, Any]) -> dict[str, Any]:
-    """``tiny`` laid over ``values``; where both have a number, the smaller one."""
-    merged = dict(values)
-    for key, value in tiny.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping):
-            merged[key] = _smaller(below if isinstance(below, Mapping) else {}, value)
-        elif isinstance(value, int | float) and isinstance(below, int | float):
-            merged[key] = min(below, value)
+def _capped(values: Mapping[str, Any], most: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with no number above that of the same key in ``most``."""
+    capped = dict(values)
+    for key, limit in most.items():
+        below = capped.get(key)
+        if isinstance(limit, Mapping):
+            capped[key] = _capped(below if isinstance(below, Mapping) else {}, limit)
         else:
-            merged[key] = value
-    return merged
+            capped[key] = limit if below is None else min(below, limit)
+    return capped
 
 
 def _is_file(recipe: str) -> bool:
