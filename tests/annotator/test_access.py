@@ -71,7 +71,7 @@ def test_an_unknown_role(tokens: TokenFile) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '{"format": 1}', '{"format": 1, "tokens": {"a": {"role": "king"}}}',
-     '{"format": 1, "tokens": []}', '{"format": 1, "tokens": {"a": {"role": "own", "sha256": ""}}}'],
+     '{"format": 1, "tokens": []}', '{"format": 1, "tokens": {"a": {"role": "x", "sha256": ""}}}'],
     ids=range(7),
 )  # fmt: skip
 def test_a_damaged_file_lets_nobody_in(tokens: TokenFile, text: str) -> None:
