@@ -7,15 +7,19 @@ the log and the build as they are, so a new decision on what is there now settle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from annotator.candidates import Candidates
-from annotator.decisions import Entry, FaceRef
+from annotator.decisions import FaceRef
+from annotator.fold import Verdict
 from annotator.index import STAGE_COLUMNS
 from annotator.matching import find_faces
 from annotator.store import Store
 from hqvox.workspace import Workspace
+
+_AT_ONCE = 500
+"""Identities whose decisions are read at a time: databases take so many in a query."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Change:
     name: str
     seq: int
     """Number of the decision in the log."""
+    latest: int
+    """Number of the latest decision on the identity: of those that agree, the first one holds."""
     annotator: str
     kind: str
     """``chosen`` or ``dropped``."""
@@ -57,37 +63,54 @@ def changes_since(
     those whose shard is not built now: nothing can be said of them.
     """
     verdicts = {
-        identity_id: verdict.holds
+        identity_id: verdict
         for identity_id, verdict in store.state().items()
         if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
     }
     unbuilt = set(candidates.unfinished)
+    people = [
+        person
+        for person in candidates.everyone
+        if person.identity_id in verdicts and person.shard not in unbuilt
+    ]
     found = []
-    for person in candidates.everyone:
-        if person.identity_id not in verdicts or person.shard in unbuilt:
-            continue
-        holds = verdicts[person.identity_id]
-        change = _change(store, candidates, holds, person.name, person.shard)
-        if change is not None:
-            found.append(change)
+    for start in range(0, len(people), _AT_ONCE):
+        some = people[start : start + _AT_ONCE]
+        screens = _screens(store, [verdicts[person.identity_id] for person in some])
+        for person in some:
+            verdict = verdicts[person.identity_id]
+            shown = screens.get(person.identity_id, [])
+            change = _change(candidates, verdict, shown, person.name, person.shard)
+            if change is not None:
+                found.append(change)
     return found
 
 
 def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
-    """Identities whose decision deserves another look, with the number of that decision."""
-    return {change.identity_id: change.seq for change in changes_since(store, candidates)}
+    """Identities whose decision deserves another look, with the number of the latest entry.
+
+    What :attr:`annotator.queue.Queue.again` takes.
+    """
+    return {change.identity_id: change.latest for change in changes_since(store, candidates)}
 
 
 def _change(
-    store: Store, candidates: Candidates, holds: Entry, name: str, shard: str
+    candidates: Candidates,
+    verdict: Verdict,
+    screens: Sequence[tuple[FaceRef, ...]],
+    name: str,
+    shard: str,
 ) -> Change | None:
-    said = holds.decision
+    assert verdict.holds is not None
+    said = verdict.holds.decision
     rows = candidates.places(said.identity_id)
     here = find_faces(said.faces, rows)
     missing = [ref for ref, row in zip(said.faces, here, strict=True) if row is None]
-    shown = _shown(store, holds) if len(rows) else ()
-    known = {id(row) for row in find_faces(shown, rows) if row is not None}
-    new = [row for row in rows if id(row) not in known] if shown else []
+    known: set[int] = set()
+    for shown in screens:
+        known |= {id(row) for row in find_faces(shown, rows) if row is not None}
+    # Of a decision that does not say what it was made on nothing can be called new.
+    new = [row for row in rows if id(row) not in known] if any(screens) else []
     if said.kind == "chosen":
         worst = min((row["quality"] or 0.0 for row in here if row is not None), default=0.0)
         picked = {id(row) for row in rows[: candidates.max_faces]}
@@ -97,14 +120,31 @@ def _change(
     reasons = _refused(candidates.workspace, shard, said.identity_id, missing) if missing else {}
     gone = len(missing) - sum(reasons.values())
     return Change(
-        said.identity_id, name, holds.seq, said.annotator, said.kind, gone, reasons, len(new)
+        said.identity_id,
+        name,
+        verdict.holds.seq,
+        verdict.latest,
+        said.annotator,
+        said.kind,
+        gone,
+        reasons,
+        len(new),
     )
 
 
-def _shown(store: Store, entry: Entry) -> tuple[FaceRef, ...]:
-    """What was on the screen; the fold leaves it out."""
-    found = store.entries(entry.seq - 1, identity_ids=[entry.decision.identity_id], limit=1)
-    return found[0].decision.shown if found and found[0].seq == entry.seq else ()
+def _screens(store: Store, verdicts: Sequence[Verdict]) -> dict[str, list[tuple[FaceRef, ...]]]:
+    """What was on the screen at each decision that counts; the fold leaves it out."""
+    counted = {
+        entry.seq
+        for verdict in verdicts
+        for entry in (*verdict.opinions, verdict.settlement)
+        if entry is not None
+    }
+    found: dict[str, list[tuple[FaceRef, ...]]] = {}
+    for entry in store.entries(identity_ids=[verdict.identity_id for verdict in verdicts]):
+        if entry.seq in counted:
+            found.setdefault(entry.decision.identity_id, []).append(entry.decision.shown)
+    return found
 
 
 def _refused(

@@ -108,10 +108,12 @@ def status(workspace: WorkspaceArgument) -> None:
         from annotator.queue import Queue, QueueItem
 
         candidates = _candidates(opened)
+        changes = changes_since(store, candidates)
         queue = Queue(
             store,
             [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities],
             config.review,
+            again={change.identity_id: change.latest for change in changes},
         )
         counts = queue.counts()
         verdicts = store.state()
@@ -123,7 +125,7 @@ def status(workspace: WorkspaceArgument) -> None:
         ]
         _say(
             f"{counts.done:,} of {counts.total:,} identities are done ({kinds['chosen']:,} with "
-            f"faces chosen, {kinds['dropped']:,} dropped); {counts.first:,} nobody has seen yet"
+            f"faces chosen, {kinds['dropped']:,} dropped); {counts.first:,} are left"
             + "".join(f"; {part}" for part in rest if part)
         )
         few = candidates.too_few()
@@ -141,7 +143,7 @@ def status(workspace: WorkspaceArgument) -> None:
             named = ", ".join(names[identity_id] for identity_id in disputes[:SHOWN])
             more = f" and {len(disputes) - SHOWN:,} more" if len(disputes) > SHOWN else ""
             _say(f"disputed, for a lead: {named}{more}")
-        print_changes(changes_since(store, candidates))
+        print_changes(changes)
 
 
 def print_annotators(store: Store) -> None:

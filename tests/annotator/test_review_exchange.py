@@ -324,6 +324,37 @@ def test_newcomers_count_where_they_are_better(build: Workspace) -> None:
     assert changes_since(store, Candidates(build)) == []
 
 
+def test_where_all_that_was_shown_is_gone_what_is_there_is_new(build: Workspace) -> None:
+    store = open_store(build)
+    other = tuple(FaceRef(f"{n:064x}", 0, (0.0, 0.0, 9.0, 9.0)) for n in range(3))
+    store.append(Decision("id0", "chosen", other, other), key="k", actor=ADA)
+    (found,) = changes_since(store, Candidates(build))
+    assert (found.gone, found.better) == (3, 7)
+    store.append(Decision("id1", "chosen", other), key="l", actor=ADA)  # not told what it saw
+    (found,) = changes_since(store, Candidates(build), {"id1"})
+    assert (found.gone, found.better) == (3, 0)
+
+
+def test_of_two_who_agree_the_later_saw_what_is_new(build: Workspace) -> None:
+    best = place(build, "id0", 0)
+    whole = {stage: build.read_stage(stage, "00000") for stage in STAGE_NAMES}
+    rebuild(build, "00000", lambda tables: refuse(tables, "pose", "turned_away", best))
+    store = open_store(build)
+    first = choose(build, store, "id0", (0, 1, 2))
+    rebuild(
+        build, "00000", lambda tables: tables.update({s: t.to_pylist() for s, t in whole.items()})
+    )
+    assert for_another_look(store, Candidates(build)) == {"id0": first.seq}
+    second = Decision("id0", "chosen", first.decision.faces, shown(build, "id0"), annotator="bo")
+    (later,) = store.adopt([Entry(9, NOON, second, "second")])
+    assert changes_since(store, Candidates(build)) == []
+    gone = place(build, "id0", 1)  # the first that both chose
+    rebuild(build, "00000", lambda tables: refuse(tables, "pose", "turned_away", gone))
+    (change,) = changes_since(store, Candidates(build))
+    assert (change.seq, change.latest) == (first.seq, later.seq)
+    assert for_another_look(store, Candidates(build)) == {"id0": later.seq}
+
+
 def test_a_dropped_identity_comes_up_again_with_new_candidates(build: Workspace) -> None:
     whole = {stage: build.read_stage(stage, "00004") for stage in STAGE_NAMES}
     gone = place(build, "id4", 9)
@@ -377,6 +408,7 @@ def test_the_commands_move_a_review_and_say_how_it_stands(
     assert "1 with faces chosen, 1 dropped" in said
     assert "2 have fewer than 3 candidates and reach nobody" in said
     assert "1 chosen now refused: tilted" in said
+    assert "1 of 3 identities are done" in said  # id1 was taken back, id0 comes up again
     rows = [line.split() for line in said.splitlines() if line.startswith("│")]
     assert [
         "│",
