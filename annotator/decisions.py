@@ -38,6 +38,7 @@ COMMENT_LENGTH = 2000
 """Most characters of a comment."""
 MOST_FACES = 1000
 """Most faces of a decision, chosen or shown: a guard against nonsense, no choice of ours."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_SECONDS = 7 * 86_400.0
 """Most seconds that a decision can have taken: a screen left open over a week."""
 
@@ -54,13 +55,20 @@ class FaceRef:
     """Left, top, right, bottom in pixels of the upright photo, to find the face again."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.photo_id, str) or not re.fullmatch("[0-9a-f]{64}", self.photo_id):
+        # Written to be quick: the log of a whole review holds hundreds of thousands.
+        if not isinstance(self.photo_id, str) or _SHA256.fullmatch(self.photo_id) is None:
             raise HqvoxError(f"photo {self.photo_id!r}: should be a SHA-256, 64 hex digits")
         if type(self.face) is not int or not 0 <= self.face < 2**31:
             raise HqvoxError(f"face {self.face!r}: should be a number from 0 on")
-        box = self.box_xyxy
-        if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-            raise HqvoxError(f"box {box!r}: should be four numbers, left, top, right, bottom")
+        try:
+            left, top, right, bottom = self.box_xyxy
+            finite = math.isfinite(left + top + right + bottom)
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise HqvoxError(
+                f"box {self.box_xyxy!r}: should be four numbers, left, top, right, bottom"
+            )
 
     @property
     def key(self) -> tuple[str, int]:
@@ -159,14 +167,11 @@ def faces_from_json(text: str) -> tuple[FaceRef, ...]:
     """Undo :func:`faces_to_json`. Raises HqvoxError where it is something else."""
     try:
         rows: Any = json.loads(text)
-        return tuple(FaceRef(photo, face, _box(box)) for photo, face, box in rows)
+        return tuple(
+            FaceRef(photo, face, (x0, y0, x1, y1)) for photo, face, (x0, y0, x1, y1) in rows
+        )
     except (ValueError, TypeError):
         raise HqvoxError(f"{text[:60]!r} is no list of faces") from None
-
-
-def _box(values: Any) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (float(value) for value in values)
-    return left, top, right, bottom
 
 
 def _encodable(text: str) -> bool:

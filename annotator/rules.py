@@ -12,6 +12,9 @@ from annotator.fold import Fold
 from annotator.schema import LEASES, LOG
 from hqvox.errors import HqvoxError
 
+KEY_LENGTH = 200
+"""Most characters of a key."""
+
 
 @dataclass
 class Step:
@@ -21,6 +24,12 @@ class Step:
     now_us: int
     fold: Fold
     """Everything committed so far; nothing is added to it here, since the step may yet fail."""
+
+
+def check_key(key: str) -> None:
+    """Raise HqvoxError for a key that is empty, too long or no text."""
+    if not 0 < len(key) <= KEY_LENGTH or "\0" in key:
+        raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
 
 
 def check_undoing(step: Step, decision: Decision, actor: Actor) -> None:

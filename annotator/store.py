@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from annotator.access import Actor
+from annotator.adoption import adopt_entries
 from annotator.database import Database
 from annotator.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
 from annotator.erasure import Forgotten, forget_entries
@@ -24,7 +25,7 @@ from annotator.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.migrations import migrate
 from annotator.place import has_store, store_url
 from annotator.rows import LIGHT, from_us, to_entry, to_row, to_us
-from annotator.rules import Step, check_undoing, purpose_of
+from annotator.rules import Step, check_key, check_undoing, purpose_of
 from annotator.schema import LEASES, LOG, META, SKIPS
 from hqvox.config import BuildConfig
 from hqvox.errors import HqvoxError
@@ -36,8 +37,6 @@ __all__ = [
 ]  # fmt: skip
 
 Clock = Callable[[], datetime]
-KEY_LENGTH = 200
-"""Most characters of a key."""
 
 
 def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store:
@@ -131,7 +130,7 @@ class Store:
         if decision.annotator != actor.name:
             raise HqvoxError(f"{actor.name} cannot decide in the name of {decision.annotator}")
         self._check_faces(decision)
-        _check_key(key)
+        check_key(key)
         with self.step() as step:
             known = step.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
             if known is not None:
@@ -175,39 +174,8 @@ class Store:
 
         Raises HqvoxError where an entry takes back one that is not among them.
         """
-        added: list[Entry] = []
-        here: dict[int, int] = {}  # number there to number here
         with self.step() as step:
-            rows = step.connection.execute(sa.select(LOG.c.key, LOG.c.seq, LOG.c.undoes)).all()
-            known = {row.key: row.seq for row in rows}
-            undone = {row.undoes for row in rows}
-            for entry in sorted(entries, key=lambda entry: entry.seq):
-                _check_key(entry.key)
-                Actor(entry.decision.annotator, entry.role)
-                if entry.key in known:
-                    here[entry.seq] = known[entry.key]
-                    continue
-                undoes = entry.decision.undoes
-                if undoes is not None and undoes not in here:
-                    raise HqvoxError(
-                        f"entry {entry.seq} takes back entry {undoes}, which is not among those "
-                        "taken over; export the whole log"
-                    )
-                target = None if undoes is None else here[undoes]
-                if target in undone and target is not None:
-                    continue  # taken back here as well
-                seq = here[entry.seq] = known[entry.key] = _next_seq(step)
-                undone.add(target)
-                said = replace(entry.decision, undoes=target)
-                added.append(replace(entry, seq=seq, decision=said))
-            if added:
-                step.connection.execute(sa.insert(LOG), [to_row(entry) for entry in added])
-                touched = {entry.decision.identity_id for entry in added}
-                step.connection.execute(
-                    sa.delete(LEASES).where(LEASES.c.identity_id == sa.bindparam("touched")),
-                    [{"touched": identity_id} for identity_id in touched],
-                )
-        return added
+            return adopt_entries(step, entries)
 
     def forget(
         self, identity_ids: Collection[str] = (), photo_ids: Collection[str] = ()
@@ -326,11 +294,6 @@ class Store:
         if self.database.sqlite:
             return to_us(datetime.now(UTC))
         return to_us(connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one())
-
-
-def _check_key(key: str) -> None:
-    if not 0 < len(key) <= KEY_LENGTH or "\0" in key:
-        raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
 
 
 def _next_seq(step: Step) -> int:
