@@ -45,7 +45,7 @@ from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
 IDENTITIES, CANDIDATES = 7_363, 300_000
 PEOPLE, PICTURES = 24, 160
 MOST = 150
-"""Candidates of an identity, at most: its photographs must all be different ones."""
+"""Candidates of an identity, at most: the photographs of one must all be different."""
 SIDES_PX = (260, 330, 380, 420, 460, 500, 560, 1060)
 """Of the crops, in turn: about 505 in the mean, with one large, as photographs are."""
 FATES = (
@@ -232,11 +232,13 @@ def write_shard(
 ) -> None:
     """The tables of one shard: as many refused photographs as kept ones."""
     total = 2 * sum(counts)
-    which = np.concatenate(
-        [np.resize(rng.permutation(len(pictures)), 2 * count) for count in counts]
-    )
     candidate = np.concatenate([np.arange(2 * count) for count in counts])
-    kept = np.concatenate([rng.permutation(2 * count) < count for count in counts])
+    # Of one identity all kept photographs differ; what was refused may be of any.
+    place = np.concatenate([rng.permutation(2 * count) for count in counts])
+    kept = place < np.repeat(counts, [2 * count for count in counts])
+    order = np.concatenate([np.resize(rng.permutation(len(pictures)), 2 * c) for c in counts])
+    first = np.repeat(np.cumsum([0, *counts[:-1]]) * 2, [2 * count for count in counts])
+    which = order[first + place]
     fate = np.where(kept, -1, rng.integers(0, len(FATES), total))
     values = {name: rng.uniform(*span, total) for name, span in MEASURED.items()}
     values["happiness"] = rng.uniform(0, 0.3, total)
