@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, TimeoutError
 
 from annotator.schema import META
 from hqvox.errors import HqvoxError
@@ -31,8 +31,13 @@ class Database:
         self.sqlite = url.get_backend_name() == "sqlite"
         if self.sqlite:
             self.where = url.database or ""
-        with self._explained():
+        try:
             self.engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
+        except ImportError as error:
+            raise HqvoxError(
+                f"{self.where}: PostgreSQL needs another package: pip install 'hqvox[postgres]' "
+                f"({error})"
+            ) from None
         self._turn = _Turn(f"{self.where}-turn") if self.sqlite else None
 
     @contextmanager
@@ -82,11 +87,8 @@ class Database:
             yield
         except DBAPIError as error:
             raise HqvoxError(f"{self.where}: {_remedy(error)}") from error
-        except ImportError as error:
-            raise HqvoxError(
-                f"{self.where}: PostgreSQL needs another package: pip install 'hqvox[postgres]' "
-                f"({error})"
-            ) from None
+        except TimeoutError:
+            raise HqvoxError(f"{self.where}: too much is read from it at once; try again") from None
 
 
 class _Turn:
@@ -99,7 +101,7 @@ class _Turn:
 
     def __init__(self, path: str) -> None:
         try:
-            self._handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+            self._handle: int | None = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         except OSError as error:
             raise disk_error(error, path) from None
         self._threads = threading.Lock()
@@ -107,6 +109,7 @@ class _Turn:
     @contextmanager
     def waited_for(self) -> Iterator[None]:
         with self._threads:
+            assert self._handle is not None, "the store was closed"
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:
                 yield
@@ -115,7 +118,9 @@ class _Turn:
 
     def close(self) -> None:
         with self._threads:
-            os.close(self._handle)
+            if self._handle is not None:
+                os.close(self._handle)
+            self._handle = None
 
 
 def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
@@ -131,7 +136,7 @@ def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
     if backend in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database and url.database != ":memory:":
-        return url.set(drivername="sqlite+pysqlite")
+        return url.set(drivername="sqlite+pysqlite", database=str(Path(url.database).absolute()))
     raise HqvoxError(f"review store {shown}: should be a file, or postgresql://user@host/name")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,20 @@ def test_an_address_that_will_not_do_is_one_line(where: str, message: str) -> No
         Store.open(where)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_its_package_postgresql_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(HqvoxError, match=r"pip install 'hqvox\[postgres\]'"):
+        Store.open("postgresql://u@h/n")
+
+
+def test_a_url_names_a_file_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store.open("sqlite:///here.sqlite")
+    store.close()
+    store.close()
+    assert (tmp_path / "here.sqlite").exists()
 
 
 def test_a_file_that_is_no_store_is_one_line(tmp_path: Path) -> None:
