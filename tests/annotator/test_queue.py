@@ -60,6 +60,7 @@ def work_through(queue: Queue, actor: Actor, **asked: object) -> list[str]:
     """Decide on all that there is for somebody; what it was."""
     done = []
     while (name := given(queue, actor, **asked)) is not None:
+        assert name not in done, f"{name} was given twice"
         decide(queue.store, actor, dropped(name))
         done.append(name)
     return done
