@@ -81,6 +81,7 @@ class Desk:
         """Decisions since this desk was opened, less those that were taken back."""
         self.answered = ""
         """Key of the last thing that was done."""
+        self._upcoming: str | None = None  # not asked for yet; "" is none
         self._answers: OrderedDict[str, None] = OrderedDict()
         self.go_on()
 
@@ -93,15 +94,22 @@ class Desk:
                 break
             self.queue.skip(lease)  # built anew since the queue was made: nothing to choose from
             lease = self.queue.next(self.actor)
-        self.screen = None if lease is None else screen
-        self.close_up = None
+        self._show(None if lease is None else screen)
+
+    def _show(self, screen: Screen | None) -> None:
+        self.screen, self.close_up, self._upcoming = screen, None, None
 
     def upcoming(self) -> str | None:
         """The identity after the present one, held for this annotator, to be loaded ahead."""
-        if self.screen is None:
-            return None
-        lease = self.queue.reserve_next(self.actor)
-        return None if lease is None else lease.identity_id
+        if self._upcoming is None and self.screen is not None:
+            lease = self.queue.reserve_next(self.actor)
+            self._upcoming = "" if lease is None else lease.identity_id
+        return self._upcoming or None
+
+    @property
+    def looked_ahead(self) -> bool:
+        """Whether :meth:`upcoming` answers at once."""
+        return self._upcoming is not None
 
     def handle(self, act: Mapping[str, Any]) -> None:
         """Do what the annotator did: ``do`` and ``key``, and what belongs to it.
@@ -114,7 +122,7 @@ class Desk:
         self.answered = key
         if key in self._answers:
             return
-        if do not in ("alive", "look"):
+        if do not in ("alive", "look", "more"):
             self._tell("", refused=False)
         try:
             self._do(do, act, key)
@@ -186,7 +194,7 @@ class Desk:
             )
             self.go_on()
         else:
-            self.screen, self.close_up = screen, None
+            self._show(screen)
             self._tell(f"Took back your decision on {name}: decide again.", refused=False)
 
     def _renew(self, screen: Screen) -> None:
@@ -219,7 +227,8 @@ class Desk:
         numbers = chosen if isinstance(chosen, list) else []
         if not all(type(n) is int and 0 <= n < len(screen.faces) for n in numbers):
             raise HqvoxError("Not saved: faces were chosen that are not on the screen.")
-        return tuple(screen.faces[n].ref for n in numbers)
+        refs = (screen.faces[n].ref for n in numbers)
+        return tuple({ref.key: ref for ref in refs}.values())  # one photograph may be there twice
 
     def _screen(self, lease: Lease, before: Entry | None = None) -> Screen | None:
         """What to show of an identity; None where it has no candidates any more.

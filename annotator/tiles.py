@@ -88,6 +88,11 @@ class Prepared:
         """The result of ``make``, from memory where it was made before. Raises what it raises."""
         return self._wanted(key, make, here=True).result()
 
+    def soon(self, key: Hashable, make: Callable[[], bytes]) -> bytes | None:
+        """The result of ``make``, or None while it is being made in the background."""
+        future = self._wanted(key, make, here=False)
+        return future.result() if future.done() else None
+
     def ahead(self, wanted: Iterable[tuple[Hashable, Callable[[], bytes]]]) -> None:
         """Have results made in the background."""
         for key, make in wanted:

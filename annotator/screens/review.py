@@ -1,9 +1,9 @@
 """Review: one identity on the screen, its candidates in a grid, the next loaded ahead.
 
 The grid and the keys are a component of our own (``components/review``); it tells what the
-annotator did, one thing at a time, and is answered with what to show. Pictures travel apart from
-that, in packs, so that each crosses once and the next identity's lie decoded in the browser
-before they are needed.
+annotator did, one thing at a time, and which pictures it has, and is answered with what to show.
+Pictures travel apart from that, in pieces, so that each crosses once, and the next identity's lie
+decoded in the browser before they are needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import streamlit as st
 from annotator.candidates import Candidate
 from annotator.desk import Desk, Screen
 from annotator.look import plain
-from annotator.packs import close_up_pack, grid_pack, pack_name
+from annotator.packs import Piece, close_up_pack, pack_name, piece_now, piece_soon, pieces
 from annotator.queue import Counts
 from annotator.session import Context, renewed
 from annotator.store import DROP_REASONS
@@ -26,7 +26,9 @@ from hqvox.errors import HqvoxError
 from hqvox.measures import BY_NAME
 
 _FOLDER = Path(__file__).parents[1] / "components/review"
-_GRID, _DESK, _SLOTS, _COUNTS = "hqvox_review", "hqvox_desk", "hqvox_slots", "hqvox_counts"
+_GRID, _DESK, _HAVE, _COUNTS = "hqvox_review", "hqvox_desk", "hqvox_have", "hqvox_counts"
+MOST_PIECES = 1000
+"""How many pieces of pictures a browser may say it has: a guard against nonsense."""
 COUNTS_SECONDS = 10.0
 """How old the count of what is left may be."""
 SHOWN_MEASURES = ("quality", "sharpness", "ipd_px", "yaw_deg", "pitch_deg", "neutral_or_happy",
@@ -75,22 +77,37 @@ def _work(page: Context) -> None:
         st.rerun()
     desk = _desk(context)
     _grid()(key=_GRID, data=_data(context, desk), on_act_change=partial(_act, page))
-    # From here on the annotator sees the identity already.
+    # From here on the annotator sees the identity already; nothing below waits long, so that what
+    # they do next is answered at once.
     screen = desk.screen
-    if screen is None:
-        _count(context)
-        return
-    try:
-        _show_pack(context, screen.person.identity_id)
-        if desk.close_up is not None:
-            large = close_up_pack(context.candidates, screen, desk.close_up)
-            _pictures()(key="hqvox_close_up", data=large)
-        _count(context)
-        upcoming = desk.upcoming()
-        if upcoming is not None:
-            _show_pack(context, upcoming, screen.person.identity_id)
-    except HqvoxError as error:
-        st.error(plain(str(error)))
+    if screen is not None:
+        try:
+            if desk.close_up is not None:
+                large = close_up_pack(context.candidates, screen, desk.close_up)
+                _pictures()(key="hqvox_close_up", data=large)
+            _send(context, desk)
+        except HqvoxError as error:
+            st.error(plain(str(error)))
+    _count(context)
+
+
+def _send(context: Context, desk: Desk) -> None:
+    """Send the pictures that the browser does not have: this identity's, then the next one's."""
+    for number, piece in enumerate(_missing(context, desk)):
+        if piece.first == 0 and number == 0:
+            data: bytes | None = piece_now(context.candidates, piece)
+        else:
+            data = piece_soon(context.candidates, piece)
+        if data is not None:
+            _pictures()(key=f"hqvox_pictures_{piece.name}", data=data)
+
+
+def _missing(context: Context, desk: Desk) -> list[Piece]:
+    if desk.screen is None:
+        return []
+    people = [desk.screen.person.identity_id, desk.upcoming()]
+    wanted = [p for name in people if name for p in pieces(context.candidates, name)]
+    return [piece for piece in wanted if piece.name not in st.session_state[_HAVE]]
 
 
 def _desk(context: Context) -> Desk:
@@ -98,7 +115,7 @@ def _desk(context: Context) -> Desk:
     desk: Desk | None = st.session_state.get(_DESK)
     if desk is None or desk.queue is not context.queue or desk.actor != context.actor:
         desk = Desk(context.store, context.queue, context.candidates, context.actor)
-        st.session_state[_DESK], st.session_state[_SLOTS] = desk, {}
+        st.session_state[_DESK], st.session_state[_HAVE] = desk, set()
     return desk
 
 
@@ -106,22 +123,15 @@ def _act(page: Context) -> None:
     context = renewed(page)
     act = st.session_state[_GRID].get("act")
     if context is not None and isinstance(act, dict):
-        _desk(context).handle(act)
-
-
-def _show_pack(context: Context, identity_id: str, beside: str | None = None) -> None:
-    """Have an identity's pictures in the browser: in one of two slots, not ``beside``'s."""
-    slots: dict[int, tuple[str, bytes]] = st.session_state[_SLOTS]
-    name = pack_name(context.candidates, identity_id)
-    slot = next((n for n, (held, _) in slots.items() if held == name), None)
-    if slot is None:
-        other = None if beside is None else pack_name(context.candidates, beside)
-        slot = 1 if slots.get(0, ("",))[0] == other else 0
-        slots[slot] = name, grid_pack(context.candidates, identity_id)
-    _pictures()(key=f"hqvox_pictures_{slot}", data=slots[slot][1])
+        desk = _desk(context)
+        have = act.get("have")
+        names = have[:MOST_PIECES] if isinstance(have, list) else []
+        st.session_state[_HAVE] = {name for name in names if isinstance(name, str)}
+        desk.handle(act)
 
 
 def _data(context: Context, desk: Desk) -> dict[str, Any]:
+    fresh = desk.screen is not None and not desk.looked_ahead  # finding out would hold it up
     latest = context.store.last(context.actor.name)
     undo = None if latest is None else context.candidates.summary(latest.decision.identity_id).name
     return {
@@ -129,6 +139,7 @@ def _data(context: Context, desk: Desk) -> dict[str, Any]:
         "message": desk.message,
         "refused": desk.refused,
         "said": desk.said,
+        "more": desk.answered == "" or fresh or bool(_missing(context, desk)),
         "undo": undo,
         "left": _left(desk.decided, st.session_state.get(_COUNTS, (0.0, None))[1]),
         "reasons": list(DROP_REASONS.items()),

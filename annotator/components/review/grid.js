@@ -69,13 +69,12 @@ function held(tile) {
 function fillGrid(pack) {
   tiles().forEach((tile, n) => {
     const image = pack.images[n];
-    if (!image) return;
-    image.alt = ""; // the button says what it is
-    tile.querySelector(".picture").replaceChildren(image);
+    const place = tile.querySelector(".picture");
+    if (image && place.firstChild !== image) place.replaceChildren(image);
   });
   const reference = element(".reference");
   reference.hidden = !pack.reference;
-  if (pack.reference) {
+  if (pack.reference && reference.src !== pack.reference.src) {
     reference.src = pack.reference.src;
     reference.alt = `Reference photograph of ${view.screen.name}`;
   }

@@ -1,6 +1,8 @@
 // What Streamlit calls with what is to be shown, now and whenever it changes.
 
+const MORE_MS = 200; // between questions for pictures that are still being made
 let heartbeat = 0;
+let asking = 0;
 
 function saveDraft(key) {
   if (!view.screen) return;
@@ -32,19 +34,26 @@ function showScreen(screen) {
   view.marked = 0;
   mark(0, document.activeElement === document.body || view.root.getRootNode().activeElement !== null);
   element(".reference").hidden = true;
-  whenPack(screen.pack, (pack) => {
-    if (view.screen !== screen) return;
-    fillGrid(pack);
-    const images = [...view.root.querySelectorAll(".grid img")];
-    Promise.allSettled(images.map((picture) => picture.decode())).then(() =>
-      requestAnimationFrame(() => setTimeout(() => shown(screen))),
-    );
-  });
+  fill();
 }
 
-// Every face is on the glass. (Read by benchmarks and tests.)
+// Put up the pictures that are here; called again as more come.
+function fill() {
+  const { screen } = view;
+  const pack = screen && packOf(screen.pack);
+  if (!pack) return;
+  fillGrid(pack);
+  fillPicks(screen.picks, pack);
+  if (element(".review").dataset.shown === screen.id) return;
+  const images = [...view.root.querySelectorAll(".grid img")];
+  Promise.allSettled(images.map((picture) => picture.decode())).then(() =>
+    requestAnimationFrame(() => setTimeout(() => shown(screen))),
+  );
+}
+
+// A screenful of faces is on the glass. (Read by benchmarks and tests.)
 function shown(screen) {
-  if (view.screen !== screen) return;
+  if (view.screen !== screen || element(".review").dataset.shown === screen.id) return;
   view.shownAt = performance.now();
   element(".review").dataset.shown = screen.id;
   if (performance.getEntriesByName("hqvox:decided").length) {
@@ -75,14 +84,14 @@ function showPicks(picks) {
       return side;
     }),
   );
-  if (picks.length)
-    whenPack(view.screen.pack, (pack) => {
-      [...section.children].forEach((side, i) => {
-        const copies = picks[i].faces.map((n) => pack.images[n]?.cloneNode() ?? new Image());
-        copies.forEach((copy, place) => (copy.alt = `${picks[i].label}'s number ${place + 1}`));
-        side.querySelector(".strip").replaceChildren(...copies);
-      });
-    });
+}
+
+function fillPicks(picks, pack) {
+  [...element(".picks").children].forEach((side, i) => {
+    const copies = picks[i].faces.map((n) => pack.images[n]?.cloneNode() ?? new Image());
+    copies.forEach((copy, place) => (copy.alt = `${picks[i].label}'s number ${place + 1}`));
+    side.querySelector(".strip").replaceChildren(...copies);
+  });
 }
 
 function showNothing(data) {
@@ -116,11 +125,17 @@ function update(data) {
   if (data.said !== view.said) say(data.message, !data.refused);
   else if (!sameScreen) say("");
   view.said = data.said;
+  clearTimeout(asking);
+  if (data.more) asking = setTimeout(askForMore, MORE_MS);
 }
 
 function beat() {
   if (document.visibilityState !== "visible" || outbox.waiting.length) return;
   post({ do: "alive", screen: view.screen?.id ?? null });
+}
+
+function askForMore() {
+  if (view.root && !outbox.waiting.length) post({ do: "more" });
 }
 
 function mount(root, data) {
@@ -145,6 +160,7 @@ function mount(root, data) {
   }
   element(".comment input").addEventListener("input", () => saveDraft());
   pictures.onCloseUp = fillLook;
+  pictures.onPiece = (pack) => pack === view.screen?.pack && fill();
   outbox.onSlow = (tries) =>
     say(`The server has not answered for ${(tries * RESEND_MS) / 1000} s. Nothing is lost: it is asked again until it does.`);
   document.addEventListener("keydown", onKey, true);
@@ -170,6 +186,7 @@ function unmount() {
   document.removeEventListener("visibilitychange", onVisibility);
   window.removeEventListener("pagehide", onLeaving);
   clearInterval(heartbeat);
+  clearTimeout(asking);
   view.root = view.screen = null;
 }
 

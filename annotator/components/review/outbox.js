@@ -24,7 +24,7 @@ function pump() {
 }
 
 function transmit() {
-  outbox.transmit(outbox.sent);
+  outbox.transmit({ ...outbox.sent, have: piecesHere() });
   clearTimeout(outbox.timer);
   outbox.timer = setTimeout(() => {
     outbox.tries += 1;

@@ -5,8 +5,8 @@
 
 const PACKS_KEPT = 6;
 const pictures = (globalThis.hqvoxPictures ??= {
-  packs: new Map(), // name -> {images: [HTMLImageElement], reference: HTMLImageElement | null}
-  awaited: new Map(), // name -> [callback]
+  packs: new Map(), // name -> {images: [HTMLImageElement], reference: HTMLImageElement?, pieces: Set}
+  onPiece: () => {},
   closeUp: null, // the one large picture: {header, image}
   onCloseUp: () => {},
 });
@@ -15,13 +15,16 @@ function takePack(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = view.getUint32(0);
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  const known = header.closeUp ? pictures.closeUp?.header.pack === header.pack : fresh(header.pack);
+  const known = header.closeUp
+    ? pictures.closeUp?.header.pack === header.pack
+    : pictures.packs.get(header.pack)?.pieces.has(header.piece);
   if (known) return;
   let at = 4 + length;
   const images = header.sizes.map((size) => {
     const image = new Image();
     image.src = URL.createObjectURL(new Blob([bytes.subarray(at, at + size)], { type: "image/jpeg" }));
     image.draggable = false;
+    image.alt = ""; // what is around it says what it is
     image.decode().catch(() => {}); // one that cannot be read stays empty
     at += size;
     return image;
@@ -32,19 +35,21 @@ function takePack(bytes) {
     pictures.onCloseUp(pictures.closeUp);
     return;
   }
-  const { packs, awaited } = pictures;
-  packs.set(header.pack, { images, reference: header.reference ? images.pop() : null });
-  for (const callback of awaited.get(header.pack) ?? []) callback(packs.get(header.pack));
-  awaited.delete(header.pack);
-  while (packs.size > PACKS_KEPT) {
-    const [oldest, pack] = packs.entries().next().value;
-    for (const image of [...pack.images, pack.reference]) if (image) URL.revokeObjectURL(image.src);
-    packs.delete(oldest);
+  const pack = packOf(header.pack) ?? { images: [], reference: null, pieces: new Set() };
+  pack.pieces.add(header.piece);
+  if (header.reference) pack.reference = images.pop();
+  images.forEach((image, n) => (pack.images[header.first + n] = image));
+  pictures.packs.set(header.pack, pack);
+  pictures.onPiece(header.pack);
+  while (pictures.packs.size > PACKS_KEPT) {
+    const [oldest, given] = pictures.packs.entries().next().value;
+    for (const image of [...given.images, given.reference]) if (image) URL.revokeObjectURL(image.src);
+    pictures.packs.delete(oldest);
   }
 }
 
-// The pack, if it is here; makes it the last to be given up.
-function fresh(name) {
+// The pack, as far as it is here; makes it the last to be given up.
+function packOf(name) {
   const pack = pictures.packs.get(name);
   if (pack) {
     pictures.packs.delete(name);
@@ -53,8 +58,6 @@ function fresh(name) {
   return pack;
 }
 
-function whenPack(name, callback) {
-  const pack = fresh(name);
-  if (pack) callback(pack);
-  else pictures.awaited.set(name, [...(pictures.awaited.get(name) ?? []), callback]);
+function piecesHere() {
+  return [...pictures.packs.values()].flatMap((pack) => [...pack.pieces]);
 }
