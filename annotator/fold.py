@@ -62,6 +62,8 @@ class Fold:
         """Number of the last entry that was added."""
         self.verdicts: dict[str, Verdict] = {}
         """Of every identity that somebody decided on and that was not undone."""
+        self.touched: list[str] = []
+        """Identities whose verdict may have changed, one after the other; it only grows."""
         self._entries: dict[int, Entry] = {}
         self._opinions: dict[str, dict[str, list[Entry]]] = {}
         self._settlements: dict[str, list[Entry]] = {}
@@ -80,6 +82,7 @@ class Fold:
             else:
                 self._entries[entry.seq] = entry
                 self._stack(entry).append(entry)
+        self.touched += touched
         for identity_id in touched:
             verdict = self._verdict(identity_id)
             if verdict is None:

@@ -77,6 +77,10 @@ class Queue:
         self.config = config
         self.items = {item.identity_id: item for item in items}
         self._orders: dict[str, list[str]] = {}
+        self._fold: Fold | None = None  # the one that these three are of, up to _read:
+        self._read = 0
+        self._done: set[str] = set()
+        self._disputed: set[str] = set()
         fraction = config.second_fraction
         self._twice = {name for name in self.items if is_second(config.seed, fraction, name)}
 
@@ -186,6 +190,9 @@ class Queue:
             return "dispute"
         if verdict.latest <= self.again.get(identity_id, 0):
             return "again" if verdict.settlement is None else "dispute"
+        return self._need_of_second(identity_id, verdict)
+
+    def _need_of_second(self, identity_id: str, verdict: Verdict) -> Need | None:
         single = verdict.settlement is None and len(verdict.opinions) == 1
         return "second" if single and identity_id in self._twice else None
 
@@ -215,26 +222,47 @@ class Queue:
 
         A lead's disputes come before all else, those between others first.
         """
+        self._read_on(step.fold)
         back = skipped(step, actor.name)
         late = set(back)
         order = self._order(policy or self.config.policy)
         order = [name for name in order if name not in late] + back if back else order
         if actor.is_lead:
+            verdicts = step.fold.verdicts
             disputes = [
                 name
-                for name, verdict in step.fold.verdicts.items()
-                if self.need(name, verdict) == "dispute" and name not in passed
+                for name in self._disputed | self.again.keys()
+                if self.need(name, verdicts.get(name)) == "dispute" and name not in passed
             ]
             if disputes:
                 place = {name: number for number, name in enumerate(order)}
-                verdicts = step.fold.verdicts
                 disputes.sort(key=lambda n: (actor.name in verdicts[n].annotators, place[n]))
                 for name in disputes:
                     yield name, "dispute"
         for name in order:
-            purpose = None if name in passed else self._purpose(step.fold, actor, name)
+            if name in passed or (name in self._done and name not in self.again):
+                continue
+            purpose = self._purpose(step.fold, actor, name)
             if purpose is not None and purpose != "dispute":
                 yield name, purpose
+
+    def _read_on(self, fold: Fold) -> None:
+        """Note what is done and what is disputed: near the end, most of an order is done.
+
+        Within a step, so one thread at a time. What ``again`` adds is not noted: it can be set.
+        """
+        if fold is not self._fold:
+            self._fold, self._read = fold, 0
+            self._done, self._disputed = set(), set()
+        for name in fold.touched[self._read :]:
+            self._done.discard(name)
+            self._disputed.discard(name)
+            verdict = fold.verdicts.get(name)
+            if verdict is not None and verdict.disputed:
+                self._disputed.add(name)
+            elif verdict is not None and self._need_of_second(name, verdict) is None:
+                self._done.add(name)
+        self._read = len(fold.touched)
 
     def _purpose(
         self, fold: Fold, actor: Actor, identity_id: str, own: bool = False
