@@ -20,8 +20,8 @@ from annotator.store import Decision, LeaseLostError, Store
 from hqvox.config_review import ReviewConfig
 from hqvox.errors import HqvoxError
 
-NAMES = [f"id{n}" for n in range(5)]
-CONFIG = ReviewConfig(second_fraction=0.6, lease_seconds=60.0, seed=1)
+NAMES = [f"id{n}" for n in range(3)]
+CONFIG = ReviewConfig(second_fraction=0.6, lease_seconds=60.0, seed=2)
 ACTORS = st.sampled_from([ANNA, BERT, LEAD])
 IDENTITIES = st.sampled_from(NAMES)
 FIRSTS = st.sampled_from([None, 0, 1, 4])
@@ -38,7 +38,7 @@ class Review(RuleBasedStateMachine):
         self.stores = [self.open(), self.open()]
         items = [QueueItem(name, 9, 0.5) for name in NAMES]
         self.queues = [Queue(store, items, CONFIG) for store in self.stores]
-        twice = {name for name in NAMES if is_second(1, 0.6, name)}
+        twice = {name for name in NAMES if is_second(CONFIG.seed, 0.6, name)}
         assert 0 < len(twice) < len(NAMES)
         self.model = Model(NAMES, twice, CONFIG.lease_seconds)
         self.leases: list[Lease] = []
@@ -96,6 +96,11 @@ class Review(RuleBasedStateMachine):
     def decide(self, actor: Actor, name: str, first: int | None, again: bool) -> None:
         """On anything, held or not."""
         self._decide(actor, name, first, again)
+
+    @rule(actor=ACTORS, first=FIRSTS, ahead=st.booleans())
+    def take_and_decide(self, actor: Actor, first: int | None, ahead: bool) -> None:
+        self.take(actor=actor, ahead=ahead)
+        self.decide_on_what_is_held(actor=actor, first=first, again=False)
 
     @rule(actor=ACTORS, first=FIRSTS, again=st.booleans())
     def decide_on_what_is_held(self, actor: Actor, first: int | None, again: bool) -> None:

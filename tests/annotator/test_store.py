@@ -191,6 +191,8 @@ def test_two_who_agree_two_who_do_not_and_the_lead(store: Store) -> None:
 def test_the_overlap_that_counts_as_agreement_can_be_set(tmp_path: Path) -> None:
     entries = [logged(1, ANNA, chosen("id1", 0, 4)), logged(2, BERT, chosen("id1", 2, 4))]
     assert fold(entries)["id1"].disputed
+    half = [logged(1, ANNA, chosen("id1", 0)), logged(2, BERT, chosen("id1", 1))]
+    assert not fold(half)["id1"].disputed
     assert not fold(entries, min_overlap=0.3)["id1"].disputed
     store = Store.open(tmp_path / "reviews.sqlite", min_overlap=0.3)
     store.adopt(entries)
