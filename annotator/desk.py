@@ -14,6 +14,7 @@ from typing import Any
 
 from annotator.access import Actor
 from annotator.candidates import Candidate, Candidates, IdentitySummary
+from annotator.changes import changes_since
 from annotator.decisions import LONGEST_SECONDS
 from annotator.queue import Lease, Queue
 from annotator.store import DROP_REASONS, Decision, Entry, FaceRef, LeaseLostError, Store
@@ -48,6 +49,8 @@ class Screen:
     comment: str = ""
     picks: tuple[Pick, ...] = ()
     """Where a lead settles a disagreement: what there is to choose between."""
+    changed: str = ""
+    """Where it was decided on before: what is no longer as it was then."""
 
     @property
     def name(self) -> str:
@@ -242,13 +245,19 @@ class Desk:
             return None
         taken = tuple(n for n, face in enumerate(faces) if face.picked)
         comment = ""
+        changed = ""
+        if lease.purpose == "again":
+            changes = changes_since(self.store, self.candidates, [identity_id])
+            changed = "; ".join(change.words for change in changes)
+            verdict = self.store.state().get(identity_id)
+            before = before or (None if verdict is None else verdict.holds)
         if before is not None:
             taken = places(before.decision.faces, faces) or taken
             comment = before.decision.comment
         picks = self._picks(identity_id, faces) if lease.dispute else ()
         if picks and before is None:
             taken = ()  # a lead begins with neither side
-        return Screen(lease, person, faces, taken, comment, picks)
+        return Screen(lease, person, faces, taken, comment, picks, changed)
 
     def _picks(self, identity_id: str, faces: Sequence[Candidate]) -> tuple[Pick, ...]:
         verdict = self.store.state().get(identity_id)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from annotator.candidates import Candidates
+from annotator.changes import for_another_look
 from annotator.index import OnProgress
 from annotator.queue import Queue, QueueItem
 from annotator.store import Store, open_store
@@ -55,7 +57,18 @@ class Opened:
         config = workspace.config()
         candidates = Candidates(workspace, config, self._on_progress)
         store = store or open_store(workspace, config)
-        return Shared(workspace, config, store, _queue(store, candidates, config), candidates)
+        queue = _queue(store, candidates, config)
+        look_again = partial(_find_changes, queue, store, candidates)
+        threading.Thread(target=look_again, name="changes", daemon=True).start()
+        return Shared(workspace, config, store, queue, candidates)
+
+
+def _find_changes(queue: Queue, store: Store, candidates: Candidates) -> None:
+    """Have those come up again whose faces changed since they were decided on.
+
+    In the background, since it reads the whole log: nobody waits for it to begin.
+    """
+    queue.again = for_another_look(store, candidates)
 
 
 def _queue(store: Store, candidates: Candidates, config: BuildConfig) -> Queue:

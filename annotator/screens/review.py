@@ -160,6 +160,7 @@ def _screen(context: Context, screen: Screen) -> dict[str, Any]:
         "max": context.config.release.max_faces,
         "taken": list(screen.taken),
         "comment": screen.comment,
+        "changed": screen.changed,
         "faces": [
             {"text": f"quality {face.quality:.2f}", "measures": _measures(face)}
             for face in screen.faces

@@ -26,7 +26,9 @@ function showScreen(screen) {
   element(".about").textContent = screen.about;
   element(".task").textContent = screen.picks.length
     ? "Two people decided differently. Settle it: begin with A's or B's choice, or make your own."
-    : `Take ${screen.min} to ${screen.max} faces of this one person: looking straight, evenly lit, neutral, whole and sharp.`;
+    : screen.changed
+      ? `Decided before, but since then: ${screen.changed}. Look again.`
+      : `Take ${screen.min} to ${screen.max} faces of this one person: looking straight, evenly lit, neutral, whole and sharp.`;
   element(".comment input").value = draft?.comment ?? screen.comment;
   showPicks(screen.picks);
   buildGrid(screen);
