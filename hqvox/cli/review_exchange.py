@@ -210,6 +210,7 @@ def too_few(
     """
     from annotator.too_few import STEPS
     from annotator.too_few import too_few as look_into
+    from annotator.what_if import command
 
     opened = Workspace.open(workspace)
     config = opened.config()
@@ -222,16 +223,21 @@ def too_few(
         lost = look_into(opened, config, people, on_progress=lambda _, d, t: show(d, t))
     _say(f"{len(people):,} identities have fewer than {candidates.min_faces} candidates")
     if lost.remedies:
-        table = Table(title="one limit moved alone would save at most", title_justify="left")
-        table.add_column("setting")
-        table.add_column("now", justify="right")
+        table = Table(
+            title="one limit, moved alone by a share of it, would save at most",
+            title_justify="left",
+        )
+        table.add_column("setting", no_wrap=True)
+        table.add_column("now", justify="right", no_wrap=True)
         for share in STEPS:
-            table.add_column(f"by {share:.0%}", justify="right")
-        table.add_column("without it", justify="right")
+            table.add_column(f"{share:.0%}", justify="right", no_wrap=True)
+        table.add_column("off", justify="right", no_wrap=True)
         for remedy in lost.remedies:
-            steps = (f"{saved:,} at {value:g}" for value, saved in remedy.steps)
-            table.add_row(remedy.setting, f"{remedy.limit:g}", *steps, f"{remedy.saved:,}")
+            steps = (f"{saved:,}\n({value:.3g})" for value, saved in remedy.steps)
+            table.add_row(remedy.setting, f"{remedy.limit:.3g}", *steps, f"{remedy.saved:,}")
         console.print(table)
+        first = lost.remedies[0]
+        _say(f"what that redoes: {command(opened, first.setting, first.steps[1][0])}")
     table = Table(title="identities, those that lack least first", title_justify="left")
     for column in ("identity", "has", "refused", "nearest misses"):
         table.add_column(column, justify="right" if column == "has" else "left")
