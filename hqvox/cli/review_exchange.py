@@ -226,6 +226,7 @@ def too_few(
         table = Table(
             title="one limit, moved alone by a share of it, would save at most",
             title_justify="left",
+            padding=(0, 1, 0, 0),
         )
         table.add_column("setting", no_wrap=True)
         table.add_column("now", justify="right", no_wrap=True)
