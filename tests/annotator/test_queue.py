@@ -239,6 +239,7 @@ def test_disputes_go_to_leads_and_to_them_first(queue_of: Make) -> None:
         assert given(queue, who) == "id000"
         decide(queue.store, who, chosen("id000", first))
     assert queue.disputes() == ["id000"]
+    assert queue.lease(CARL, "id000") is None
     assert given(queue, CARL) == "id001"
     lease = queue.next(LEAD)
     assert lease is not None
