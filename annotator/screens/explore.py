@@ -11,6 +11,7 @@ from annotator.explore import Verdicts
 from annotator.look import plain
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
+from annotator.screens.tables import plain_tables
 from annotator.session import Context
 from annotator.verdict_pictures import Pictures
 from annotator.what_if_words import in_words
@@ -38,6 +39,7 @@ def _limits(stage: str, settings: str) -> dict[str, Limit]:
 
 def render(context: Context) -> None:
     """Show the page."""
+    plain_tables()
     try:
         stages = explore.built_stages(context.workspace)
         if not stages:

@@ -14,6 +14,7 @@ from annotator.history import Line, as_csv, day_range, listing, matching, may_un
 from annotator.look import plain
 from annotator.progress import own
 from annotator.screens.progress import reader_zone
+from annotator.screens.tables import plain_tables
 from annotator.session import Context
 from annotator.verdict_pictures import Shown, gallery_html
 from hqvox.errors import HqvoxError
@@ -26,6 +27,7 @@ _ANY = "any"
 
 def render(context: Context) -> None:
     """Show the page."""
+    plain_tables()
     try:
         lines = _lines(context)
     except HqvoxError as error:
@@ -110,8 +112,8 @@ def _table(lines: list[Line], zone: tzinfo) -> Line | None:
                 "reason": line.entry.decision.reason or "",
                 "status": line.status,
                 "annotator": line.entry.decision.annotator,
-                "seconds": line.entry.decision.seconds or None,
                 "comment": line.entry.decision.comment,
+                "seconds": line.entry.decision.seconds,
                 "number": line.entry.seq,
             }
             for line in listed
@@ -143,8 +145,9 @@ def _entry(context: Context, line: Line, zone: tzinfo) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{plain(line.name or said.identity_id)}**", width="content")
             when = entry.time.astimezone(zone).strftime("%d %b %Y, %H:%M:%S")
+            by = f"{said.annotator} ({entry.role})"
             st.caption(
-                plain(f"{line.what} · {line.status} · {said.annotator} ({entry.role}) · {when}"),
+                plain(" · ".join(filter(None, (line.what, line.status, by, when)))),
                 width="content",
             )
             if may_undo(line, context.actor.name, context.actor.is_lead):

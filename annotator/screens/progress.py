@@ -23,6 +23,7 @@ from annotator.progress import (
     pace,
 )
 from annotator.queue import Counts
+from annotator.screens.tables import plain_tables
 from annotator.session import Context
 from hqvox.errors import HqvoxError
 
@@ -31,6 +32,7 @@ REFRESH_SECONDS = 15.0
 
 def render(context: Context) -> None:
     """Show the page."""
+    plain_tables()
     st.fragment(_page, run_every=REFRESH_SECONDS)(context)
 
 
@@ -161,20 +163,23 @@ def _agreement(context: Context, pairs: list[Pair], lead: bool) -> None:
         delta_color="off",
         delta_arrow="off",
         border=True,
+        height="stretch",
         help="Agreement on each face beyond what chance gives: 1 is full, 0 is chance.",
     )
     overlap.metric(
         "Overlap of choices",
         f"{whole.overlap:.0%}",
         border=True,
+        height="stretch",
         help="Faces that both chose over faces that either chose, the mean over people.",
     )
     kind.metric(
         "Both chose, or both dropped",
         f"{whole.same_kind:.0%}",
         border=True,
+        height="stretch",
     )
-    faces.metric("Reviewed twice", f"{whole.identities:,}", border=True,
+    faces.metric("Reviewed twice", f"{whole.identities:,}", border=True, height="stretch",
                  help=f"People; {whole.faces:,} faces that both saw.")  # fmt: skip
     if not lead:
         return
