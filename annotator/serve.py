@@ -15,7 +15,6 @@ from annotator.launch import (
     Options,
     check_access,
     has_openid,
-    is_loopback,
     must_sign_in,
     secrets_files,
     user_name,
@@ -107,7 +106,7 @@ def free_port(address: str, port: int | None) -> int:
 
 
 def streamlit_settings(
-    workspace: Workspace, address: str, port: int, browser: bool
+    workspace: Workspace, options: Options, address: str, port: int, browser: bool
 ) -> dict[str, Any]:
     """Streamlit's settings, by their names in config.toml; they win over any file."""
     settings: dict[str, Any] = {
@@ -130,7 +129,7 @@ def streamlit_settings(
         "logger.level": "warning",
         "secrets.files": [str(file.absolute()) for file in secrets_files(workspace)],
     }
-    if is_loopback(address):
+    if not must_sign_in(address, options):  # a proxy passes the public name on
         settings["server.allowedHosts"] = list(LOOPBACK_NAMES)
     return settings
 
@@ -142,7 +141,7 @@ def serve(workspace: Workspace, options: Options, address: str, port: int, brows
 
     # The command `streamlit run` does no more; it has no function of its own for callers.
     config._main_script_path = str(APP)
-    settings = streamlit_settings(workspace, address, port, browser)
+    settings = streamlit_settings(workspace, options, address, port, browser)
     flags = {key.replace(".", "_"): value for key, value in settings.items()}
     bootstrap.load_config_options(flags)
     bootstrap.run(str(APP), False, options.arguments(), flags)

@@ -8,7 +8,6 @@ decoded in the browser before they are needed.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,9 @@ from hqvox.errors import HqvoxError
 from hqvox.measures import BY_NAME
 
 _FOLDER = Path(__file__).parents[1] / "components/review"
-_GRID, _DESK, _HAVE, _COUNTS = "hqvox_review", "hqvox_desk", "hqvox_have", "hqvox_counts"
+_GRID, _DESK, _HAVE = "hqvox_review", "hqvox_desk", "hqvox_have"
 MOST_PIECES = 1000
 """How many pieces of pictures a browser may say it has: a guard against nonsense."""
-COUNTS_SECONDS = 10.0
-"""How old the count of what is left may be."""
 SHOWN_MEASURES = ("quality", "sharpness", "ipd_px", "yaw_deg", "pitch_deg", "neutral_or_happy",
                   "light_ratio", "compression", "edge_confidence")  # fmt: skip
 
@@ -88,7 +85,6 @@ def _work(page: Context) -> None:
             _send(context, desk)
         except HqvoxError as error:
             st.error(plain(str(error)))
-    _count(context)
 
 
 def _send(context: Context, desk: Desk) -> None:
@@ -141,7 +137,7 @@ def _data(context: Context, desk: Desk) -> dict[str, Any]:
         "said": desk.said,
         "more": desk.answered == "" or fresh or bool(_missing(context, desk)),
         "undo": undo,
-        "left": _left(desk.decided, st.session_state.get(_COUNTS, (0.0, None))[1]),
+        "left": _left(desk.decided, context.queue.counts()),
         "reasons": list(DROP_REASONS.items()),
         "renewSeconds": min(60.0, context.config.review.lease_seconds / 3),
         "screen": None if desk.screen is None else _screen(context, desk.screen),
@@ -150,11 +146,12 @@ def _data(context: Context, desk: Desk) -> dict[str, Any]:
 
 def _screen(context: Context, screen: Screen) -> dict[str, Any]:
     person = screen.person
-    about = (person.identity_id, person.subset, person.gender, person.nationality)
+    known_by = None if person.identity_id == person.name else person.identity_id
+    about = (known_by, person.subset, person.gender, person.nationality)
     return {
         "id": screen.name,
         "pack": pack_name(context.candidates, person.identity_id),
-        "name": person.name,
+        "name": person.name.replace("_", " "),  # as VoxCeleb writes them
         "about": " · ".join(str(part) for part in about if part),
         "min": context.config.release.min_faces,
         "max": context.config.release.max_faces,
@@ -181,16 +178,8 @@ def _measures(face: Candidate) -> str:
     )
 
 
-def _count(context: Context) -> None:
-    """Bring the count of what is left up to date; the next screen shows it."""
-    counted, _ = st.session_state.get(_COUNTS, (-COUNTS_SECONDS, None))
-    if time.monotonic() - counted >= COUNTS_SECONDS:
-        st.session_state[_COUNTS] = time.monotonic(), context.queue.counts()
-
-
-def _left(decided: int, counts: Counts | None) -> str:
+def _left(decided: int, counts: Counts) -> str:
     said = [f"{decided:,} by you in this sitting"] if decided else []
-    if counts is not None:
-        said.append(f"{counts.done:,} of {counts.total:,} people done")
-        said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
+    said.append(f"{counts.done:,} of {counts.total:,} people done")
+    said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
     return " · ".join(said)

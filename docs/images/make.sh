@@ -4,8 +4,8 @@
 #
 #   docs/images/make.sh [DEMO]
 #
-# DEMO is a folder for `hqvox demo` (default: demo), made if it is missing. report.jpg is a
-# screenshot and needs chromium; without it, it is left as it is.
+# DEMO is a folder for `hqvox demo` (default: demo), made if it is missing. report.jpg and review*.jpg
+# are screenshots and need chromium; without it, they are left as they are.
 set -eu
 demo=${1:-demo}
 here=$(dirname "$0")
@@ -34,7 +34,8 @@ if command -v chromium >/dev/null; then
     --user-data-dir="$work/profile" --window-size=1280,2300 --screenshot="$work/report.png" \
     "file://$(realpath "$demo")/report.html" 2>/dev/null
   smaller "$work/report.png" "$here/report.jpg" 0.75
+  python "$here/review.py" "$demo/workspace"
 else
-  echo "chromium is not installed: report.jpg stays as it is"
+  echo "chromium is not installed: report.jpg and review*.jpg stay as they are"
 fi
 ls -l "$here"

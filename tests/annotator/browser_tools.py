@@ -170,6 +170,15 @@ class Reviewer:
             )
         )
 
+    def columns(self) -> int:
+        """Of the grid."""
+        return int(
+            self.page.locator(".grid").evaluate(
+                """grid => [...grid.children]
+                    .filter(tile => tile.offsetTop === grid.firstChild.offsetTop).length"""
+            )
+        )
+
     def message(self) -> str:
         return str(self.page.locator(".review .message").inner_text())
 

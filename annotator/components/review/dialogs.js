@@ -77,8 +77,8 @@ function fillLook({ header, image: large }) {
   };
   const [left, top, right, bottom] = header.box;
   const unit = Math.max(header.width, header.height) / 400;
-  shape("rect", { x: left, y: top, width: right - left, height: bottom - top, "stroke-width": unit });
-  for (const [x, y] of header.landmarks) shape("circle", { cx: x, cy: y, r: unit });
+  shape("rect", { x: left, y: top, width: right - left, height: bottom - top, "stroke-width": 1.4 * unit });
+  for (const [x, y] of header.landmarks) shape("circle", { cx: x, cy: y, r: 1.4 * unit });
 }
 
 function lookMoves(step) {

@@ -38,7 +38,9 @@ function buildGrid(screen) {
     tile.addEventListener("focus", () => mark(n, false));
     return tile;
   });
-  element(".grid").replaceChildren(...built);
+  const grid = element(".grid");
+  grid.dataset.size = built.length <= 12 ? "large" : built.length <= 21 ? "middle" : "small";
+  grid.replaceChildren(...built);
 }
 
 const HOLD_MS = 450;
