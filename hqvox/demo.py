@@ -1,9 +1,10 @@
-"""`hqvox demo`: a world of phantoms, served, crawled, built, released and reported, in one go.
+"""`hqvox demo`: a world of phantoms, served, crawled, built, released, trained on and reported.
 
 <folder>/demo.json   what makes it a demo, how far its world is, and the port of its web site
   world/             photographs of invented people, truth.csv, and urls.csv of the web site
   world/voices/      their voices, as VoxCeleb hands them out, and truth.csv
   workspace/         the build and its releases
+  training/          a small model trained on the release
   report.html
 """
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from hqvox.bars import progress_bar
 from hqvox.config import BuildConfig
 from hqvox.config_file import merge
+from hqvox.demo_training import train_demo
 from hqvox.errors import HqvoxError
 from hqvox.identities import read_folders, to_table
 from hqvox.phantom.recordings import make_voices
@@ -29,6 +31,7 @@ from hqvox.phantom.website import HOST, Website, decoys, urls_csv
 from hqvox.phantom.world import make_world
 from hqvox.release.read import Release, release_names
 from hqvox.release.write import Written, write_release
+from hqvox.report.generated import GeneratedFaces
 from hqvox.report.html import render_report
 from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.build import plan_build, run_build
@@ -58,6 +61,8 @@ class Demo:
     written: Written | None
     """None where the release was there from an earlier run."""
     truth: list[TruthRow]
+    generated: GeneratedFaces | None
+    """None where too few people were released to train on."""
     report: Path
     seconds: float
 
@@ -86,6 +91,7 @@ def run_demo(
     else:
         name = names[-1]
     release = Release(workspace, name)
+    generated = train_demo(folder / "training" / name, release, console)
     report = folder / "report.html"
     world = folder / "world"
     truth = compare_with_truth(workspace, world / "truth.csv", decoys(world))
@@ -96,9 +102,12 @@ def run_demo(
             lambda what: status.update(f"report: {what}"),
             title=folder.resolve().name,
             truth=truth,
+            generated=generated,
         )
     Storage(folder).write(report.name, page.encode())
-    return Demo(workspace, release, written, truth, report, time.perf_counter() - started)
+    return Demo(
+        workspace, release, written, truth, generated, report, time.perf_counter() - started
+    )
 
 
 def _make_world(folder: Path, console: Console, identities: int, photos: int) -> None:

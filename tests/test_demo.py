@@ -13,6 +13,7 @@ from rich.console import Console
 from synthetic_build import face_landmarks, make_build
 
 import hqvox.demo
+import hqvox.demo_training
 from hqvox.demo import run_demo
 from hqvox.errors import HqvoxError
 from hqvox.phantom.world import COLUMNS
@@ -35,12 +36,13 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "demo"
+    monkeypatch.setattr(hqvox.demo_training, "STEPS", (3, 2))
 
     def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     ports = []
-    for step in ("make_world", "run_build", "write_release", "render_report"):
+    for step in ("make_world", "run_build", "write_release", "train_demo", "render_report"):
         with monkeypatch.context() as patch, ExitStack() as stack:
             patch.setattr(hqvox.demo, step, stop)
             if step == "write_release":  # somebody else has taken the port meanwhile
@@ -49,7 +51,7 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
                 demo(folder)
         ports.append(json.loads((folder / "demo.json").read_text()).get("port"))
     assert ports[0] is None
-    assert ports[1] != ports[2] == ports[3]
+    assert ports[1] != ports[2] == ports[3] == ports[4]
     # From here on everything is there: nothing is served any more.
     monkeypatch.setattr(hqvox.demo, "Website", stop)
     # Every step before the last was done, and the sizes of the first run hold.
@@ -63,6 +65,9 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     told = {row.defect: (row.count, row.kept, row.named) for row in made.truth}
     assert told["http_client_error"] == (1, 0, 1)  # the first decoy; the second is no image
     assert 'id="crawl"' in made.report.read_text()
+    assert made.generated is not None
+    assert 2 == made.generated.trained_on == len(made.generated.people)
+    assert made.report.read_text().count("generated from 5 s, fused") == 2
 
     before = bytes_of(folder)
     assert bytes_of((again := demo(folder)).report.parent) == before

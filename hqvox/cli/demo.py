@@ -54,7 +54,7 @@ def demo(
         bool, typer.Option("--no-browser", help="With --review: print its address only.")
     ] = False,
 ) -> None:
-    """Photograph invented people, crawl them, build, release, and write a report with pictures.
+    """Photograph invented people, crawl them, build, release, train a little, and report all of it.
 
     Their web site is served on this machine only, with the web's usual faults. No download, no
     photographs needed; a few minutes. Stop it and run it again to go on.

@@ -36,6 +36,7 @@ from hqvox.report.charts import CHARTED, histogram, read_values
 from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
+from hqvox.report.generated import GeneratedFaces, GeneratedPerson
 from hqvox.report.release_charts import release_charts
 from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
@@ -48,6 +49,7 @@ from models.store import ModelStore
 from pipelines.chain import STAGES
 
 PICTURE_HEIGHT_PX = 200
+GENERATED_PX = 128
 GALLERY_IDENTITIES = 36
 """Identities of a release that the gallery shows."""
 CAPTIONS = {
@@ -125,11 +127,13 @@ def render_report(
     on_step: Step = lambda what: None,
     title: str = "",
     truth: Sequence[TruthRow] = (),
+    generated: GeneratedFaces | None = None,
 ) -> str:
     """The whole report as HTML.
 
     ``on_step`` is told what is being made; ``title``: by default the workspace's last part;
-    ``truth``: of phantoms, what they were against what the build said.
+    ``truth``: of phantoms, what they were against what the build said; ``generated``: what a model
+    that was trained on the release makes of its voices.
     """
     config = workspace.config()
     store = ModelStore()
@@ -178,6 +182,8 @@ def render_report(
         identities=len(names),
         release=_release_view(workspace, release),
         truth=truth,
+        generated=generated,
+        generated_pictures=_generated_view(generated),
         crawl=read_crawl(workspace),
         timing=_timing_view(read_timing(workspace)),
     )
@@ -314,6 +320,20 @@ def _release_view(workspace: Workspace, release: Release | None) -> dict[str, An
         "papers": table_1(PAPER),
         **release_charts(release),
     }
+
+
+def _generated_view(
+    generated: GeneratedFaces | None,
+) -> list[tuple[GeneratedPerson, str, list[tuple[str, str]]]]:
+    """Everybody with their pictures as data URLs."""
+    return [
+        (
+            person,
+            _data_url(person.real, GENERATED_PX),
+            [(label, _data_url(picture, GENERATED_PX)) for label, picture in person.generated],
+        )
+        for person in (generated.people if generated is not None else ())
+    ]
 
 
 def _decoded(release: Release, file: str) -> Photo:

@@ -1,0 +1,332 @@
+"""What models learn where it is known how much there is to learn: phantoms' voices and faces.
+
+    python benchmarks/known_answers.py OUT                          everything, some 40 minutes
+    python benchmarks/known_answers.py OUT --train 30 --val 6 --test 12 --steps 40 --runs 1
+
+Makes a corpus of phantoms whose voices tell a known part of their faces and a release of it, trains
+sf2f-64-tiny and voice2face-64-tiny, and measures them on people whom they never saw, between two
+answers that need no training: the mean face, which is what can be said without listening (floor),
+and a ridge regression from the true traits of the voice to the face's embedding (ceiling). Stopped,
+the same command goes on. Writes OUT/known_answers.{json,md}, curves.png and gallery.jpg.
+
+Nothing is chosen by the test people: models are taken as their last step leaves them, and the
+regression's strength is chosen on val.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy.stats import binom
+
+from hqvox.bars import progress_bar, progress_bars
+from hqvox.phantom.corpus import CorpusPlan, make_corpus
+from hqvox.pictures import encode_jpeg
+from hqvox.release.read import Release, find_release
+from hqvox.trainer.checkpoint import load_generator
+from hqvox.trainer.data import Part, TrainingData
+from hqvox.trainer.evaluate import evaluate, real_embeddings, real_faces
+from hqvox.trainer.gallery import gallery
+from hqvox.trainer.generate import normaliser_of
+from hqvox.trainer.judges import Judges, load_judges
+from hqvox.trainer.log import read_log
+from hqvox.trainer.loop import Stepped, train
+from hqvox.trainer.metrics import chance, cosine, l1, normalised, recall_at_k
+from hqvox.trainer.protocol import FUSED, LONG, SHORT, Protocol
+from hqvox.trainer.recipes import load_train_config
+from hqvox.trainer.runs import CHECKPOINTS, LAST
+from models.store import ModelStore
+
+RECIPES = {"sf2f-64-tiny": "SF2F", "voice2face-64-tiny": "voice2face"}
+COLOURS = {"sf2f-64-tiny": "#1f5a94", "voice2face-64-tiny": "#d0745f"}
+EMBEDDING = "dlib_resnet"
+PX = 64
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
+"""Strengths of the regression that val chooses from."""
+console = Console()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the result: what it is, and its figures by name (% for recall)."""
+
+    name: str
+    length: str
+    figures: dict[str, float]
+    deviations: dict[str, float]
+
+
+def make_release(out: Path, plan: CorpusPlan) -> Release:
+    """Make the corpus and a release of it, or take those that are there."""
+    corpus, workspace = out / "corpus", out / "workspace"
+    if (workspace / "releases" / "phantoms" / "release.json").exists():
+        return find_release(str(workspace), "phantoms")
+    with progress_bar(console, "phantoms") as show:
+        split = make_corpus(corpus, plan, on_progress=show)
+    meta = out / "vox1_meta.csv"
+    with (corpus / "identities.csv").open(encoding="utf-8") as lines:
+        rows = [[r["id"], r["name"], r["gender"], "", "dev"] for r in csv.DictReader(lines)]
+    heads = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
+    meta.write_text("\n".join("\t".join(row) for row in [heads, *rows]) + "\n", "utf-8")
+    tree = [str(corpus), str(workspace), "--voxceleb", str(meta), "--split", str(split)]
+    hqvox = [sys.executable, "-m", "hqvox.cli.app"]
+    for command in (
+        # The first makes the workspace's people, whom the voices are then packed for.
+        ["import", "hq-voxceleb", *tree, "--name", "faces", "--no-speech"],
+        ["speech", str(workspace), "--audio", str(corpus / "wav")],
+        ["import", "hq-voxceleb", *tree, "--name", "phantoms"],
+    ):
+        subprocess.run([*hqvox, *command], check=True)
+    return find_release(str(workspace), "phantoms")
+
+
+def train_model(recipe: str, release: Release, out: Path, settings: list[str]) -> float:
+    """Train a recipe, or go on; return the minutes that its steps took, as its log says."""
+    folder = out / recipe
+    last = folder / CHECKPOINTS / LAST
+    if load_train_config(recipe).model.fuser is None:
+        settings = [text for text in settings if not text.startswith("stage2.")]
+    config = load_train_config(recipe, settings)
+    started = time.perf_counter()
+    with progress_bars(console) as show:
+
+        def take(event: object) -> None:
+            if isinstance(event, Stepped):
+                show(recipe, event.step, event.steps)
+
+        train(config, release, folder, resume=last.exists(), device="cpu", on_event=take)
+    spent = folder / "minutes.json"
+    before = json.loads(spent.read_text()) if spent.exists() else 0.0
+    minutes = before + (time.perf_counter() - started) / 60
+    spent.write_text(json.dumps(minutes))
+    return minutes
+
+
+def traits_of(corpus: Path, ids: tuple[str, ...]) -> NDArray[np.float64]:
+    """The voice's traits of some people, their squares and products: (people, features)."""
+    with (corpus / "traits.csv").open(encoding="utf-8") as lines:
+        rows = {row["identity_id"]: row for row in csv.DictReader(lines)}
+    names = [name for name in next(iter(rows.values())) if name.startswith("voice_")]
+    traits = np.array([[float(rows[i][name]) for name in names] for i in ids])
+    upper = np.triu_indices(traits.shape[1])
+    return np.hstack([traits, (traits[:, :, None] * traits[:, None, :])[:, *upper]])
+
+
+def ridge(
+    x: NDArray[np.float64], y: NDArray[np.float64], strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (features, d) of a ridge regression on standardised features, and what centres."""
+    mean, std, middle = x.mean(axis=0), x.std(axis=0), y.mean(axis=0)
+    z = (x - mean) / std
+    weights = np.linalg.solve(z.T @ z + strength * np.eye(z.shape[1]), z.T @ (y - middle))
+    return weights, mean, std, middle
+
+
+def figures(
+    queries: NDArray[np.float64], identity: NDArray[np.int64], truth: NDArray[np.float64]
+) -> dict[str, float]:
+    """The metrics of some queries."""
+    unit = normalised(queries)
+    found = {"cosine": cosine(unit, truth[identity]), "l1": l1(unit, truth[identity])}
+    recalls = recall_at_k(unit, identity, truth)
+    return found | {f"recall_{k}": value for k, value in recalls.items()}
+
+
+def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[Row]:
+    """What can be had without listening, and from the truth about the voice."""
+    assert judges.embed is not None
+    parts = {name: data.part(name) for name in ("train", "val", "test")}
+    truth = {name: real_embeddings(part, PX, judges) for name, part in parts.items()}
+    traits = {name: traits_of(corpus, part.identity_ids) for name, part in parts.items()}
+
+    def guess(strength: float, name: str) -> NDArray[np.float64]:
+        weights, mean, std, middle = ridge(traits["train"], truth["train"], strength)
+        return (traits[name] - mean) / std @ weights + middle
+
+    best = max(RIDGES, key=lambda s: cosine(guess(s, "val"), truth["val"]))
+    everybody = np.arange(len(parts["test"]))
+    total = sum(pictures.sum(dim=0) for pictures, _ in real_faces(parts["train"], PX))
+    assert isinstance(total, torch.Tensor)
+    mean_face = total / sum(len(rows) for rows in parts["train"].faces_of)
+    same = np.repeat(judges.embed(mean_face[None]), len(everybody), axis=0)
+    return [
+        Row("mean face (floor)", "–", figures(same, everybody, truth["test"]), {}),
+        Row(
+            f"ridge from true traits (ceiling, λ = {best:g})",
+            "–",
+            figures(guess(best, "test"), everybody, truth["test"]),
+            {},
+        ),
+    ]
+
+
+def measure(recipe: str, out: Path, part: Part, judges: Judges, protocol: Protocol) -> list[Row]:
+    """A trained model's figures on a part."""
+    loaded = load_generator(out / recipe / CHECKPOINTS / LAST)
+    conditions = [SHORT, LONG, *([FUSED] if loaded.spec.fuser is not None else [])]
+    with progress_bar(console, f"evaluating {recipe}") as show:
+        found = evaluate(
+            loaded.generator,
+            normaliser_of(loaded),
+            part,
+            conditions,
+            judges,
+            protocol,
+            on_progress=show,
+        )
+    rows = []
+    for result in found.results:
+        name = RECIPES[recipe]
+        if name == "SF2F" and not result.condition.fused:
+            name += " (no fuser)"
+        means = {key: score.mean for key, score in result.scores.items()}
+        deviations = {key: score.deviation for key, score in result.scores.items()}
+        rows.append(Row(name, result.condition.length, means, deviations))
+    return rows
+
+
+def beats_chance(recall: float, k: int, people: int) -> float:
+    """How likely chance reaches a Recall@k (%): a binomial tail, each person counted once.
+
+    Several crops of a person are no independent trials, so they count as one.
+    """
+    hits = round(recall / 100 * people)
+    return float(binom.sf(hits - 1, people, chance(k, people) / 100))
+
+
+def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> None:
+    """Recall on val over steps, test figures at the end, and the losses' terms, as one picture."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    recall, perceptual, others = axes
+    for recipe, name in RECIPES.items():
+        log = read_log(out / recipe)
+        for stage, style in ((1, "-"), (2, ":")):
+            lines = [x for x in log if x["kind"] == "evaluate" and x["stage"] == stage]
+            steps = [x["step"] for x in lines]
+            values = [_recall_10(x["figures"]) for x in lines]
+            label = name + ("" if stage == 1 else ", fused 5 s")
+            recall.plot(steps, values, style, marker="o", ms=3, c=COLOURS[recipe], label=label)
+        lines = [x for x in log if x["kind"] == "train" and x["stage"] == 1]
+        steps = [x["step"] for x in lines]
+        for term in sorted(lines[0]["terms"]) if lines else []:
+            values = [x["terms"][term] for x in lines]
+            place = perceptual if "perceptual" in term else others
+            place.plot(steps, _smooth(values), lw=1, label=f"{name}: {term}")
+    recall.axhline(chance(10, val_people), c="#8a93a0", ls="--", lw=1, label="chance")
+    recall.set(title=f"R@10 on {val_people} people of val, %", xlabel="step", ylim=(0, 100))
+    perceptual.set(title="perceptual loss (train)", xlabel="step", ylim=(0, None))
+    others.set(title="other terms (train)", xlabel="step", yscale="log")
+    for place in axes:
+        place.grid(color="#e8ebef")
+        place.spines[["top", "right"]].set_visible(False)
+        if place.has_data():
+            place.legend(fontsize=7, frameon=False)
+    figure.savefig(out / "curves.png", dpi=90)
+    plt.close(figure)
+
+
+def _recall_10(found: dict[str, float]) -> float:
+    return next(value for name, value in found.items() if name.endswith("recall_10"))
+
+
+def _smooth(values: list[float], over: int = 10) -> NDArray[np.float64]:
+    window = min(over, len(values))
+    padded = np.pad(np.array(values), (window - 1, 0), mode="edge")
+    return np.convolve(padded, np.ones(window) / window, mode="valid")
+
+
+def to_markdown(rows: list[Row], people: int) -> str:
+    """The result as a table."""
+    names = ["cosine", "l1", "recall_1", "recall_2", "recall_5", "recall_10"]
+    text = ["| | speech | cosine | L1 | R@1 | R@2 | R@5 | R@10 |", "|---|---|" + "---|" * 6]
+    random = {f"recall_{k}": chance(k, people) for k in (1, 2, 5, 10)}
+    for row in [Row("chance", "–", random, {}), *rows]:
+        cells = []
+        for name in names:
+            if name not in row.figures:
+                cells.append("–")
+                continue
+            form = {"cosine": ".4f", "l1": ".3f"}.get(name, ".1f")
+            deviation = row.deviations.get(name)
+            more = "" if deviation is None else f" ± {format(deviation, form)}"
+            cells.append(format(row.figures[name], form) + more)
+        text.append(f"| {row.name} | {row.length} | " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) -> dict[str, Any]:
+    """All of it; returns what is written to known_answers.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    release = make_release(out, plan)
+    minutes = {recipe: train_model(recipe, release, out, settings) for recipe in RECIPES}
+    judges = load_judges(ModelStore(), EMBEDDING, scores=False)
+    data = TrainingData.open(release, (PX,))
+    test = data.part("test")
+    rows = floor_and_ceiling(out / "corpus", data, judges)
+    for recipe in reversed(RECIPES):
+        rows[-1:-1] = measure(recipe, out, test, judges, protocol)
+    people = len(test)
+    draw_curves(out, rows, people, len(data.part("val")))
+    loaded = [(r, load_generator(out / r / CHECKPOINTS / LAST)) for r in RECIPES]
+    shown = [
+        (RECIPES[r], x, normaliser_of(x), [SHORT, LONG] + [FUSED] * (x.spec.fuser is not None))
+        for r, x in loaded
+    ]
+    (out / "gallery.jpg").write_bytes(encode_jpeg(gallery(test, shown, protocol, 96), 90))
+    fused = next(row for row in rows if row.name == "SF2F")
+    found = {
+        "people": people,
+        "minutes": minutes,
+        "rows": [vars(row) for row in rows],
+        "chance_reaches_it": beats_chance(fused.figures["recall_10"], 10, people),
+    }
+    (out / "known_answers.json").write_text(json.dumps(found, indent=1))
+    (out / "known_answers.md").write_text(to_markdown(rows, people))
+    return found
+
+
+def main() -> None:
+    usual = CorpusPlan()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="a new folder, or one to go on in")
+    for part in ("train", "val", "test"):
+        parser.add_argument(f"--{part}", type=int, default=getattr(usual, part), help="people")
+    parser.add_argument("--steps", type=int, help="of stage 1; by default the recipe's")
+    parser.add_argument("--runs", type=int, default=10, help="evaluations")
+    parser.add_argument("--crops", type=int, default=10, help="of each person in an evaluation")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    arguments = parser.parse_args()
+    plan = CorpusPlan(train=arguments.train, val=arguments.val, test=arguments.test)
+    settings = list(arguments.settings)
+    if arguments.steps:
+        settings.append(f"stage1.iterations={arguments.steps}")
+    protocol = Protocol(arguments.runs, arguments.crops)
+    found = run(arguments.out, plan, settings, protocol)
+    console.print((arguments.out / "known_answers.md").read_text(), markup=False, soft_wrap=True)
+    spent = ", ".join(f"{recipe} {minutes:.1f} min" for recipe, minutes in found["minutes"].items())
+    console.print(f"training: {spent}")
+    console.print(
+        f"chance reaches SF2F's R@10 with probability {found['chance_reaches_it']:.1e} "
+        f"(binomial, {found['people']} people)"
+    )
+
+
+if __name__ == "__main__":
+    main()
