@@ -25,6 +25,7 @@ from hqvox.runner.plan import Fingerprints
 from hqvox.runner.spool import spool_folder
 from hqvox.tables import KEYS, Row
 from hqvox.tombstones import Tombstone, Tombstones, host_of, url_digest
+from hqvox.training_cache import drop_packs_of
 from hqvox.workspace import IDENTITIES_FILE, PURGING, Workspace
 from models.store import ModelStore
 from pipelines.chain import make_stages
@@ -181,6 +182,8 @@ def run_purge(
             eraser.erase(find.rows, renewed)
         on_progress(number + 1, len(plan.shards))
     erase_reviews(workspace, plan.stones)
+    if rows or gone:
+        drop_packs_of(workspace)  # faces of releases, packed for training
     if gone:
         table = workspace.identities()
         keep = [row["identity_id"] not in gone for row in everyone]

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pooch
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.target import CHECKSUMS
 from hqvox.storage import Storage, disk_error
+from hqvox.training_cache import drop_packs, pack_folder, training_cache
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is done, how many, of how many."""
@@ -45,12 +45,10 @@ class ReleaseCache:
 
     def __init__(self, release: Release, cache_dir: Path | None = None) -> None:
         """``cache_dir``: by default ``HQVOX_CACHE``, else the user's cache folder."""
-        base = Path(cache_dir or os.environ.get("HQVOX_CACHE") or pooch.os_cache("hqvox"))
-        place = release.storage.path("")
+        self.cache = training_cache() if cache_dir is None else cache_dir / "training"
         checksum = hashlib.sha256(f"{VERSION}\n".encode() + release.read(CHECKSUMS)).hexdigest()
-        self._of_place = hashlib.sha256(str(place).encode()).hexdigest()[:16]
         self.release = release
-        self.folder = base / "training" / f"{self._of_place}-{checksum[:16]}"
+        self.folder = pack_folder(self.cache, release, checksum)
 
     def pictures(
         self, files: Sequence[str], kind: str, sides: Sequence[int], on_progress: OnProgress | None
@@ -93,7 +91,8 @@ class ReleaseCache:
                     sinks[side].write(picture.tobytes())
                 if on_progress is not None:
                     on_progress("packing faces", done, len(files))
-        self._drop_older()
+        # What was kept of an earlier release in the same place: people may have left it.
+        drop_packs(self.cache, self.release.storage, but=self.folder)
 
     def array(
         self, name: str, shape: tuple[int, ...], make: Callable[[], NDArray[np.float32]]
@@ -163,12 +162,6 @@ class ReleaseCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             Storage(self.folder).remove_leftovers("")
             yield
-
-    def _drop_older(self) -> None:
-        """Remove what was kept of an earlier release in the same place: people may have left it."""
-        for folder in self.folder.parent.glob(f"{self._of_place}-*"):
-            if folder != self.folder:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mapped_in_order(
