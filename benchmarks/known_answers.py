@@ -111,11 +111,13 @@ def train_model(recipe: str, release: Release, out: Path, settings: list[str]) -
             if isinstance(event, Stepped):
                 show(recipe, event.step, event.steps)
 
-        train(config, release, folder, resume=last.exists(), device="cpu", on_event=take)
+        outcome = train(config, release, folder, resume=last.exists(), device="cpu", on_event=take)
     spent = folder / "minutes.json"
     before = json.loads(spent.read_text()) if spent.exists() else 0.0
     minutes = before + (time.perf_counter() - started) / 60
     spent.write_text(json.dumps(minutes))
+    if outcome.state == "stopped":
+        raise KeyboardInterrupt
     return minutes
 
 

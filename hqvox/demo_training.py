@@ -60,7 +60,9 @@ def train_demo(folder: Path, release: Release, console: Console) -> GeneratedFac
                 if isinstance(event, Stepped):
                     show("training", event.step, event.steps)
 
-            train(config, release, run, resume=begun, device="cpu", on_event=take)
+            outcome = train(config, release, run, resume=begun, device="cpu", on_event=take)
+        if outcome.state == "stopped":
+            raise KeyboardInterrupt  # it has saved itself; the demo goes on another time
     return faces_of_voices(data, last)
 
 
