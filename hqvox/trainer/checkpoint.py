@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,8 @@ FORMAT = 1
 """The layout of checkpoints that this version writes, and the newest that it reads."""
 TRAINING = "hqvox.training"
 """Kind of a file that holds everything that training needs to go on."""
+PICKLE, ZIP = b"\x80", b"PK"
+"""How files that torch wrote begin: long ago, and now."""
 GENERATOR = "hqvox.generator"
 """Kind of a file that holds a generator alone, as ``hqvox import sf2f-checkpoint`` writes it."""
 
@@ -112,20 +113,17 @@ def _load(path: Path) -> object:
         raise HqvoxError(f"{path}: no such file; name a checkpoint, for example {LAST}") from None
     except OSError as error:
         raise HqvoxError(f"{path}: cannot be read: {error.strerror}") from None
-    except pickle.UnpicklingError:
-        raise HqvoxError(
-            f"{path}: holds a pickle with objects that would run code when read; only checkpoints "
-            "of tensors and plain values are read"
-        ) from None
-    except Exception:  # torch raises a dozen kinds for damaged files
-        damaged = "damaged, or cut short; restore it, or use another checkpoint of the run"
-        strange = "not a checkpoint; name a file of `hqvox train`"
-        raise HqvoxError(f"{path}: {damaged if _zip_like(path) else strange}") from None
-
-
-def _zip_like(path: Path) -> bool:
-    with path.open("rb") as file:
-        return zipfile.is_zipfile(path) or file.read(2) == b"PK"
+    except Exception as error:  # torch raises a dozen kinds for damaged files
+        with path.open("rb") as file:
+            begins = file.read(2)
+        if begins[:1] != PICKLE and begins != ZIP:
+            why = "not a checkpoint; name a file of `hqvox train`"
+        elif isinstance(error, pickle.UnpicklingError):
+            why = "holds a pickle with objects that would run code when read; only checkpoints of "
+            why += "tensors and plain values are read"
+        else:
+            why = "damaged, or cut short; restore it, or use another checkpoint of the run"
+        raise HqvoxError(f"{path}: {why}") from None
 
 
 def load_generator(path: Path) -> Loaded:
