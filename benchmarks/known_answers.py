@@ -58,7 +58,7 @@ RECIPES = {"sf2f-64-tiny": "SF2F", "voice2face-64-tiny": "voice2face"}
 COLOURS = {"sf2f-64-tiny": "#1f5a94", "voice2face-64-tiny": "#d0745f"}
 EMBEDDING = "dlib_resnet"
 PX = 64
-RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Strengths of the regression that val chooses from."""
 console = Console()
 
