@@ -214,20 +214,29 @@ def beats_chance(recall: float, k: int, people: int) -> float:
 
 
 def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> None:
-    """Recall on val over steps, test figures at the end, and the losses' terms, as one picture."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
-    recall, perceptual, others = axes
+    """Recall on val and the losses' terms over steps, and R@10 on the test people, one picture."""
+    figure, axes = plt.subplots(1, 4, figsize=(18, 4.2), constrained_layout=True)
+    recall, perceptual, others, final = axes
+    names = [f"{row.name}, {row.length}".removesuffix(", –") for row in rows]
+    values = [row.figures["recall_10"] for row in rows]
+    errors = [row.deviations.get("recall_10", 0.0) for row in rows]
+    final.barh(names, values, xerr=errors, color="#6f93b8")
+    final.axvline(chance(10, people), c="#8a93a0", ls="--", lw=1)
+    final.invert_yaxis()
+    final.set(title=f"R@10 on {people} strangers, %", xlim=(0, 100))
     for recipe, name in RECIPES.items():
         log = read_log(out / recipe)
         for stage, style in ((1, "-"), (2, ":")):
             lines = [x for x in log if x["kind"] == "evaluate" and x["stage"] == stage]
+            if not lines:
+                continue
             steps = [x["step"] for x in lines]
             values = [_recall_10(x["figures"]) for x in lines]
             label = name + ("" if stage == 1 else ", fused 5 s")
             recall.plot(steps, values, style, marker="o", ms=3, c=COLOURS[recipe], label=label)
         lines = [x for x in log if x["kind"] == "train" and x["stage"] == 1]
         steps = [x["step"] for x in lines]
-        for term in sorted(lines[0]["terms"]) if lines else []:
+        for term in sorted(set(lines[0]["terms"]) - {"total"}) if lines else []:
             values = [x["terms"][term] for x in lines]
             place = perceptual if "perceptual" in term else others
             place.plot(steps, _smooth(values), lw=1, label=f"{name}: {term}")
@@ -238,7 +247,7 @@ def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> Non
     for place in axes:
         place.grid(color="#e8ebef")
         place.spines[["top", "right"]].set_visible(False)
-        if place.has_data():
+        if place is not final:
             place.legend(fontsize=7, frameon=False)
     figure.savefig(out / "curves.png", dpi=90)
     plt.close(figure)
