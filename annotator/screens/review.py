@@ -25,7 +25,7 @@ from hqvox.errors import HqvoxError
 from hqvox.measures import BY_NAME
 
 _FOLDER = Path(__file__).parents[1] / "components/review"
-_GRID, _DESK, _HAVE = "hqvox_review", "hqvox_desk", "hqvox_have"
+_GRID, _DESK, _HAVE, _AHEAD = (f"hqvox_{what}" for what in ("review", "desk", "have", "ahead"))
 MOST_PIECES = 1000
 """How many pieces of pictures a browser may say it has: a guard against nonsense."""
 SHOWN_MEASURES = ("quality", "sharpness", "ipd_px", "yaw_deg", "pitch_deg", "neutral_or_happy",
@@ -88,8 +88,15 @@ def _work(page: Context) -> None:
 
 
 def _send(context: Context, desk: Desk) -> None:
-    """Send the pictures that the browser does not have: this identity's, then the next one's."""
+    """Send the pictures that the browser does not have: this identity's, then the next one's.
+
+    Those of the next only when the browser asks for more: it has shown the present ones by then,
+    and is not kept from it by decoding others.
+    """
     for number, piece in enumerate(_missing(context, desk)):
+        ahead = desk.screen is not None and piece.identity_id != desk.screen.person.identity_id
+        if ahead and not st.session_state.get(_AHEAD):
+            return
         if piece.first == 0 and number == 0:
             data: bytes | None = piece_now(context.candidates, piece)
         else:
@@ -123,6 +130,7 @@ def _act(page: Context) -> None:
         have = act.get("have")
         names = have[:MOST_PIECES] if isinstance(have, list) else []
         st.session_state[_HAVE] = {name for name in names if isinstance(name, str)}
+        st.session_state[_AHEAD] = act.get("do") == "more"
         desk.handle(act)
 
 

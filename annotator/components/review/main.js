@@ -1,5 +1,6 @@
 // What Streamlit calls with what is to be shown, now and whenever it changes.
 
+const SCREENFUL = 32; // faces that are waited for; those further down are decoded as they come up
 const MORE_MS = 200; // between questions for pictures that are still being made
 let heartbeat = 0;
 let asking = 0;
@@ -15,6 +16,7 @@ function undoFromEnd() {
 }
 
 function showScreen(screen) {
+  if (performance.getEntriesByName("hqvox:decided").length) performance.measure("hqvox:answer", "hqvox:decided");
   const draft = keptDraft(screen.id);
   view.screen = screen;
   view.taken = [...(draft?.faces ?? screen.taken)];
@@ -47,7 +49,7 @@ function fill() {
   fillGrid(pack);
   fillPicks(screen.picks, pack);
   if (element(".review").dataset.shown === screen.id) return;
-  const images = [...view.root.querySelectorAll(".grid img")];
+  const images = [...view.root.querySelectorAll(".grid img")].slice(0, SCREENFUL);
   Promise.allSettled(images.map((picture) => picture.decode())).then(() =>
     requestAnimationFrame(() => setTimeout(() => shown(screen))),
   );
@@ -58,6 +60,7 @@ function shown(screen) {
   if (view.screen !== screen || element(".review").dataset.shown === screen.id) return;
   view.shownAt = performance.now();
   element(".review").dataset.shown = screen.id;
+  if (view.latest.more) asking = setTimeout(askForMore, MORE_MS);
   if (performance.getEntriesByName("hqvox:decided").length) {
     performance.measure("hqvox:next", "hqvox:decided");
     performance.clearMarks("hqvox:decided");
@@ -128,12 +131,17 @@ function update(data) {
   else if (!sameScreen) say("");
   view.said = data.said;
   clearTimeout(asking);
-  if (data.more) asking = setTimeout(askForMore, MORE_MS);
+  if (data.more && !waitsForPictures()) asking = setTimeout(askForMore, MORE_MS);
 }
 
 function beat() {
   if (document.visibilityState !== "visible" || outbox.waiting.length) return;
   post({ do: "alive", screen: view.screen?.id ?? null });
+}
+
+// Whether this person is still on the way to the glass: what comes after must not hold that up.
+function waitsForPictures() {
+  return view.screen && packOf(view.screen.pack) && element(".review").dataset.shown !== view.screen.id;
 }
 
 function askForMore() {
