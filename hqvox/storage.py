@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -150,7 +150,8 @@ class PendingFile:
 
     def discard(self) -> None:
         """Close, and remove what was not committed."""
-        self.file.close()
+        with suppress(OSError):  # closing writes what is left, which a full disk refuses again
+            self.file.close()
         self.temporary.unlink(missing_ok=True)
 
 

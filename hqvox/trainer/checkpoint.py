@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,6 @@ def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None
                 os.replace(link, path.with_name(name))
             pending.commit()
         finally:
-            with suppress(OSError):  # closing writes what is left, which a full disk refuses again
-                pending.file.close()
             pending.discard()
     except (OSError, RuntimeError) as error:
         refused = _disk(error)
