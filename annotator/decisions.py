@@ -63,7 +63,7 @@ class FaceRef:
         try:
             left, top, right, bottom = self.box_xyxy
             finite = math.isfinite(left + top + right + bottom)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
             raise HqvoxError(
@@ -134,7 +134,7 @@ class Decision:
         if not (isinstance(self.seconds, int | float) and 0 <= self.seconds <= LONGEST_SECONDS):
             raise HqvoxError(f"{where}: {self.seconds!r} s is no time to decide in")
         for text in (self.identity_id, self.comment, self.annotator, self.fingerprint):
-            if "\0" in text or not _encodable(text):
+            if not is_text(text):
                 raise HqvoxError(f"{where}: text with a NUL or half a character in it")
 
 
@@ -174,9 +174,9 @@ def faces_from_json(text: str) -> tuple[FaceRef, ...]:
         raise HqvoxError(f"{text[:60]!r} is no list of faces") from None
 
 
-def _encodable(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether databases take it: no NUL, and no half of a character."""
     try:
-        text.encode("utf-8")
+        return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return True

@@ -17,6 +17,7 @@ from typing import Any
 
 from annotator.access import ROLES, Actor
 from annotator.decisions import Decision, Entry, FaceRef
+from annotator.rules import check_key
 from annotator.store import Store
 from hqvox.errors import HqvoxError
 from hqvox.tombstones import Tombstones
@@ -72,6 +73,7 @@ def _face_to_json(face: FaceRef) -> dict[str, Any]:
 def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
     """Undo :func:`export_lines`. Raises HqvoxError naming ``where`` and the line."""
     entries: list[Entry] = []
+    said_in: dict[int, Decision] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -79,7 +81,7 @@ def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
             entry = _from_json(json.loads(line))
         except HqvoxError as error:
             raise HqvoxError(f"{where}, line {number}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             raise HqvoxError(
                 f"{where}, line {number}: no entry of a review; `hqvox review export` writes them"
             ) from None
@@ -88,6 +90,16 @@ def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
                 f"{where}, line {number}: entry {entry.seq} comes after {entries[-1].seq}; keep "
                 "the lines in the order that they were written in"
             )
+        said = entry.decision
+        undone = None if said.undoes is None else said_in.get(said.undoes)
+        if undone is not None and (
+            undone.kind == "undone" or undone.identity_id != said.identity_id
+        ):
+            raise HqvoxError(
+                f"{where}, line {number}: entry {entry.seq} cannot take back entry {said.undoes}, "
+                "an undoing itself or on somebody else; export the log again"
+            )
+        said_in[entry.seq] = said
         entries.append(entry)
     return entries
 
@@ -116,6 +128,7 @@ def _from_json(record: dict[str, Any]) -> Entry:
     if not good:
         raise ValueError
     Actor(plain["annotator"], role)
+    check_key(key)
     faces, shown = (tuple(map(_face_from_json, record[name])) for name in ("faces", "shown"))
     decision = Decision(**plain, undoes=undoes, faces=faces, shown=shown)
     return Entry(seq, time.astimezone(UTC), decision, key, role, settles, anew)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from annotator.access import Actor
-from annotator.decisions import Decision, LeaseLostError, Purpose
+from annotator.decisions import Decision, LeaseLostError, Purpose, is_text
 from annotator.fold import Fold
 from annotator.schema import LEASES, LOG
 from hqvox.errors import HqvoxError
@@ -28,7 +28,7 @@ class Step:
 
 def check_key(key: str) -> None:
     """Raise HqvoxError for a key that is empty, too long or no text."""
-    if not 0 < len(key) <= KEY_LENGTH or "\0" in key:
+    if not 0 < len(key) <= KEY_LENGTH or not is_text(key):
         raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
 
 

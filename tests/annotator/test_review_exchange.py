@@ -218,6 +218,9 @@ def broken(**changes: Any) -> str:
         (broken(seq=True), "no entry of a review"),
         (broken(time="yesterday"), "no entry of a review"),
         (broken(time="2024-05-01T12:00:00"), "no entry of a review"),
+        (broken(time="0001-01-01T00:00:00+23:00"), "no entry of a review"),
+        (broken(faces=[{"photo": "a" * 64, "face": 0, "box": [10**400, 0, 1, 1]}]), "no entry of"),
+        (broken(key="\ud800"), "should have 1 to 200 characters"),
         (broken(role="king"), "no entry of a review"),
         (broken(settles=1), "no entry of a review"),
         (broken(anew=...), "no entry of a review"),
@@ -235,6 +238,14 @@ def test_a_line_that_makes_no_sense_is_named(line: str, message: str) -> None:
     parse_lines([broken(seq=1), broken(seq=2)], "file")
     with pytest.raises(HqvoxError, match=f"^file, line 3: .*{message}"):
         parse_lines([broken(seq=1), "", line], "file")
+
+
+@pytest.mark.parametrize("undoes", [1, 3], ids=["somebody_elses", "an_undoing"])
+def test_what_takes_back_something_else_is_refused(undoes: int) -> None:
+    back = {"kind": "undone", "faces": [], "identity_id": "id1"}
+    lines = [broken(seq=1), broken(seq=2, identity_id="id1"), broken(seq=3, undoes=2, **back)]
+    with pytest.raises(HqvoxError, match="line 4: entry 4 cannot take back"):
+        parse_lines([*lines, broken(seq=4, undoes=undoes, **back)], "file")
 
 
 def test_lines_in_another_order_are_refused() -> None:
