@@ -17,8 +17,6 @@ from hqvox.phantom.world import cast, world_names
 from hqvox.pictures import encode_jpeg
 from hqvox.storage import Storage
 
-IDENTITIES = 28
-"""Invented people in a new demo that is to be reviewed: of 28, more than 20 have enough faces."""
 REFERENCE_PX = 256
 
 

@@ -54,16 +54,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         return made
 
     patches: dict[str, Any] = {
-        "run_demo": run,
         "print_funnel": lambda workspace: None,
         "release_stats": lambda release: (),
         "print_stats": lambda name, stats: None,
         "need_extra": lambda: found.append(("need_extra", None)),
-        "add_references": lambda folder, console: found.append(("references", folder)),
         "open_review": lambda url, **options: found.append(("open", (url, options))),
     }
     for name, patch in patches.items():
         monkeypatch.setattr(hqvox.cli.demo, name, patch)
+    monkeypatch.setattr("hqvox.demo.run_demo", run)
+    monkeypatch.setattr(
+        "hqvox.demo_review.add_references",
+        lambda folder, console: found.append(("references", folder)),
+    )
     return found
 
 

@@ -12,14 +12,13 @@ from hqvox.cli.common import console
 from hqvox.cli.release import print_release, print_stats
 from hqvox.cli.review import need_extra, open_review
 from hqvox.cli.status import print_funnel
-from hqvox.demo import run_demo
-from hqvox.demo_review import IDENTITIES as REVIEWED
-from hqvox.demo_review import add_references
 from hqvox.release.stats import release_stats
 from hqvox.report.truth import GOOD, TruthRow
 
 IDENTITIES = 12
 """Invented people in a new demo."""
+REVIEWED = 28
+"""In one that is to be reviewed: of 28, more than 20 have enough faces to choose from."""
 
 
 def demo(
@@ -61,6 +60,10 @@ def demo(
 
     Example: hqvox demo hqvox-demo --review
     """
+    # Imported here, so that other commands do not wait for torch.
+    from hqvox.demo import run_demo
+    from hqvox.demo_review import add_references
+
     if review:
         need_extra()  # before the minutes that the rest takes
     count = identities or (REVIEWED if review else IDENTITIES)
