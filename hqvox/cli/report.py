@@ -9,7 +9,6 @@ import typer
 
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.release.read import Release, release_names
-from hqvox.report.html import render_report
 from hqvox.storage import disk_error
 from hqvox.workspace import Workspace
 
@@ -29,6 +28,9 @@ def report(
 
     Example: hqvox report work v1 --out report.html
     """
+    # Imported here, so that other commands do not wait for matplotlib.
+    from hqvox.report.html import render_report
+
     opened = Workspace.open(workspace)
     names = release_names(opened)
     name = release or (names[-1] if names else None)

@@ -19,7 +19,6 @@ import av.error
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import firwin, kaiserord, resample_poly
 
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ
 
@@ -96,12 +95,17 @@ def to_mono_16k(channels: NDArray[np.float32] | NDArray[np.int16], rate_hz: int)
     if rate_hz != SAMPLE_RATE_HZ:
         common = gcd(rate_hz, SAMPLE_RATE_HZ)
         up, down = SAMPLE_RATE_HZ // common, rate_hz // common
+        # Imported here, so that commands that decode nothing do not wait for it.
+        from scipy.signal import resample_poly
+
         mono = resample_poly(mono, up, down, window=_low_pass(up, down))
     return np.clip(np.rint(mono), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
 @lru_cache
 def _low_pass(up: int, down: int) -> NDArray[np.float32]:
+    from scipy.signal import firwin, kaiserord
+
     # The stop band begins at the lower of the two Nyquist frequencies, so nothing aliases.
     edge = 1 / max(up, down)
     taps, beta = kaiserord(_STOP_DB, edge * (1 - _PASS_SHARE))
