@@ -130,7 +130,7 @@ def streamlit_settings(
         "secrets.files": [str(file.absolute()) for file in secrets_files(workspace)],
     }
     if not must_sign_in(address, options):  # a proxy passes the public name on
-        settings["server.allowedHosts"] = list(LOOPBACK_NAMES)
+        settings["server.allowedHosts"] = [*LOOPBACK_NAMES, address]
     return settings
 
 

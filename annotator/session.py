@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import streamlit as st
 
 from annotator import look, sign_in
 from annotator.access import Actor, TokenFile
 from annotator.launch import (
-    LOOPBACK_NAMES,
     Options,
     check_access,
     has_openid,
+    is_loopback,
     must_sign_in,
     user_name,
 )
@@ -78,8 +79,7 @@ def _check_local(headers: Mapping[str, str]) -> None:
     its own name lead here (DNS rebinding).
     """
     forwarded = any(name.lower() in ("forwarded", "x-forwarded-for") for name in headers)
-    host = headers.get("Host", "localhost").rsplit(":", 1)[0] if headers else "localhost"
-    if forwarded or host not in LOOPBACK_NAMES:
+    if forwarded or not is_loopback(urlsplit(f"//{headers.get('Host', 'localhost')}").hostname):
         raise HqvoxError(
             "this review was started for its own machine alone, and this request comes from "
             "elsewhere; start it with `hqvox review WORKSPACE --sign-in` to let others in"
