@@ -11,7 +11,9 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,26 +113,32 @@ class TokenFile:
 
     def _read(self) -> dict[str, tuple[Role, str]]:
         try:
-            text = self.path.read_text("utf-8")
+            with self.path.open(encoding="utf-8") as file:
+                others_write = os.fstat(file.fileno()).st_mode & 0o022
+                text = file.read()
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise disk_error(error, str(self.path)) from None
+        except UnicodeDecodeError:
+            text = ""
+        if others_write:
+            raise HqvoxError(
+                f"{self.path}: others may write it, and so let themselves in; look through "
+                f"`hqvox review token list`, after: chmod 600 {shlex.quote(str(self.path))}"
+            )
         try:
             record = json.loads(text)
-            if record["format"] > FORMAT:
-                raise HqvoxError(
-                    f"{self.path}: a newer hqvox wrote it; upgrade with: "
-                    "pip install --upgrade hqvox"
-                )
-            tokens = {
-                str(name): (Actor(str(name), token["role"]).role, str(token["sha256"]))
-                for name, token in record["tokens"].items()
-            }
+            newer = record["format"] > FORMAT
+            tokens = {} if newer else dict(map(_from_json, record["tokens"].items()))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise HqvoxError(
                 f"{self.path}: damaged; delete it, and make new tokens with hqvox review token add"
             ) from None
+        if newer:
+            raise HqvoxError(
+                f"{self.path}: a newer hqvox wrote it; upgrade with: pip install --upgrade hqvox"
+            )
         return tokens
 
     def _write(self, tokens: dict[str, tuple[Role, str]]) -> None:
@@ -166,6 +174,18 @@ class TokenFile:
             yield
         finally:
             os.close(handle)
+
+
+def _from_json(item: tuple[str, dict[str, str]]) -> tuple[str, tuple[Role, str]]:
+    """A name's role and hash. Raises ValueError, KeyError, TypeError or AttributeError."""
+    name, token = item
+    try:
+        actor = Actor(name, token["role"])  # type: ignore[arg-type]  # which it checks
+    except HqvoxError as error:
+        raise ValueError(error) from None
+    if not re.fullmatch("[0-9a-f]{64}", token["sha256"]):
+        raise ValueError
+    return actor.name, (actor.role, token["sha256"])
 
 
 def _digest(token: str) -> str:

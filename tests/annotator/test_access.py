@@ -32,7 +32,7 @@ def test_the_file_holds_no_token_and_is_nobody_elses(tokens: TokenFile) -> None:
     for file in tokens.path.parent.iterdir():
         assert token.removeprefix("hqv_") not in file.read_text()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    tokens.path.chmod(0o644)
+    tokens.path.chmod(0o644)  # read, which gives nobody a token
     tokens.add("Bert", "annotator")
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
 
@@ -71,20 +71,33 @@ def test_an_unknown_role(tokens: TokenFile) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '{"format": 1}', '{"format": 1, "tokens": {"a": {"role": "king"}}}',
+     '{"format": 1, "tokens": {"a": {"role": "lead", "sha256": "é"}}}',
      '{"format": 1, "tokens": []}', '{"format": 1, "tokens": {"a": {"role": "x", "sha256": ""}}}'],
-    ids=range(7),
+    ids=range(8),
 )  # fmt: skip
 def test_a_damaged_file_lets_nobody_in(tokens: TokenFile, text: str) -> None:
     tokens.path.write_text(text)
-    with pytest.raises(HqvoxError):
+    tokens.path.chmod(0o600)
+    with pytest.raises(HqvoxError, match="damaged"):
         tokens.check("hqv_x")
-    with pytest.raises(HqvoxError):
+    with pytest.raises(HqvoxError, match="damaged"):
         tokens.add("Anna", "lead")
     assert tokens.path.read_text() == text
 
 
+def test_a_file_that_others_may_write_lets_nobody_in(tokens: TokenFile) -> None:
+    token = tokens.add("Anna", "lead")
+    tokens.path.chmod(0o622)
+    for use in (tokens.names, lambda: tokens.check(token), lambda: tokens.add("B", "lead")):
+        with pytest.raises(HqvoxError, match="others may write it"):
+            use()
+    tokens.path.chmod(0o600)
+    assert tokens.check(token) == Actor("Anna", "lead")
+
+
 def test_a_newer_file_is_left_alone(tokens: TokenFile) -> None:
     tokens.path.write_text('{"format": 2, "tokens": {}}')
+    tokens.path.chmod(0o600)
     with pytest.raises(HqvoxError, match="a newer hqvox wrote it"):
         tokens.add("Anna", "lead")
 
