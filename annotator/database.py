@@ -27,7 +27,8 @@ class Database:
     def __init__(self, url_or_path: str | os.PathLike[str]) -> None:
         """Raises HqvoxError for an address that is neither a file nor PostgreSQL's."""
         url = _as_url(url_or_path)
-        self.where = url.render_as_string(hide_password=True)
+        # Options can hold a password too.
+        self.where = url.set(query={}).render_as_string(hide_password=True)
         self.sqlite = url.get_backend_name() == "sqlite"
         if self.sqlite:
             self.where = url.database or ""
@@ -185,6 +186,7 @@ def _remedy(error: DBAPIError) -> str:
     remedies = {
         "not a database": "not a review store, or damaged; restore it from a copy, or name another",
         "malformed": "damaged; restore it from a copy",
+        "no such table": "not a review store, or damaged; restore it from a copy",
         "locked": "somebody else is writing for too long; end what holds the file open",
         "lock timeout": "somebody else is writing for too long; end what holds the table",
         "full": "the disk is full; free some space and try again",

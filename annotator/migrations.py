@@ -26,7 +26,10 @@ def migrate(connection: sa.Connection, where: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
     version = 0
     if sa.inspect(connection).has_table("review_meta"):
-        version = connection.execute(sa.text("SELECT version FROM review_meta")).scalar_one()
+        found = connection.execute(sa.text("SELECT version FROM review_meta")).scalar()
+        if found is None:
+            raise HqvoxError(f"{where}: not a review store, or damaged; restore it from a copy")
+        version = found
     if version > newest:
         raise HqvoxError(
             f"{where}: a newer hqvox made this review store (version {version}, this one knows "

@@ -188,6 +188,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(
         ("nonsense://u:secret@h", "no address|a file, or postgresql"),
         ("sqlite://", "a file, or postgresql"),
         ("postgresql://u:secret@127.0.0.1:1/n", "cannot be reached"),
+        ("postgresql://u@127.0.0.1:1/n?password=secret", "cannot be reached"),
     ],
 )
 def test_an_address_that_will_not_do_is_one_line(where: str, message: str) -> None:
@@ -217,6 +218,17 @@ def test_a_file_that_is_no_store_is_one_line(tmp_path: Path) -> None:
         Store.open(tmp_path / "x")
     with pytest.raises(HqvoxError, match="no such folder"):
         Store.open(tmp_path / "none" / "x")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM review_meta", "DROP TABLE review_log"])
+def test_a_store_that_lacks_something_is_one_line(
+    tmp_path: Path, store: Store, statement: str
+) -> None:
+    store.close()
+    with sqlite3.connect(tmp_path / "reviews.sqlite") as raw:
+        raw.execute(statement)
+    with pytest.raises(HqvoxError, match="not a review store, or damaged"):
+        Store.open(tmp_path / "reviews.sqlite").entries()
 
 
 def test_a_damaged_face_is_one_line(tmp_path: Path, store: Store) -> None:
