@@ -124,9 +124,10 @@ def status(workspace: WorkspaceArgument) -> None:
             f"{counts.leased:,} are on somebody's screen" if counts.leased else "",
         ]
         _say(
-            f"{counts.done:,} of {counts.total:,} identities are done ({kinds['chosen']:,} with "
-            f"faces chosen, {kinds['dropped']:,} dropped); {counts.first:,} are left"
+            f"{counts.done:,} of {counts.total:,} identities are done, left: {counts.first:,}"
             + "".join(f"; {part}" for part in rest if part)
+            + f" (decided on so far: {kinds['chosen']:,} with faces chosen, "
+            f"{kinds['dropped']:,} dropped)"
         )
         few = candidates.too_few()
         if few:
