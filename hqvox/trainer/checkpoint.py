@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,22 @@ PICKLE, ZIP = b"\x80", b"PK"
 """How files that torch wrote begin: long ago, and now."""
 GENERATOR = "hqvox.generator"
 """Kind of a file that holds a generator alone, as ``hqvox import sf2f-checkpoint`` writes it."""
+CONTENT: dict[str, type] = {
+    "recipe": str,
+    "config": dict,
+    "release": dict,
+    "identities": list,
+    "normalise": dict,
+    "spec": dict,
+    "stage": int,
+    "step": int,
+    "generator": dict,
+    "critics": dict,
+    "optimisers": dict,
+    "best": dict,
+    "pending": list,
+}
+"""What a run needs to go on, and of which type each is."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,8 @@ def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None
     """Write ``state`` (tensors and plain values) to ``path``, and under the names ``also`` there.
 
     The file is written beside its place, flushed to disk, and renamed; the further names are links
-    to the same bytes and get their places before ``path`` does. So a kill or a full disk at any
+    to the same bytes (copies, where the disk knows no links) and get their places before ``path``
+    does. So a kill or a full disk at any
     moment leaves every name with a whole file, the former or this one. Raises HqvoxError for what
     the disk refuses.
     """
@@ -58,7 +78,7 @@ def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None
             for name in also:
                 link = path.with_name(f".{name}.{os.getpid()}{TEMPORARY}")
                 link.unlink(missing_ok=True)
-                os.link(pending.temporary, link)
+                _link(pending.temporary, link)
                 os.replace(link, path.with_name(name))
             pending.commit()
         finally:
@@ -70,6 +90,16 @@ def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None
         raise disk_error(refused, str(path)) from error
 
 
+def _link(file: Path | str, link: Path) -> None:
+    """Give a file a second name; where the file system refuses that, copy it."""
+    try:
+        os.link(file, link)
+    except OSError:  # FAT, and some shares
+        shutil.copyfile(file, link)
+        with link.open("rb") as copy:
+            os.fsync(copy.fileno())
+
+
 def _disk(error: BaseException | None) -> OSError | None:
     """The operating system's refusal behind an exception of torch's writer, if one is there."""
     while error is not None and not isinstance(error, OSError):
@@ -77,8 +107,10 @@ def _disk(error: BaseException | None) -> OSError | None:
     return error
 
 
-def read(path: Path, kinds: Sequence[str] = (TRAINING, GENERATOR)) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU.
+def read(
+    path: Path, kinds: Sequence[str] = (TRAINING, GENERATOR), needs: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU. ``needs``: what of :data:`CONTENT` must be there.
 
     Raises HqvoxError where it is missing, damaged, of another program, newer than this version, or
     holds anything but tensors and plain values, which would have to be run to be read.
@@ -95,32 +127,55 @@ def read(path: Path, kinds: Sequence[str] = (TRAINING, GENERATOR)) -> dict[str, 
             f"{path}: checkpoint format {version!r} is not one that this hqvox reads (up to "
             f"{FORMAT}); upgrade with: pip install --upgrade hqvox"
         )
+    if state["kind"] not in (TRAINING, GENERATOR):
+        raise HqvoxError(
+            f"{path}: of kind {state['kind']!r}, which this hqvox does not know; upgrade with: pip "
+            "install --upgrade hqvox"
+        )
     if state["kind"] not in kinds:
         raise HqvoxError(
             f"{path}: holds a generator alone, nothing to go on training with; name the "
             f"{LAST} of a run of `hqvox train`"
+        )
+    wrong = [
+        name
+        for name, kind in CONTENT.items()
+        if (name in state or name in needs) and not isinstance(state.get(name), kind)
+    ]
+    if wrong:
+        raise HqvoxError(
+            f"{path}: damaged ({', '.join(wrong)}: missing, or not what belongs there); use "
+            "another checkpoint"
         )
     return state
 
 
 def _load(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise HqvoxError(f"{path}: no such file; name a checkpoint, for example {LAST}") from None
-    except OSError as error:
-        raise HqvoxError(f"{path}: cannot be read: {error.strerror}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickles, which are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for damaged files
-        with path.open("rb") as file:
-            begins = file.read(2)
-        if begins[:1] != PICKLE and begins != ZIP:
-            why = "not a checkpoint; name a file of `hqvox train`"
-        elif isinstance(error, pickle.UnpicklingError):
-            why = "holds a pickle with objects that would run code when read; only checkpoints of "
-            why += "tensors and plain values are read"
-        else:
-            why = "damaged, or cut short; restore it, or use another checkpoint of the run"
-        raise HqvoxError(f"{path}: {why}") from None
+        raise HqvoxError(f"{path}: {_why(path, error)}") from None
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why torch could not read a file, and what to do."""
+    # Of a file cut short torch seeks the end before the beginning: that is no fault of the disk's.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        missing = isinstance(error, FileNotFoundError)
+        why = "no such file" if missing else f"cannot be read: {error.strerror}"
+        return f"{why}; name a checkpoint, for example {LAST}"
+    with path.open("rb") as file:
+        begins = file.read(2)
+    if begins[:1] != PICKLE and begins != ZIP:
+        return "not a checkpoint; name a file of `hqvox train`"
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "holds a pickle with objects that would run code when read; only checkpoints of "
+            "tensors and plain values are read"
+        )
+    return "damaged, or cut short; restore it, or use another checkpoint of the run"
 
 
 def load_generator(path: Path) -> Loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,10 @@ STRIDE_FRAMES = 63
 """50 % overlap, as the released code rounds it."""
 SF2F_MEAN, SF2F_STD = 10.9915, 3.1661
 """Over HQ-VoxCeleb's log-mels (SF2F's released code)."""
+
+
+KINDS = ("sf2f", "release", "utterance")
+"""Ways to normalise."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,13 @@ class Normaliser:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normaliser:
-        """Read what :meth:`as_dict` gave."""
+        """Read what :meth:`as_dict` gave. Raises HqvoxError for anything else."""
+        names = {field.name for field in fields(cls)}
+        if values.keys() - names or values.get("kind") not in KINDS:
+            raise HqvoxError(
+                f"unknown way to normalise log-mels, {dict(values)}; written by a newer hqvox? "
+                "upgrade with: pip install --upgrade hqvox"
+            )
         return cls(**values)
 
     def windows(

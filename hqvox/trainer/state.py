@@ -15,6 +15,7 @@ from hqvox.trainer import checkpoint
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.distributed import Team
 from hqvox.trainer.speed import Speed, make_adam, place
+from models.errors import ModelError
 from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
 from models.sf2f.freeze import freeze
 from models.sf2f.generator import Generator, GeneratorSpec, build_generator
@@ -61,7 +62,10 @@ class State:
         }
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Take up what :meth:`content` gave; the stage must be entered already."""
+        """Take up what :meth:`content` gave; the stage must be entered already.
+
+        Raises HqvoxError where it is of another model.
+        """
         self.step = content["step"]
         self.best = dict(content["best"])
         self.pending = [list(terms) for terms in content["pending"]]
@@ -69,11 +73,13 @@ class State:
             self.generator.load_state_dict(content["generator"])
             for name, critic in self.critics.items():
                 critic.load_state_dict(content["critics"][name])
-        except (RuntimeError, KeyError) as error:
-            raise HqvoxError(f"weights of another model ({_last_line(error)})") from None
-        for name, adam in self.optimisers.items():
-            adam.load_state_dict(content["optimisers"][name])
-            _lay_out_as_parameters(adam)
+            for name, adam in self.optimisers.items():
+                adam.load_state_dict(content["optimisers"][name])
+                _lay_out_as_parameters(adam)
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise HqvoxError(
+                f"damaged, or of another model ({_last_line(error)}); use another checkpoint"
+            ) from None
 
 
 def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
@@ -147,7 +153,10 @@ def start_from(state: State, content: Mapping[str, Any], where: Path) -> None:
     Critics come along where the checkpoint has such for as many people. Raises HqvoxError where the
     generators differ in more than the fuser.
     """
-    there, here = checkpoint.spec_of(content), state.generator.spec
+    try:
+        there, here = checkpoint.spec_of(content), state.generator.spec
+    except ModelError as error:
+        raise HqvoxError(f"{where}: {error}") from None
     differ = [
         f"{f.name} {getattr(there, f.name)} not {getattr(here, f.name)}"
         for f in fields(GeneratorSpec)

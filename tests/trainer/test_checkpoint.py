@@ -53,6 +53,19 @@ def test_a_checkpoint_reads_back_and_its_names_share_its_bytes(tmp_path: Path) -
         assert torch.equal(loaded.generator.state_dict()[name], value)
 
 
+def test_names_are_copies_where_the_disk_knows_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*names: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    state = training_state(build_generator(SPEC), 2)
+    checkpoint.save(tmp_path / "last.pt", state, ["best_l1.pt"])
+    assert sorted(os.listdir(tmp_path)) == ["best_l1.pt", "last.pt"]
+    assert (tmp_path / "best_l1.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
+
+
 def test_an_older_best_checkpoint_survives_the_next_save(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     state = training_state(build_generator(SPEC), 1)
@@ -147,7 +160,7 @@ class _Runs:
         return (os.mkdir, (str(self.path),))
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("error")  # a warning would be a second line
 def test_a_checkpoint_that_holds_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     for name, write in (("torch.pt", torch.save), ("plain.pt", _dump)):
         path = tmp_path / name
@@ -172,6 +185,11 @@ def test_files_that_are_no_checkpoints_are_named_in_one_line(tmp_path: Path) -> 
     torch.save({"model_state": {"a": torch.zeros(1)}}, tmp_path / "foreign.pt")
     torch.save({"kind": checkpoint.TRAINING, "format": 99}, tmp_path / "newer.pt")
     torch.save({"kind": checkpoint.TRAINING, "format": 1, "stage": 1}, tmp_path / "hollow.pt")
+    torch.save({"kind": "hqvox.later", "format": 1}, tmp_path / "later.pt")
+    whole = training_state(build_generator(SPEC), 1) | {"format": 1}
+    torch.save(whole | {"generator": [1]}, tmp_path / "list.pt")
+    torch.save(whole | {"config": 5}, tmp_path / "config.pt")
+    (tmp_path / "stub.pt").write_bytes(data[:5000])
     expected = {
         "missing.pt": "no such file",
         "cut.pt": "damaged, or cut short",
@@ -180,7 +198,11 @@ def test_files_that_are_no_checkpoints_are_named_in_one_line(tmp_path: Path) -> 
         "foreign.pt": "hqvox import sf2f-checkpoint",
         "newer.pt": "checkpoint format 99 .* pip install --upgrade hqvox",
         "hollow.pt": "do not fit",
-        ".": "cannot be read",
+        "later.pt": "kind 'hqvox.later', which this hqvox does not know",
+        "list.pt": r"damaged \(generator: ",
+        "config.pt": r"damaged \(config: ",
+        "stub.pt": "damaged, or cut short",
+        ".": "cannot be read: .*; name a checkpoint",
     }
     for name, message in expected.items():
         with pytest.raises(HqvoxError, match=message) as error:

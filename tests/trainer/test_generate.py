@@ -115,6 +115,10 @@ def test_a_checkpoint_says_how_it_normalises(folder):
     assert normaliser_of(loaded) == Normaliser()
     loaded.meta["normalise"] = Normaliser("release", 9.0, 2.0).as_dict()
     assert normaliser_of(loaded) == Normaliser("release", 9.0, 2.0)
+    for newer in ({"kind": "later"}, {"kind": "sf2f", "scale": 2.0}):
+        loaded.meta["normalise"] = newer
+        with pytest.raises(HqvoxError, match=r"unknown way to normalise.*upgrade"):
+            normaliser_of(loaded)
 
 
 def test_the_command_says_what_fused_the_windows(folder, tmp_path):

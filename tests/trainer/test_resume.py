@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,19 @@ def test_a_checkpoint_of_another_recipe_is_refused(tiny: Release, undisturbed: P
     message = "a checkpoint of recipe sf2f-64-tiny, not voice2face-64-tiny"
     with pytest.raises(HqvoxError, match=message):
         train(config, tiny, undisturbed, resume=True)
+
+
+@pytest.mark.parametrize("lost", ["stage", "optimisers", "generator"])
+def test_a_checkpoint_without_all_that_is_needed_is_one_line(
+    tiny: Release, undisturbed: Path, tmp_path: Path, lost: str
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    last = tmp_path / "run/checkpoints/last.pt"
+    content = checkpoint.read(last)
+    for left in (None, {} if lost != "stage" else "two"):
+        checkpoint.save(last, {**content, lost: left})
+        with pytest.raises(HqvoxError, match=rf"last\.pt: damaged.*{lost}|last\.pt: .*another"):
+            train(small_config(*ITERATIONS), tiny, tmp_path / "run", resume=True)
 
 
 def test_a_folder_is_not_trained_into_twice(
