@@ -63,10 +63,12 @@ def train(
     # Torch takes seconds to import, and the other commands do without.
     from hqvox.cli.train_display import TrainDisplay, print_plan, say
     from hqvox.trainer.loop import train as run_training
+    from hqvox.trainer.resume import refuse_taken
 
     release = find_release(data)
     config = run_config(recipe, out, settings or [], resume)
     if dry_run:
+        refuse_taken(out, resume)
         print_plan(config, release, device)
         return
     leader = int(os.environ.get("RANK", 0)) == 0

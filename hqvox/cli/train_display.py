@@ -17,12 +17,11 @@ from hqvox.release.read import Release
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import pick_device
+from hqvox.trainer.distributed import Team, pick_device
 from hqvox.trainer.features import load_features
 from hqvox.trainer.loop import Evaluated, Event, Stepped
-from hqvox.trainer.speed import resolve
-from hqvox.trainer.state import build_critics, generator_spec
-from models.sf2f.generator import build_generator
+from hqvox.trainer.speed import Speed, resolve
+from hqvox.trainer.state import build_state
 
 PLAIN_EVERY_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
@@ -112,10 +111,7 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
     BatchSource(part, config).close()
     if config.loss.perceptual.weight:
         load_features(config.loss.perceptual.network)
-    networks = {
-        "generator": build_generator(generator_spec(config)),
-        **build_critics(config, len(part)),
-    }
+    networks = build_state(config, len(part), Speed(), Team(torch.device("cpu"))).networks()
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, network in networks.items():
         count = sum(p.numel() for p in network.parameters())

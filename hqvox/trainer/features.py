@@ -143,6 +143,6 @@ def load_features(
             if name != OTHER_NETWORK
             else ""
         )
-        raise HqvoxError(
-            f"the perceptual loss needs {name}: {error}; run `hqvox models pull {name}`{other}"
-        ) from None
+        pull = f"hqvox models pull {name}"
+        remedy = "" if pull in str(error) else f"; run `{pull}`"
+        raise HqvoxError(f"the perceptual loss needs {name}: {error}{remedy}{other}") from None

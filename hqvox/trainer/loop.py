@@ -122,7 +122,7 @@ def _run_stage(
     while state.step < end and not stop.agreed:
         with clock.waiting():
             batch = draw(state.step - before)
-        torch.manual_seed((session.config.seed * SEED_STRIDE + state.step) * team.size + team.rank)
+        torch.manual_seed(_seed(session.config.seed, state.step, team))
         session.terms.append(step(batch))
         state.step += 1
         clock.step()
@@ -145,6 +145,11 @@ def _run_stage(
                 tell(Evaluated(stage, at, figures, best))
             if saved:
                 session.save(best)
+
+
+def _seed(seed: int, step: int, team: distributed.Team) -> int:
+    """What one process draws a step's noise by: a pure function of these, below torch's limit."""
+    return ((seed * SEED_STRIDE + step) * team.size + team.rank) % 2**63
 
 
 class Clock:

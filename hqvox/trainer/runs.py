@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -114,8 +115,10 @@ def read_info(folder: Path) -> dict[str, Any]:
     """``run.json``. Raises HqvoxError where it is missing or not ours."""
     path = folder / INFO
     try:
-        info = json.loads(path.read_bytes())
-        return {"sessions": [], **info}
+        info = {"sessions": [], "release": {}, **json.loads(path.read_bytes())}
+        if not all(isinstance(sitting, dict) for sitting in [info["release"], *info["sessions"]]):
+            raise TypeError
+        return info
     except FileNotFoundError:
         raise HqvoxError(f"{folder}: no run of `hqvox train` ({INFO} is missing)") from None
     except OSError as error:
@@ -169,7 +172,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         recipe=str(info.get("recipe", "?")),
-        release=str(info.get("release", {}).get("name", "?")),
+        release=str(info["release"].get("name", "?")),
         state=state,
         step=lines[-1]["step"] if lines else 0,
         steps=int(info.get("steps", 0)),
@@ -186,11 +189,15 @@ def best_figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     for line in evaluated:
         for name, value in line["figures"].items():
             known = line["stage"] == stage and name in HIGHER_IS_BETTER
-            if known and (name not in best or better(name, value, best[name])):
+            if known and better(name, value, best.get(name)):
                 best[name] = value
     return best
 
 
-def better(name: str, value: float, than: float) -> bool:
-    """Whether a figure is better than another one of its kind."""
+def better(name: str, value: float, than: float | None) -> bool:
+    """Whether a figure is better than another one of its kind, or than none; NaN never is."""
+    if not math.isfinite(value):
+        return False
+    if than is None:
+        return True
     return value > than if HIGHER_IS_BETTER[name] else value < than

@@ -69,11 +69,21 @@ class Session:
         self.steps = config.stage1.iterations + config.stage2.iterations
         self.terms: list[torch.Tensor] = []
         """Of the steps that :meth:`check_terms` has not seen."""
-        others = (data.part("val"), data.part("test"))
-        self._unseen = next((other for other in others if len(other)), part)
+        self._unseen = data.part("val")
+        """Who the run is measured on: never people of test, as the best checkpoints are chosen."""
+        if not len(self._unseen):
+            self._unseen = part
+            on_note(
+                f"{data.release.url}: nobody in val; the run is measured on people of train, which "
+                "says nothing of strangers"
+            )
         self._identities, self._release = part.identity_ids, describe_release(data.release)
         self._log: RunLog | None = None
         if team.leader:
+            # Last of all: what is refused before must leave the folder as it was.
+            Storage(out / runs.CHECKPOINTS).remove_leftovers("")
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            Storage(out).write(runs.CONFIG, text.encode())
             self._log = RunLog(out, state.step, on_note)
             self._info: dict[str, Any] = {
                 "recipe": config.recipe,
@@ -152,7 +162,7 @@ class Session:
         self._log.picture(step, grid)
 
     def evaluate(self) -> tuple[dict[str, float], list[str]]:
-        """Measure the generator on people that it never saw: figures, and which are the best yet.
+        """Measure the generator on the people of val: figures, and which are the best yet.
 
         In stage 2 of fused speech; its figures stand apart as ``fused_…``.
         """
@@ -173,9 +183,7 @@ class Session:
         best = []
         for figure in runs.HIGHER_IS_BETTER:
             name = f"fused_{figure}" if fused else figure
-            if figure in figures and (
-                name not in state.best or runs.better(figure, figures[figure], state.best[name])
-            ):
+            if figure in figures and runs.better(figure, figures[figure], state.best.get(name)):
                 state.best[name] = figures[figure]
                 best.append(name)
         self._log.evaluate(state.stage, state.step, figures, best, time.perf_counter() - began)
@@ -233,12 +241,12 @@ def open_session(
     """
     last = out / runs.CHECKPOINTS / runs.LAST
     found = resume and last.is_file()
-    content = checkpoint.read(last, [checkpoint.TRAINING]) if found else None
+    content = checkpoint.read(last, [checkpoint.TRAINING], checkpoint.CONTENT) if found else None
     if content is not None:
         check_resume(content, config, last)
     elif team.leader:
         refuse_taken(out, resume)
-    if config.stage1.iterations == 0 and start is None:
+    if config.stage1.iterations == 0 and start is None and content is None:
         raise HqvoxError(
             "stage1.iterations=0: stage 2 needs a trained encoder and decoder; name a checkpoint "
             "that has them with --from"
@@ -258,11 +266,10 @@ def open_session(
         check_people(content, part.identity_ids, release)
         if content["stage"] == 2:
             enter_stage_2(state, config, speed)
-        state.restore(content)
+        try:
+            state.restore(content)
+        except HqvoxError as error:
+            raise HqvoxError(f"{last}: {error}") from None
     elif start is not None:
-        start_from(state, checkpoint.read(start), start)
-    if team.leader:
-        Storage(out / runs.CHECKPOINTS).remove_leftovers("")
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        Storage(out).write(runs.CONFIG, text.encode())
+        start_from(state, checkpoint.read(start, needs=("spec", "generator")), start)
     return Session(config, out, team, data, state, speed, on_note)

@@ -10,6 +10,7 @@ import cv2
 import pytest
 import torch
 import yaml
+from tiny_release import make_tiny_release
 from training_runs import small_config
 
 from hqvox.errors import HqvoxError
@@ -18,7 +19,7 @@ from hqvox.trainer import checkpoint, log
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.data import TrainingData
 from hqvox.trainer.distributed import Team
-from hqvox.trainer.loop import Event, Stepped, train
+from hqvox.trainer.loop import Event, Note, Stepped, train
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.runs import read_info
 from hqvox.trainer.speed import Speed
@@ -84,6 +85,8 @@ def test_stage_2_alone_starts_from_a_checkpoint(tiny: Release, tmp_path: Path) -
         checkpoint.read(tmp_path / name / "checkpoints/last.pt")["generator"]
         for name in ("one", "three")
     )
+    outcome = train(alone, tiny, tmp_path / "three", resume=True)  # needs no --from again
+    assert (outcome.state, outcome.step) == ("finished", 2)
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved
     assert all(name.startswith("fuser.") for name in moved)
@@ -113,6 +116,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert f"{tmp_path / 'checkpoints/last.pt'}, of step 4" in text
     assert checkpoint.read(tmp_path / "checkpoints/last.pt")["step"] == 4
     assert read_info(tmp_path)["sessions"][0]["state"] == "failed"
+
+
+def test_test_people_choose_no_checkpoint(tmp_path: Path) -> None:
+    release = make_tiny_release(tmp_path / "release", train=4, val=0, test=2)
+    config, notes = small_config("stage1.iterations=1", "stage2.iterations=0"), []
+    train(config, release, tmp_path / "out", on_event=lambda event: notes.append(event))
+    assert any("nobody in val" in note.text for note in notes if isinstance(note, Note))
+    grid = cv2.imread(str(tmp_path / "out/samples/1.jpg"))
+    assert len(grid) == 4 * (64 + 4) - 4  # the four of train
+
+
+def test_the_largest_seed_trains(tiny: Release, tmp_path: Path) -> None:
+    config = small_config("stage1.iterations=2", "stage2.iterations=0", f"seed={2**63 - 1}")
+    assert train(config, tiny, tmp_path).state == "finished"
 
 
 def test_without_tensorboard_one_line_says_so(

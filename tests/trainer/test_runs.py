@@ -10,7 +10,7 @@ import pytest
 
 from hqvox.errors import HqvoxError
 from hqvox.trainer.log import read_log
-from hqvox.trainer.runs import find_runs, hold, read_run, write_info
+from hqvox.trainer.runs import better, find_runs, hold, read_run, write_info
 
 
 def make_run(folder: Path, lines: list[dict[str, Any]], **sitting: str) -> Path:
@@ -38,6 +38,16 @@ def test_the_best_of_every_figure_in_the_last_stage(tmp_path: Path) -> None:
     assert read_run(make_run(tmp_path / "b", lines)).best == {"cosine": 0.4, "l1": 10.0}
 
 
+def test_what_is_better() -> None:
+    assert better("cosine", 0.5, 0.4)
+    assert better("l1", 9.0, 10.0)
+    assert better("l1", 9.0, None)
+    for name in ("cosine", "l1"):  # the first of two alike stays
+        assert not better(name, 9.0, 9.0)
+        assert not better(name, float("nan"), None)
+        assert not better(name, float("nan"), 9.0)
+
+
 def test_states(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [trained(4, 1.0), trained(5, 3.0)], state="stopped")
     make_run(tmp_path / "deeper/b", [trained(3)])
@@ -56,6 +66,7 @@ def test_a_line_cut_short_is_left_out_and_a_strange_one_named(tmp_path: Path) ->
     (folder / "log.jsonl").write_text("[1]\n")
     with pytest.raises(HqvoxError, match=r"log\.jsonl:1: not a line of a training log"):
         read_run(folder)
-    (folder / "run.json").write_text("{")
-    with pytest.raises(HqvoxError, match=r"run\.json: damaged"):
-        read_run(folder)
+    for text in ("{", "[]", '{"sessions": 5}', '{"sessions": [1]}'):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(HqvoxError, match=r"run\.json: damaged"):
+            read_run(folder)

@@ -86,6 +86,12 @@ def test_a_dry_run_checks_and_writes_nothing(hqvox, tiny: Release, tmp_path: Pat
     assert "6 people, 18 faces, 12 utterances" in said
     assert "dry run" in said
     assert not out.exists()
+    given = ["train", "sf2f-64-tiny", "--data", tiny.url, *SETTINGS, "--dry-run", "--out"]
+    code, said = hqvox(*given, out, "--set", "stage1.encoder_weights=nowhere.pt")
+    assert code == 1
+    assert "nowhere.pt" in said
+    (tmp_path / "letter.txt").write_text("mine")
+    assert "not empty" in hqvox(*given, tmp_path)[1]
 
 
 def test_mistakes_are_one_line_each(hqvox, tiny: Release, tmp_path: Path) -> None:
@@ -117,6 +123,8 @@ def test_mistakes_are_one_line_each(hqvox, tiny: Release, tmp_path: Path) -> Non
         assert code == 1, message
         assert message in said, said
         assert said.strip().count("\n") == 0, said
+        assert said.count("hqvox models pull") <= 1, said
+        assert not out.exists() or os.listdir(out) == [".lock"], message
     code, said = hqvox("runs", tmp_path / "letter")
     assert code == 1
     assert "no run of `hqvox train` here" in said
