@@ -7,10 +7,14 @@ the log and the build as they are, so a new decision on what is there now settle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
-from annotator.candidates import Candidates
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annotator.candidates import Candidates, IdentitySummary
 from annotator.decisions import FaceRef
 from annotator.fold import Verdict
 from annotator.index import STAGE_COLUMNS
@@ -20,6 +24,11 @@ from hqvox.workspace import Workspace
 
 _AT_ONCE = 500
 """Identities whose decisions are read at a time: databases take so many in a query."""
+
+_STAGES = ("download", "duplicates", *(stage for stage in STAGE_COLUMNS if stage != "download"))
+"""The stages that refuse photographs and faces, in order."""
+_Read = Callable[[str, str], pa.Table | None]
+"""Reads a stage's table of a shard, by their names."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ def changes_since(
         if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
     }
     unbuilt = set(candidates.unfinished)
+    read = lru_cache(maxsize=len(_STAGES))(partial(_verdicts, candidates.workspace))
     people = [
         person
         for person in candidates.everyone
@@ -80,7 +90,7 @@ def changes_since(
         for person in some:
             verdict = verdicts[person.identity_id]
             shown = screens.get(person.identity_id, [])
-            change = _change(candidates, verdict, shown, person.name, person.shard)
+            change = _change(candidates, verdict, shown, person, read)
             if change is not None:
                 found.append(change)
     return found
@@ -98,8 +108,8 @@ def _change(
     candidates: Candidates,
     verdict: Verdict,
     screens: Sequence[tuple[FaceRef, ...]],
-    name: str,
-    shard: str,
+    person: IdentitySummary,
+    read: _Read,
 ) -> Change | None:
     assert verdict.holds is not None
     said = verdict.holds.decision
@@ -117,11 +127,11 @@ def _change(
         new = [row for row in new if id(row) in picked and (row["quality"] or 0.0) > worst]
     if not missing and not new:
         return None
-    reasons = _refused(candidates.workspace, shard, said.identity_id, missing) if missing else {}
+    reasons = _refused(read, person.shard, said.identity_id, missing) if missing else {}
     gone = len(missing) - sum(reasons.values())
     return Change(
         said.identity_id,
-        name,
+        person.name,
         verdict.holds.seq,
         verdict.latest,
         said.annotator,
@@ -147,23 +157,25 @@ def _screens(store: Store, verdicts: Sequence[Verdict]) -> dict[str, list[tuple[
     return found
 
 
+def _verdicts(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
+    """A shard's rows of a stage: the keys, the reason, and what tells photographs and faces."""
+    columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
+    return workspace.read_stage(stage, shard, [*columns, "reason"])
+
+
 def _refused(
-    workspace: Workspace, shard: str, identity_id: str, refs: Collection[FaceRef]
+    read: _Read, shard: str, identity_id: str, refs: Collection[FaceRef]
 ) -> dict[str, int]:
     """Which reasons refuse these faces now, and how many; those that are gone are left out."""
     photos: dict[int, str] = {}
     faces: dict[tuple[int, int], list[float]] = {}
     refused: dict[tuple[int, int | None], str] = {}
     wanted = {ref.photo_id for ref in refs}
-    stages = ("download", "duplicates", *(s for s in STAGE_COLUMNS if s != "download"))
-    for stage in stages:
-        columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
-        table = workspace.read_stage(stage, shard, [*columns, "reason"])
+    for stage in _STAGES:
+        table = read(stage, shard)
         if table is None:
             break
-        for row in table.to_pylist():
-            if row["identity_id"] != identity_id:
-                continue
+        for row in table.filter(pc.equal(table["identity_id"], identity_id)).to_pylist():
             if stage == "download" and row["photo_id"] in wanted:
                 photos[row["candidate"]] = row["photo_id"]
             if row["candidate"] not in photos:

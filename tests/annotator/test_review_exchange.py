@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,34 @@ def test_a_face_refused_now_and_one_that_is_gone_are_told_apart(build: Workspace
     )
     assert for_another_look(store, Candidates(build)) == {"id0": found.seq}
     assert changes_since(store, Candidates(build), {"id1"}) == []
+
+
+def test_however_many_changed_a_shard_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hqvox.identities.shard_size", lambda identities: identities)
+    build = make_build(tmp_path / "w", tmp_path / "photos", NAMES, photos_per_identity=20)
+    store = reviewed(build)
+    choose(build, store, "id1", (0, 1, 2))
+    turned = {place(build, name, 0) for name in ("id0", "id1")}
+
+    def change(tables: dict[str, list[dict[str, Any]]]) -> None:
+        for candidate in turned:
+            refuse(tables, "pose", "turned_away", candidate)
+
+    rebuild(build, "00000", change)
+    candidates, read = Candidates(build), Counter[tuple[str, str]]()
+    plain = Workspace.read_stage
+
+    def counted(self: Workspace, stage: str, shard: str, *columns: Any) -> Any:
+        read[stage, shard] += 1
+        return plain(self, stage, shard, *columns)
+
+    monkeypatch.setattr(Workspace, "read_stage", counted)
+    changes = changes_since(store, candidates)
+    assert [one.identity_id for one in changes] == ["id0", "id1"]
+    assert all(one.refused.keys() == {"turned_away"} for one in changes)
+    assert set(read.values()) == {1}
 
 
 def test_newcomers_count_where_they_are_better(build: Workspace) -> None:
