@@ -253,7 +253,8 @@ class Desk:
             before = before or (None if verdict is None else verdict.holds)
         if before is not None:
             taken = places(before.decision.faces, faces) or taken
-            comment = before.decision.comment
+            if before.decision.annotator == self.actor.name:  # nobody signs another's words
+                comment = before.decision.comment
         picks = self._picks(identity_id, faces) if lease.dispute else ()
         if picks and before is None:
             taken = ()  # a lead begins with neither side

@@ -91,7 +91,7 @@ class Prepared:
     def soon(self, key: Hashable, make: Callable[[], bytes]) -> bytes | None:
         """The result of ``make``, or None while it is being made in the background."""
         future = self._wanted(key, make, here=False)
-        return future.result() if future.done() else None
+        return future.result() if future.done() and not future.cancelled() else None
 
     def ahead(self, wanted: Iterable[tuple[Hashable, Callable[[], bytes]]]) -> None:
         """Have results made in the background."""
