@@ -52,15 +52,14 @@ def train_demo(folder: Path, release: Release, console: Console) -> GeneratedFac
         return None
     run = folder / "run"
     last = run / CHECKPOINTS / LAST
-    begun = last.is_file()
-    if not (begun and load_generator(last).meta["step"] == stage1 + stage2):
+    if not (last.is_file() and load_generator(last).meta["step"] == stage1 + stage2):
         with progress_bars(console) as show:
 
             def take(event: Event) -> None:
                 if isinstance(event, Stepped):
                     show("training", event.step, event.steps)
 
-            outcome = train(config, release, run, resume=begun, device="cpu", on_event=take)
+            outcome = train(config, release, run, resume=True, device="cpu", on_event=take)
         if outcome.state == "stopped":
             raise KeyboardInterrupt  # it has saved itself; the demo goes on another time
     return faces_of_voices(data, last)

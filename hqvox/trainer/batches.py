@@ -66,6 +66,21 @@ class _Gathered:
     """int64 (3, n): identity, face, mirrored."""
 
 
+def check_part(part: Part, config: TrainConfig) -> None:
+    """Raise HqvoxError where a part has fewer than two people, or other filters than the model."""
+    url, filters = part.data.release.url, part.data.n_filters
+    if len(part) < 2:
+        raise HqvoxError(
+            f"{url}: {len(part) or 'no'} identity in {part.split}; training needs two or more"
+        )
+    if filters != config.model.n_filters:
+        raise HqvoxError(
+            f"{url}: its voices have {filters} mel filters, recipe {config.recipe} needs "
+            f"{config.model.n_filters}; run `hqvox speech WORKSPACE --set "
+            f"speech.n_filters={config.model.n_filters}`, then release under a new name"
+        )
+
+
 class BatchSource:
     """The batches of a training run; step ``n`` is the same however it is reached."""
 
@@ -83,18 +98,8 @@ class BatchSource:
         Raises HqvoxError where the part has fewer than two people, the release other filters or
         resolutions than the model, or a batch cannot be shared.
         """
+        check_part(part, config)
         data = part.data
-        if len(part) < 2:
-            raise HqvoxError(
-                f"{data.release.url}: {len(part) or 'no'} identity in {part.split}; training needs "
-                "two or more"
-            )
-        if data.n_filters != config.model.n_filters:
-            raise HqvoxError(
-                f"{data.release.url}: its voices have {data.n_filters} mel filters, recipe "
-                f"{config.recipe} needs {config.model.n_filters}; run `hqvox speech WORKSPACE --set"
-                f" speech.n_filters={config.model.n_filters}`, then release under a new name"
-            )
         self._part, self._data, self._config = part, data, config
         self._device = torch.device(device)
         self._draws = Draws(part, config, rank, world)

@@ -17,7 +17,7 @@ from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.storage import Storage
 from hqvox.trainer import checkpoint, runs, samples
-from hqvox.trainer.batches import BatchSource
+from hqvox.trainer.batches import BatchSource, check_part
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
 from hqvox.trainer.distributed import Team
@@ -216,7 +216,7 @@ class Session:
             "config": self.config.model_dump(mode="json"),
             "release": self._release,
             "identities": list(self._identities),
-            "features": self.config.loss.perceptual.network,
+            "features": None if self.network is None else self.network.name,
             "normalise": self.source.normaliser.as_dict(),
             **self.state.content(),
         }
@@ -261,6 +261,7 @@ def open_session(
             on_progress=on_progress if team.leader else None,
         )
     part = data.part("train")
+    check_part(part, config)
     state = build_state(config, len(part), speed, team)
     if content is not None:
         check_people(content, part.identity_ids, release)

@@ -70,6 +70,7 @@ def test_a_run_writes_all_that_it_promises(tiny: Release, tmp_path: Path) -> Non
     loaded = checkpoint.load_generator(tmp_path / "checkpoints/last.pt")
     assert loaded.generator.fuser is not None
     assert loaded.meta["normalise"]["kind"] == "sf2f"
+    assert loaded.meta["features"] is None  # no perceptual loss
     (sitting,) = read_info(tmp_path)["sessions"]
     assert (sitting["state"], sitting["to_step"]) == ("finished", 6)
 
@@ -125,6 +126,13 @@ def test_test_people_choose_no_checkpoint(tmp_path: Path) -> None:
     assert any("nobody in val" in note.text for note in notes if isinstance(note, Note))
     grid = cv2.imread(str(tmp_path / "out/samples/1.jpg"))
     assert len(grid) == 4 * (64 + 4) - 4  # the four of train
+
+
+@pytest.mark.filterwarnings("error")
+def test_nobody_to_train_on_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    release = make_tiny_release(tmp_path / "release", train=0, val=1, test=1)
+    with pytest.raises(HqvoxError, match="no identity in train; training needs two or more"):
+        train(small_config(), release, tmp_path / "out")
 
 
 def test_the_largest_seed_trains(tiny: Release, tmp_path: Path) -> None:
