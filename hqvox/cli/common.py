@@ -35,3 +35,8 @@ def say(line: str) -> None:
     """One line, with nothing in it that the terminal would act on."""
     text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def roomy_console() -> Console:
+    """Where a wide table goes: what is written to a file or a pipe need not fit anything."""
+    return console if console.is_terminal else Console(emoji=False, width=300)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hqvox.bars import progress_bar, progress_bars
-from hqvox.cli.common import console
+from hqvox.cli.common import console, roomy_console
 from hqvox.errors import HqvoxError
 
 if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
@@ -107,9 +106,7 @@ def print_table(table: FilledTable) -> None:
         shown.add_column(heading, justify="left" if place < words else "right", no_wrap=wide)
     for row, cells in zip(table.rows, lines(table, deviations=wide), strict=True):
         shown.add_row(*map(escape, cells), style="dim" if row.source == PAPER else "bold")
-    # What is written to a file or a pipe need not fit anything.
-    screen = console if console.is_terminal else Console(emoji=False, width=2 * WIDE)
-    screen.print(shown)
+    roomy_console().print(shown)
 
 
 def generate(

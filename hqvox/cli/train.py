@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hqvox.bars import progress_bars
-from hqvox.cli.common import SetOption, console
+from hqvox.cli.common import SetOption, console, roomy_console
 from hqvox.errors import HqvoxError
 from hqvox.release.read import find_release
 from hqvox.trainer.runs import CHECKPOINTS, CONFIG, HIGHER_IS_BETTER, LAST, find_runs
@@ -144,4 +144,4 @@ def runs(
             rate,
             *("" if value is None else f"{value:.4g}" for value in best),
         )
-    console.print(table, highlight=False)
+    roomy_console().print(table, highlight=False)

@@ -174,7 +174,8 @@ def read_run(folder: Path) -> Run:
         recipe=str(info.get("recipe", "?")),
         release=str(info["release"].get("name", "?")),
         state=state,
-        step=lines[-1]["step"] if lines else 0,
+        # A sitting may go on past the last line of the log, and may be killed before its first.
+        step=max([int(last.get("to_step", last.get("from_step", 0))), *(w["step"] for w in lines)]),
         steps=int(info.get("steps", 0)),
         steps_per_second=sum(rates) / len(rates) if rates else None,
         best=best_figures(lines),

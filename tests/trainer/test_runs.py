@@ -13,7 +13,7 @@ from hqvox.trainer.log import read_log
 from hqvox.trainer.runs import better, find_runs, hold, read_run, write_info
 
 
-def make_run(folder: Path, lines: list[dict[str, Any]], **sitting: str) -> Path:
+def make_run(folder: Path, lines: list[dict[str, Any]], **sitting: object) -> Path:
     folder.mkdir(parents=True)
     (folder / ".lock").touch()
     info = {"recipe": "sf2f-64", "release": {"name": "v1"}, "steps": 9, "sessions": [sitting]}
@@ -56,6 +56,12 @@ def test_states(tmp_path: Path) -> None:
         assert [run.state for run in found] == ["stopped", "killed", "running"]
     assert [run.step for run in found] == [5, 3, 0]
     assert [run.steps_per_second for run in found] == [2.0, 2.0, None]
+
+
+def test_steps_count_also_where_no_line_was_written_of_them(tmp_path: Path) -> None:
+    assert read_run(make_run(tmp_path / "a", [trained(4)], state="stopped", to_step=7)).step == 7
+    assert read_run(make_run(tmp_path / "b", [], from_step=3)).step == 3
+    assert read_run(make_run(tmp_path / "c", [trained(5)], from_step=3)).step == 5
 
 
 def test_a_line_cut_short_is_left_out_and_a_strange_one_named(tmp_path: Path) -> None:

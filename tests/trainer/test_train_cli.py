@@ -38,7 +38,9 @@ def hqvox(cache_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return run
 
 
-def test_train_then_resume_then_list(hqvox, tiny: Release, tmp_path: Path) -> None:
+def test_train_then_resume_then_list(
+    hqvox, tiny: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "runs" / "first"
     given = ["train", "sf2f-64-tiny", "--data", tiny.url, "--out", out, *SETTINGS]
     code, said = hqvox(*given, *SHORT)
@@ -50,8 +52,11 @@ def test_train_then_resume_then_list(hqvox, tiny: Release, tmp_path: Path) -> No
     assert "go on with --resume" in said
     code, said = hqvox(*given[:6], "--resume", "--set", "stage2.iterations=2")
     assert code == 0, said
+    monkeypatch.setenv("COLUMNS", "40")  # a pipe cuts nothing off
     code, said = hqvox("runs", tmp_path)
     assert code == 0
+    assert str(out) in said
+    assert "recall_10" in said
     assert "first" in said
     assert "finished" in said
     assert "4/4" in said
