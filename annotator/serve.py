@@ -19,6 +19,8 @@ from annotator.launch import (
     secrets_files,
     user_name,
 )
+from annotator.opened import Shared, opened
+from annotator.packs import piece_soon, pieces
 from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
 
@@ -44,8 +46,10 @@ def prepare(
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(_open, options.workspace, on_progress)
         import streamlit.web.bootstrap  # noqa: F401  takes a second, as opening may
-    candidates = opening.result()
+    parts = opening.result()
+    candidates = parts.candidates
     if candidates.identities:
+        _make_ahead(parts, Actor(options.name or user_name(), "lead"))
         return chosen
     need = config.release.min_faces
     if candidates.unfinished:
@@ -59,10 +63,15 @@ def prepare(
     )
 
 
-def _open(root: str, on_progress: OnProgress) -> Any:
-    from annotator.opened import opened
+def _open(root: str, on_progress: OnProgress) -> Shared:
+    return opened(root, on_progress).parts()
 
-    return opened(root, on_progress).parts().candidates
+
+def _make_ahead(parts: Shared, actor: Actor) -> None:
+    """Begin with the pictures of who probably is first, while server and browser start."""
+    identity_id = parts.queue.peek(actor)
+    for piece in pieces(parts.candidates, identity_id) if identity_id else ():
+        piece_soon(parts.candidates, piece)
 
 
 def url(address: str, port: int) -> str:
