@@ -1,7 +1,7 @@
 """How fast the review UI is for the person before it, measured in a browser, at VoxCeleb's size.
 
     python benchmarks/review_workspace.py big
-    python benchmarks/review.py big [--people 60] [--think-seconds 1] [--annotators 1]
+    python benchmarks/review.py big/work [--people 60] [--think-seconds 1] [--annotators 1]
 
 Cold start is from `hqvox review` on, in a new process, to all pictures of the first person decoded
 on the page of a browser that is open already but has never been there; once with everything that
@@ -135,6 +135,8 @@ def server(
                 break
             except OSError:
                 time.sleep(0.01)
+        if process.poll() is not None:
+            sys.exit(f"`hqvox review {asked.workspace}` did not start; it said why above")
         measured.listening = time.perf_counter() - started
         yield url, process, started
     finally:
