@@ -44,6 +44,11 @@ class IdentitySummary:
     """How far the machine's own pick can be trusted, 0 to 1; see :func:`certainties`."""
     shard: str
 
+    @property
+    def shown_name(self) -> str:
+        """The name as people read it: VoxCeleb writes an underscore for each space."""
+        return self.name.replace("_", " ")
+
 
 @dataclass(frozen=True)
 class Candidate:

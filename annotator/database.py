@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,11 @@ class Database:
     """Transactions on a review store; safe for threads, not to be carried over a fork."""
 
     def __init__(self, url_or_path: str | os.PathLike[str]) -> None:
-        """Raises HqvoxError for an address that is neither a file nor PostgreSQL's."""
+        """Raises HqvoxError for an address that is neither a file nor PostgreSQL's.
+
+        Neither is a file of SQLite's that holds somebody else's tables, nor one in a folder that
+        does not exist.
+        """
         url = _as_url(url_or_path)
         # Options can hold a password too.
         self.where = url.set(query={}).render_as_string(hide_password=True)
@@ -39,7 +45,9 @@ class Database:
                 f"{self.where}: PostgreSQL needs another package: pip install 'hqvox[postgres]' "
                 f"({error})"
             ) from None
-        self._turn = _Turn(f"{self.where}-turn") if self.sqlite else None
+        if self.sqlite:
+            _check_file(Path(self.where))
+        self._turn = _Turn(self.where) if self.sqlite else None
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -100,28 +108,69 @@ class _Turn:
     nobody wait for it. The lock goes with the process, however it ends.
     """
 
-    def __init__(self, path: str) -> None:
-        try:
-            self._handle: int | None = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise disk_error(error, path) from None
+    def __init__(self, where: str) -> None:
+        self._where, self._path = where, f"{where}-turn"
         self._threads = threading.Lock()
+        self._closed = False
+        os.close(self._open())
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        with self._threads:
-            assert self._handle is not None, "the store was closed"
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        """Hold the turn within the block. Raises HqvoxError after ``BUSY_SECONDS`` of waiting."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        if not self._threads.acquire(timeout=BUSY_SECONDS):
+            raise self._too_long()
+        try:
+            assert not self._closed, "the store was closed"
+            handle = self._open()
+            if not _locked(handle, deadline - time.monotonic()):
+                raise self._too_long()
             try:
                 yield
             finally:
-                fcntl.flock(self._handle, fcntl.LOCK_UN)
+                os.close(handle)  # the lock goes with it
+        finally:
+            self._threads.release()
 
     def close(self) -> None:
         with self._threads:
-            if self._handle is not None:
-                os.close(self._handle)
-            self._handle = None
+            self._closed = True
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(error, self._path) from None
+
+    def _too_long(self) -> HqvoxError:
+        return HqvoxError(
+            f"{self._where}: another process has been writing for {BUSY_SECONDS:.0f} s; wait, or "
+            f"end the one that `fuser {self._path}` names (it may be stopped)"
+        )
+
+
+def _locked(handle: int, seconds: float) -> bool:
+    """Whether the lock on an open file was had in time; the file is closed where it was not."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    decided = threading.Lock()  # whoever has it first says: it was had, or it came too late
+
+    def wait() -> None:
+        # The kernel wakes this thread, but knows no limit of time, so we wait for the thread.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not decided.acquire(blocking=False):
+            os.close(handle)
+
+    waiting = threading.Thread(target=wait, name="turn", daemon=True)
+    waiting.start()
+    waiting.join(max(seconds, 0.0))
+    if waiting.is_alive() and decided.acquire(blocking=False):
+        return False
+    waiting.join()
+    return True
 
 
 def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
@@ -139,6 +188,27 @@ def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return url.set(drivername="sqlite+pysqlite", database=str(Path(url.database).absolute()))
     raise HqvoxError(f"review store {shown}: should be a file, or postgresql://user@host/name")
+
+
+def _check_file(path: Path) -> None:
+    """Raises HqvoxError where a review store can be neither made nor found there."""
+    if not path.parent.is_dir():
+        raise HqvoxError(
+            f"{path.parent}: no such folder; make it, or name another place for the review store"
+        )
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = sorted(name for (name,) in found)
+    except sqlite3.Error:
+        return  # opening it says what is wrong
+    if tables and not any(name.startswith("review_") for name in tables):
+        raise HqvoxError(
+            f"{path}: not a review store: it holds other tables ({', '.join(tables[:3])}); name "
+            "another file"
+        )
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:

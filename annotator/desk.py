@@ -153,7 +153,9 @@ class Desk:
             self._look(screen, act)
         elif do == "skip":
             self.queue.skip(screen.lease)
-            self._tell(f"Skipped {screen.person.name}: comes again at the end.", refused=False)
+            self._tell(
+                f"Skipped {screen.person.shown_name}: comes again at the end.", refused=False
+            )
             self.go_on()
         elif do in ("accept", "drop"):
             self._decide(screen, act, key, do)
@@ -186,7 +188,7 @@ class Desk:
         identity_id = entry.decision.identity_id
         self.store.undo(entry.seq, key=key, actor=self.actor)
         self.decided = max(0, self.decided - 1)
-        name = self.candidates.summary(identity_id).name
+        name = self.candidates.summary(identity_id).shown_name
         lease = self.queue.lease(self.actor, identity_id)
         screen = None if lease is None else self._screen(lease, entry)
         if screen is None:
@@ -205,9 +207,8 @@ class Desk:
             self._lost(screen)
 
     def _lost(self, screen: Screen) -> None:
-        self._tell(
-            f"{screen.person.name} was open too long and went to somebody else; here is the next."
-        )
+        name = screen.person.shown_name
+        self._tell(f"{name} was open too long and went to somebody else; here is the next.")
         self.go_on()
 
     def _look(self, screen: Screen, act: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from annotator.index import OnProgress
 from annotator.queue import Queue, QueueItem
 from annotator.store import Store, open_store
 from hqvox.config import BuildConfig
+from hqvox.errors import HqvoxError
 from hqvox.workspace import Workspace
 
+_LOG = logging.getLogger(__name__)
 CHANGED_SECONDS = 60.0
 """How often it is asked whether the build has changed."""
 
@@ -66,9 +69,13 @@ class Opened:
 def _find_changes(queue: Queue, store: Store, candidates: Candidates) -> None:
     """Have those come up again whose faces changed since they were decided on.
 
-    In the background, since it reads the whole log: nobody waits for it to begin.
+    In the background, since it reads the whole log: nobody waits for it to begin. Where a table is
+    damaged it says so, and everything but this goes on.
     """
-    queue.again = for_another_look(store, candidates)
+    try:
+        queue.again = for_another_look(store, candidates)
+    except HqvoxError as error:
+        _LOG.warning("what changed since it was decided on cannot be told: %s", error)
 
 
 def _queue(store: Store, candidates: Candidates, config: BuildConfig) -> Queue:

@@ -39,3 +39,18 @@ def has_store(workspace: Workspace) -> bool:
     if os.environ.get(VARIABLE, "").strip() or workspace.config().review.store.strip():
         return True
     return workspace.storage.local and workspace.storage.exists(FILE)
+
+
+def nothing_yet(workspace: Workspace) -> bool:
+    """Whether decisions are to be in a file that is not there yet, though its folder is.
+
+    Who only reads need not make it then. Raises HqvoxError as :func:`store_url` does.
+    """
+    if not has_store(workspace) and not workspace.storage.local:
+        return True
+    url = store_url(workspace)
+    scheme, found, path = url.partition("://")
+    if found and scheme.split("+")[0] != "sqlite":
+        return False
+    file = Path(path.removeprefix("/") if found else url)
+    return file.parent.is_dir() and not file.exists()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 
@@ -23,7 +25,7 @@ from annotator.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, Le
 from annotator.erasure import Forgotten, forget_entries
 from annotator.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.migrations import migrate
-from annotator.place import has_store, store_url
+from annotator.place import FILE, has_store, store_url
 from annotator.rows import LIGHT, from_us, to_entry, to_row, to_us
 from annotator.rules import Step, check_key, check_undoing, purpose_of
 from annotator.schema import LEASES, LOG, META, SKIPS
@@ -33,7 +35,7 @@ from hqvox.workspace import Workspace
 
 __all__ = [
     "DROP_REASONS", "Actor", "Decision", "Entry", "FaceRef", "LeaseLostError", "Store", "Verdict",
-    "fold", "has_store", "open_store", "store_url",
+    "fold", "has_store", "no_store", "open_store", "store_url",
 ]  # fmt: skip
 
 Clock = Callable[[], datetime]
@@ -51,6 +53,13 @@ def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store
         max_faces=config.release.max_faces,
         min_overlap=config.review.min_overlap,
     )
+
+
+@contextmanager
+def no_store() -> Iterator[Store]:
+    """A store that nobody wrote to, for who only reads where there is none; gone afterwards."""
+    with TemporaryDirectory() as folder, closing(Store.open(Path(folder) / FILE)) as store:
+        yield store
 
 
 class Store:

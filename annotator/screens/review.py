@@ -137,19 +137,24 @@ def _act(page: Context) -> None:
 def _data(context: Context, desk: Desk) -> dict[str, Any]:
     fresh = desk.screen is not None and not desk.looked_ahead  # finding out would hold it up
     latest = context.store.last(context.actor.name)
-    undo = None if latest is None else context.candidates.summary(latest.decision.identity_id).name
+    counts = context.queue.counts()
     return {
         "answered": desk.answered,
         "message": desk.message,
         "refused": desk.refused,
         "said": desk.said,
         "more": desk.answered == "" or fresh or bool(_missing(context, desk)),
-        "undo": undo,
-        "left": _left(desk.decided, context.queue.counts()),
+        "undo": None if latest is None else _name(context, latest.decision.identity_id),
+        "left": _left(desk.decided, counts),
+        "allDone": counts.done == counts.total,
         "reasons": list(DROP_REASONS.items()),
         "renewSeconds": min(60.0, context.config.review.lease_seconds / 3),
         "screen": None if desk.screen is None else _screen(context, desk.screen),
     }
+
+
+def _name(context: Context, identity_id: str) -> str:
+    return context.candidates.summary(identity_id).shown_name
 
 
 def _screen(context: Context, screen: Screen) -> dict[str, Any]:
@@ -159,7 +164,7 @@ def _screen(context: Context, screen: Screen) -> dict[str, Any]:
     return {
         "id": screen.name,
         "pack": pack_name(context.candidates, person.identity_id),
-        "name": person.name.replace("_", " "),  # as VoxCeleb writes them
+        "name": person.shown_name,
         "about": " · ".join(str(part) for part in about if part),
         "min": context.config.release.min_faces,
         "max": context.config.release.max_faces,
@@ -189,5 +194,7 @@ def _measures(face: Candidate) -> str:
 def _left(decided: int, counts: Counts) -> str:
     said = [f"{decided:,} by you in this sitting"] if decided else []
     said.append(f"{counts.done:,} of {counts.total:,} people done")
+    # Else nobody would know why all are decided on, and not all are done.
+    said += [f"{counts.second:,} for a second annotator"] if counts.second else []
     said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
     return " · ".join(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ def export(workspace: WorkspaceArgument, file: FileArgument = "-") -> None:
 
     Example: hqvox review export work decisions.jsonl
     """
-    with _store(Workspace.open(workspace)) as store:
+    with _store(Workspace.open(workspace), make=False) as store:
         from annotator.exchange import export_lines
 
         lines = export_lines(store)
@@ -103,7 +103,7 @@ def status(workspace: WorkspaceArgument) -> None:
     """
     opened = Workspace.open(workspace)
     config = opened.config()
-    with _store(opened) as store:
+    with _store(opened, make=False) as store:
         from annotator.changes import changes_since
         from annotator.queue import Queue, QueueItem
 
@@ -253,18 +253,19 @@ def too_few(
 
 
 @contextmanager
-def _store(workspace: Workspace) -> Iterator[Store]:
+def _store(workspace: Workspace, make: bool = True) -> Iterator[Store]:
+    """The workspace's store; without ``make``, an empty one elsewhere as long as there is none."""
+    from annotator.place import nothing_yet
+
     try:
-        from annotator.store import open_store
+        from annotator.store import no_store, open_store
     except ImportError as error:
         raise HqvoxError(
             f"reviews need another package: pip install 'hqvox[review]' ({error})"
         ) from None
-    store = open_store(workspace)
-    try:
+    missing = not make and nothing_yet(workspace)
+    with no_store() if missing else closing(open_store(workspace)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def _candidates(workspace: Workspace) -> Candidates:

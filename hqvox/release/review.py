@@ -56,9 +56,9 @@ def read_review(
 
     Raises HqvoxError where the store cannot be opened, or its packages are not installed.
     """
-    from annotator.place import has_store
+    from annotator.place import nothing_yet
 
-    if not has_store(workspace):
+    if nothing_yet(workspace):
         return None
     try:
         from annotator.store import open_store

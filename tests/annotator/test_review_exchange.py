@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import uuid
 from collections import Counter
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from annotator.candidates import Candidates
 from annotator.changes import changes_since, for_another_look
 from annotator.decisions import DROP_REASONS, Decision, Entry, FaceRef
 from annotator.exchange import export_lines, import_entries, parse_lines
+from annotator.opened import Opened
 from annotator.store import Store, open_store
 from hqvox.cli.review_exchange import register
 from hqvox.errors import HqvoxError
@@ -471,6 +473,35 @@ def test_the_commands_move_a_review_and_say_how_it_stands(
     few = run("too-few", other.url)
     assert "2 identities have fewer than 3 candidates" in few
     assert "no photographs" in few
+
+
+def test_a_damaged_table_is_one_line_and_the_review_goes_on(
+    build: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = reviewed(build)
+    first = place(build, "id0", 0)
+    rebuild(build, "00000", lambda tables: refuse(tables, "pose", "tilted", first))
+    damaged = Path(build.storage.path(build.table_name("landmarks", "00000")))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    before = set(threading.enumerate())
+    parts = Opened(build.url).parts()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "changes":
+            thread.join(60)
+    (record,) = (one for one in caplog.records if one.name == "annotator.opened")
+    said = record.getMessage()
+    assert str(damaged) in said
+    assert "cannot be read" in said
+    assert "\n" not in said
+    assert parts.queue.next(ADA) is not None
+    store.close()
+    parts.store.close()
+
+
+def test_status_makes_no_store(build: Workspace) -> None:
+    assert "0 of 3 identities are done, left: 3" in run("status", build.url)
+    assert run("export", build.url) == ""
+    assert not list(Path(build.url).glob("reviews.sqlite*"))
 
 
 def test_bad_files_are_named(build: Workspace, tmp_path: Path) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from review_tools import ANNA, BERT, FACES, LEAD, chosen, decide, dropped, people, undo
+from typer.testing import CliRunner
 
-from annotator import migrations
+from annotator import database, migrations
 from annotator.access import Actor
-from annotator.place import VARIABLE, has_store, store_url
+from annotator.place import VARIABLE, has_store, nothing_yet, store_url
 from annotator.queue import Queue
 from annotator.store import Store, open_store
+from hqvox.cli.app import app
 from hqvox.config_file import load_config
 from hqvox.config_review import ReviewConfig
 from hqvox.errors import HqvoxError
@@ -282,3 +286,68 @@ def test_a_password_does_not_go_into_the_configuration() -> None:
     assert load_config("review: {store: 'postgresql://u@h/n'}").review.store
     with pytest.raises(HqvoxError, match=f"without a password.*{VARIABLE}"):
         load_config("review: {store: 'postgresql://u:word@h/n'}")
+
+
+# Waiting, and files that are not ours -------------------------------------------------------------
+
+
+def hold(path: str, held: Event, enough: Event) -> None:
+    with Store.open(path).step():
+        held.set()
+        enough.wait(60)
+
+
+def test_a_writer_that_never_ends_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reviews.sqlite"
+    store = Store.open(path)
+    context = multiprocessing.get_context("spawn")
+    held, enough = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(path), held, enough))
+    other.start()
+    assert held.wait(60)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    for _ in range(2):  # who gave up does not hold up the next
+        with pytest.raises(HqvoxError, match=rf"{path}: another process .*fuser {path}-turn"):
+            decide(store, ANNA, chosen("id1"))
+    assert store.entries() == []  # reading waits for nobody
+    monkeypatch.undo()
+    enough.set()
+    decide(store, ANNA, chosen("id1"))  # nor does it get the turn late, and keep it
+    decide(store, BERT, chosen("id2"))
+    other.join(60)
+    assert other.exitcode == 0
+
+
+def test_the_tables_of_others_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "photos.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE album (id INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(HqvoxError, match=r"not a review store: it holds other tables \(album\)"):
+        Store.open(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_missing_folder_is_named_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(HqvoxError, match=f"^{tmp_path / 'none'}: no such folder"):
+        Store.open(tmp_path / "none" / "reviews.sqlite")
+
+
+@pytest.mark.parametrize("settings", ["", "review: {store: my.sqlite}", "absolute"])
+def test_who_only_reads_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if settings == "absolute":
+        settings = f"review: {{store: 'sqlite:///{tmp_path}/my.sqlite'}}"
+    workspace = make_workspace(tmp_path, settings)
+    assert nothing_yet(workspace)
+    ran = CliRunner().invoke(app, ["review", "export", workspace.url])
+    assert (ran.exit_code, ran.output) == (0, "")
+    assert not list(tmp_path.rglob("*.sqlite*"))
+    open_store(workspace).close()
+    assert not nothing_yet(workspace)
+    assert len(list(tmp_path.rglob("*.sqlite"))) == 1

@@ -105,6 +105,10 @@ function showNothing(data) {
   element(".review").classList.remove("busy");
   clockStarts(0);
   clockRuns(false);
+  element(".end h1").textContent = data.allDone ? "All done, thank you" : "Nothing is left for you";
+  element(".end .why").textContent = data.allDone
+    ? "Every person here has been decided on. You can close this page."
+    : "You have seen every person that is yours to decide on. The others wait for somebody else, or are at work with them. If one comes free, it appears here by itself.";
   element(".end .left").textContent = data.left;
   element(".end button").hidden = !data.undo;
 }
