@@ -481,7 +481,7 @@ def test_a_damaged_table_is_one_line_and_the_review_goes_on(
     store = reviewed(build)
     first = place(build, "id0", 0)
     rebuild(build, "00000", lambda tables: refuse(tables, "pose", "tilted", first))
-    damaged = Path(build.storage.path(build.table_name("landmarks", "00000")))
+    damaged = Path(build.storage.path(build.table_name("duplicates", "00000")))
     damaged.write_bytes(damaged.read_bytes()[:100])
     before = set(threading.enumerate())
     parts = Opened(build.url).parts()
