@@ -123,5 +123,11 @@ _POSTGRES_TRIGGERS = (
         FOR EACH STATEMENT EXECUTE FUNCTION review_log_append_only()""",
 )
 
-MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _first}
+
+def _second(connection: sa.Connection) -> None:
+    """Version 2: which workspace the store belongs to."""
+    connection.exec_driver_sql("ALTER TABLE review_meta ADD COLUMN workspace TEXT")
+
+
+MIGRATIONS: Mapping[int, Callable[[sa.Connection], None]] = {1: _first, 2: _second}
 """What leads to each version from the one before."""

@@ -19,6 +19,7 @@ META = sa.Table(
     sa.Column("last_number", sa.BigInteger, nullable=False),  # the same of leases and skips
     sa.Column("generation", sa.Integer, nullable=False),  # how often entries were erased
     sa.Column("erasing", sa.Integer, nullable=False),  # 1 only within an erasing transaction
+    sa.Column("workspace", sa.Text),  # whose decisions these are, see annotator.ownership
 )
 """One row. Every transaction that writes locks it first, so writers queue up here."""
 

@@ -25,6 +25,7 @@ from annotator.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, Le
 from annotator.erasure import Forgotten, forget_entries
 from annotator.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.migrations import migrate
+from annotator.ownership import claim
 from annotator.place import FILE, has_store, store_url
 from annotator.rows import LIGHT, from_us, to_entry, to_row, to_us
 from annotator.rules import Step, check_key, check_undoing, purpose_of
@@ -52,6 +53,7 @@ def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store
         min_faces=config.release.min_faces,
         max_faces=config.release.max_faces,
         min_overlap=config.review.min_overlap,
+        workspace=workspace,
     )
 
 
@@ -93,21 +95,25 @@ class Store:
         max_faces: int = 7,
         min_overlap: float = MIN_OVERLAP,
         clock: Clock | None = None,
+        workspace: Workspace | None = None,
     ) -> Store:
         """A SQLite file, or PostgreSQL by url; made where there is none, migrated where old.
 
         ``min_faces``, ``max_faces``: how many may be chosen; ``min_overlap``: from where on two
         choices agree, see :mod:`annotator.fold`. ``clock``: of the times in the log and of leases.
         Default: PostgreSQL's own, so that machines whose clocks differ agree; this machine's for
-        SQLite.
+        SQLite. ``workspace``: whose decisions these are, which a database remembers.
 
-        Raises HqvoxError where it cannot be opened, or where a newer hqvox made it.
+        Raises HqvoxError where it cannot be opened, where a newer hqvox made it, or where it is
+        another workspace's.
         """
         database = Database(url_or_path)
         limits = {"min_faces": min_faces, "max_faces": max_faces}
         try:
             with database.writing(first=True) as connection:
                 migrate(connection, database.where)
+                if workspace is not None and not database.sqlite:
+                    claim(connection, workspace, database.where)
         except HqvoxError:
             database.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from typer.testing import CliRunner
 
 from annotator import database, migrations
 from annotator.access import Actor
+from annotator.ownership import PLACE, claim
 from annotator.place import VARIABLE, has_store, nothing_yet, store_url
 from annotator.queue import Queue
+from annotator.schema import META
 from annotator.store import Store, open_store
 from hqvox.cli.app import app
 from hqvox.config_file import load_config
@@ -167,6 +170,20 @@ def test_an_older_store_is_brought_up_once(
     assert len(store.entries()) == 1
 
 
+def test_a_store_of_the_first_version_is_brought_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", {1: migrations.MIGRATIONS[1]})
+        old = Store.open(tmp_path / "reviews.sqlite")
+        entry = decide(old, ANNA, chosen("id1"))
+        old.close()
+    store = Store.open(tmp_path / "reviews.sqlite")
+    assert store.entries() == [entry]
+    with store.database.reading() as connection:
+        assert connection.execute(sa.select(META.c.workspace)).scalar_one() is None
+
+
 def test_a_migration_that_fails_leaves_the_store_as_it_was(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +303,27 @@ def test_a_password_does_not_go_into_the_configuration() -> None:
     assert load_config("review: {store: 'postgresql://u@h/n'}").review.store
     with pytest.raises(HqvoxError, match=f"without a password.*{VARIABLE}"):
         load_config("review: {store: 'postgresql://u:word@h/n'}")
+
+
+def test_a_store_belongs_to_one_workspace(tmp_path: Path, store: Store) -> None:
+    def take(workspace: Workspace) -> None:
+        with store.database.writing() as connection:
+            claim(connection, workspace, "reviews")
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = make_workspace(tmp_path / "a"), make_workspace(tmp_path / "b")
+    take(first)
+    take(first)
+    with pytest.raises(HqvoxError, match="decisions of another workspace") as caught:
+        take(second)
+    assert "\n" not in str(caught.value)
+    assert not second.storage.exists(PLACE)
+    shutil.move(first.url, tmp_path / "moved")
+    moved = Workspace.open(tmp_path / "moved")
+    take(moved)
+    second.storage.write(PLACE, moved.storage.read(PLACE))  # as the message says
+    take(second)
 
 
 # Waiting, and files that are not ours -------------------------------------------------------------

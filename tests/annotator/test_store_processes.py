@@ -12,15 +12,18 @@ import postgres_server
 import psycopg
 import pytest
 import sqlalchemy as sa
+from conftest import make_review
 from postgres_server import Server
 from review_tools import ANNA, BERT, FACES, LEAD, Clock, chosen, decide, dropped, people, undo
 from test_queue_model import Review, check
 
 from annotator.access import Actor
+from annotator.place import VARIABLE
 from annotator.queue import Queue, is_second
-from annotator.store import Store
+from annotator.store import Store, open_store
 from hqvox.config_review import ReviewConfig
 from hqvox.errors import HqvoxError
+from hqvox.workspace import Workspace
 
 CONFIG = ReviewConfig(second_fraction=0.2)
 
@@ -165,3 +168,19 @@ def test_postgresql_tells_the_time_for_all(server: Server) -> None:
     stopped = Store.open(server.new_database(), clock=Clock())
     assert decide(stopped, ANNA, chosen("id1")).time == Clock()()
     stopped.close()
+
+
+@pytest.mark.slow
+def test_a_postgresql_database_serves_one_workspace(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, server.new_database())
+    one, two = (make_review(tmp_path / name, ("Ada",)) for name in ("one", "two"))
+    store = open_store(Workspace.open(one))
+    decide(store, ANNA, chosen("id0"))
+    store.close()
+    with pytest.raises(HqvoxError, match="decisions of another workspace"):
+        open_store(Workspace.open(two))
+    store = open_store(Workspace.open(one.rename(tmp_path / "moved")))
+    assert list(store.state()) == ["id0"]
+    store.close()
