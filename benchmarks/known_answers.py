@@ -1,6 +1,6 @@
 """What models learn where it is known how much there is to learn: phantoms' voices and faces.
 
-    python benchmarks/known_answers.py OUT                          everything, some 40 minutes
+    python benchmarks/known_answers.py OUT                             everything: half an hour
     python benchmarks/known_answers.py OUT --train 30 --val 6 --test 12 --steps 40 --runs 1
 
 Makes a corpus of phantoms whose voices tell a known part of their faces and a release of it, trains
@@ -9,8 +9,8 @@ answers that need no training: the mean face, which is what can be said without 
 and a ridge regression from the true traits of the voice to the face's embedding (ceiling). Stopped,
 the same command goes on. Writes OUT/known_answers.{json,md}, curves.png and gallery.jpg.
 
-Nothing is chosen by the test people: models are taken as their last step leaves them, and the
-regression's strength is chosen on val.
+Nothing is chosen by the test people: settings were chosen on val, models are taken as their last
+step leaves them, and the regression's strength is chosen on val.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.stats import binom
 
-from hqvox.bars import progress_bar, progress_bars
+from hqvox.bars import progress_bar
 from hqvox.phantom.corpus import CorpusPlan, make_corpus
 from hqvox.pictures import encode_jpeg
 from hqvox.release.read import Release, find_release
@@ -47,17 +51,18 @@ from hqvox.trainer.gallery import gallery
 from hqvox.trainer.generate import normaliser_of
 from hqvox.trainer.judges import Judges, load_judges
 from hqvox.trainer.log import read_log
-from hqvox.trainer.loop import Stepped, train
 from hqvox.trainer.metrics import chance, cosine, l1, normalised, recall_at_k
 from hqvox.trainer.protocol import FUSED, LONG, SHORT, Protocol
 from hqvox.trainer.recipes import load_train_config
-from hqvox.trainer.runs import CHECKPOINTS, LAST
+from hqvox.trainer.runs import CHECKPOINTS, INFO, LAST, read_info
 from models.store import ModelStore
 
 RECIPES = {"sf2f-64-tiny": "SF2F", "voice2face-64-tiny": "voice2face"}
 COLOURS = {"sf2f-64-tiny": "#1f5a94", "voice2face-64-tiny": "#d0745f"}
+RELEASE = "phantoms"
 EMBEDDING = "dlib_resnet"
 PX = 64
+HQVOX = [sys.executable, "-m", "hqvox.cli.app"]
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Strengths of the regression that val chooses from."""
 console = Console()
@@ -76,9 +81,9 @@ class Row:
 def make_release(out: Path, plan: CorpusPlan) -> Release:
     """Make the corpus and a release of it, or take those that are there."""
     corpus, workspace = out / "corpus", out / "workspace"
-    if (workspace / "releases" / "phantoms" / "release.json").exists():
-        return find_release(str(workspace), "phantoms")
-    with progress_bar(console, "phantoms") as show:
+    if (workspace / "releases" / RELEASE / "release.json").exists():
+        return find_release(str(workspace), RELEASE)
+    with progress_bar(console, RELEASE) as show:
         split = make_corpus(corpus, plan, on_progress=show)
     meta = out / "vox1_meta.csv"
     with (corpus / "identities.csv").open(encoding="utf-8") as lines:
@@ -86,39 +91,73 @@ def make_release(out: Path, plan: CorpusPlan) -> Release:
     heads = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
     meta.write_text("\n".join("\t".join(row) for row in [heads, *rows]) + "\n", "utf-8")
     tree = [str(corpus), str(workspace), "--voxceleb", str(meta), "--split", str(split)]
-    hqvox = [sys.executable, "-m", "hqvox.cli.app"]
     for command in (
         # The first makes the workspace's people, whom the voices are then packed for.
         ["import", "hq-voxceleb", *tree, "--name", "faces", "--no-speech"],
         ["speech", str(workspace), "--audio", str(corpus / "wav")],
-        ["import", "hq-voxceleb", *tree, "--name", "phantoms"],
+        ["import", "hq-voxceleb", *tree, "--name", RELEASE],
     ):
-        subprocess.run([*hqvox, *command], check=True)
-    return find_release(str(workspace), "phantoms")
+        subprocess.run([*HQVOX, *command], check=True)
+    return find_release(str(workspace), RELEASE)
 
 
-def train_model(recipe: str, release: Release, out: Path, settings: list[str]) -> float:
-    """Train a recipe, or go on; return the minutes that its steps took, as its log says."""
-    folder = out / recipe
-    last = folder / CHECKPOINTS / LAST
+def train_models(out: Path, settings: list[str]) -> dict[str, float]:
+    """Train all recipes side by side, or go on; return the minutes that each took.
+
+    Each has its share of the cores: networks as small as these gain little from several threads.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // len(RECIPES))
+    given = [*settings, f"speed.threads={threads}"]
+    with ThreadPoolExecutor(len(RECIPES)) as side_by_side:
+        minutes = list(side_by_side.map(partial(train_model, out, given), RECIPES))
+    return dict(zip(RECIPES, minutes, strict=True))
+
+
+def train_model(out: Path, settings: list[str], recipe: str) -> float:
+    """Train a recipe by `hqvox train`, which prints to OUT/<recipe>.log; return its minutes.
+
+    Once as it stands, and, from there, a fifth of its steps at a fifth of its learning rate: at the
+    recipe's own, batches as small as these keep the weights in motion.
+    """
     if load_train_config(recipe).model.fuser is None:
         settings = [text for text in settings if not text.startswith("stage2.")]
     config = load_train_config(recipe, settings)
-    started = time.perf_counter()
-    with progress_bars(console) as show:
+    slower = [
+        f"optimiser.learning_rate={config.optimiser.learning_rate / 5:g}",
+        f"stage1.iterations={config.stage1.iterations // 5}",
+        f"seed={config.seed + 1}",
+    ]
+    first, second = rounds(out, recipe)
+    _run(recipe, out, first, settings)
+    _run(recipe, out, second, [*settings, *slower], ["--from", str(first / CHECKPOINTS / LAST)])
+    return _minutes(first) + _minutes(second)
 
-        def take(event: object) -> None:
-            if isinstance(event, Stepped):
-                show(recipe, event.step, event.steps)
 
-        outcome = train(config, release, folder, resume=last.exists(), device="cpu", on_event=take)
-    spent = folder / "minutes.json"
-    before = json.loads(spent.read_text()) if spent.exists() else 0.0
-    minutes = before + (time.perf_counter() - started) / 60
-    spent.write_text(json.dumps(minutes))
-    if outcome.state == "stopped":
-        raise KeyboardInterrupt
-    return minutes
+def rounds(out: Path, recipe: str) -> tuple[Path, Path]:
+    """Where a recipe is trained: as it stands, and then more slowly. The second is measured."""
+    return out / recipe, out / f"{recipe}-slower"
+
+
+def _run(
+    recipe: str, out: Path, folder: Path, settings: list[str], start: Sequence[str] = ()
+) -> None:
+    """Run `hqvox train`, or go on, unless it is done."""
+    if (folder / INFO).exists() and read_info(folder)["sessions"][-1]["state"] == "finished":
+        return
+    data = out / "workspace" / "releases" / RELEASE
+    command = [*HQVOX, "train", recipe, "--data", str(data), "--out", str(folder)]
+    command += ["--device", "cpu", *(part for text in settings for part in ("--set", text))]
+    command += ["--resume"] if (folder / CHECKPOINTS / LAST).exists() else start
+    with (out / f"{recipe}.log").open("ab") as log:
+        if code := subprocess.run(command, stdout=log, stderr=log).returncode:
+            raise SystemExit(f"{recipe}: training ended with {code}; see {log.name}")
+
+
+def _minutes(folder: Path) -> float:
+    """What a run took, over all its sittings."""
+    sittings = read_info(folder)["sessions"]
+    ends = [[datetime.fromisoformat(x[key]) for key in ("started", "ended")] for x in sittings]
+    return sum((end - start).total_seconds() for start, end in ends) / 60
 
 
 def traits_of(corpus: Path, ids: tuple[str, ...]) -> NDArray[np.float64]:
@@ -167,11 +206,11 @@ def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[
     total = sum(pictures.sum(dim=0) for pictures, _ in real_faces(parts["train"], PX))
     assert isinstance(total, torch.Tensor)
     mean_face = total / sum(len(rows) for rows in parts["train"].faces_of)
-    same = np.repeat(judges.embed(mean_face[None]), len(everybody), axis=0)
+    same = np.repeat(normalised(judges.embed(mean_face[None])), len(everybody), axis=0)
     return [
         Row("mean face (floor)", "–", figures(same, everybody, truth["test"]), {}),
         Row(
-            f"ridge from true traits (ceiling, λ = {best:g})",
+            f"ridge from true traits (ceiling), λ = {best:g}",
             "–",
             figures(guess(best, "test"), everybody, truth["test"]),
             {},
@@ -181,7 +220,7 @@ def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[
 
 def measure(recipe: str, out: Path, part: Part, judges: Judges, protocol: Protocol) -> list[Row]:
     """A trained model's figures on a part."""
-    loaded = load_generator(out / recipe / CHECKPOINTS / LAST)
+    loaded = load_generator(rounds(out, recipe)[1] / CHECKPOINTS / LAST)
     conditions = [SHORT, LONG, *([FUSED] if loaded.spec.fuser is not None else [])]
     with progress_bar(console, f"evaluating {recipe}") as show:
         found = evaluate(
@@ -215,9 +254,9 @@ def beats_chance(recall: float, k: int, people: int) -> float:
 
 def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> None:
     """Recall on val and the losses' terms over steps, and R@10 on the test people, one picture."""
-    figure, axes = plt.subplots(1, 4, figsize=(18, 4.2), constrained_layout=True)
-    recall, perceptual, others, final = axes
-    names = [f"{row.name}, {row.length}".removesuffix(", –") for row in rows]
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), constrained_layout=True)
+    recall, final, perceptual, others = axes.flat
+    names = [f"{row.name}\n{row.length}".removesuffix("\n–").split(", λ")[0] for row in rows]
     values = [row.figures["recall_10"] for row in rows]
     errors = [row.deviations.get("recall_10", 0.0) for row in rows]
     final.barh(names, values, xerr=errors, color="#6f93b8")
@@ -225,7 +264,7 @@ def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> Non
     final.invert_yaxis()
     final.set(title=f"R@10 on {people} strangers, %", xlim=(0, 100))
     for recipe, name in RECIPES.items():
-        log = read_log(out / recipe)
+        log = _joined_log(out, recipe)
         for stage, style in ((1, "-"), (2, ":")):
             lines = [x for x in log if x["kind"] == "evaluate" and x["stage"] == stage]
             if not lines:
@@ -243,14 +282,32 @@ def draw_curves(out: Path, rows: list[Row], people: int, val_people: int) -> Non
     recall.axhline(chance(10, val_people), c="#8a93a0", ls="--", lw=1, label="chance")
     recall.set(title=f"R@10 on {val_people} people of val, %", xlabel="step", ylim=(0, 100))
     perceptual.set(title="perceptual loss (train)", xlabel="step", ylim=(0, None))
-    others.set(title="other terms (train)", xlabel="step", yscale="log")
-    for place in axes:
+    others.set(title="other terms (train)", xlabel="step", yscale="log", ylim=(1e-4, 100))
+    for place in axes.flat:
         place.grid(color="#e8ebef")
         place.spines[["top", "right"]].set_visible(False)
         if place is not final:
             place.legend(fontsize=7, frameon=False)
     figure.savefig(out / "curves.png", dpi=90)
     plt.close(figure)
+
+
+def _joined_log(out: Path, recipe: str) -> list[dict[str, Any]]:
+    """The lines of both rounds; stage 2 is drawn after stage 1 of both."""
+    whole: list[dict[str, Any]] = []
+    before = {1: 0, 2: 0}
+    for folder in rounds(out, recipe):
+        lines = read_log(folder)
+        first = max((x["step"] for x in lines if x["stage"] == 1), default=0)
+        last = max((x["step"] for x in lines), default=0)
+        steps = {1: first, 2: last - first}
+        for line in lines:
+            done = line["step"] - (first if line["stage"] == 2 else 0)
+            whole.append(line | {"step": before[line["stage"]] + done})
+        before = {stage: before[stage] + steps[stage] for stage in before}
+    for line in whole:
+        line["step"] += before[1] if line["stage"] == 2 else 0
+    return whole
 
 
 def _recall_10(found: dict[str, float]) -> float:
@@ -286,16 +343,16 @@ def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) ->
     """All of it; returns what is written to known_answers.json."""
     out.mkdir(parents=True, exist_ok=True)
     release = make_release(out, plan)
-    minutes = {recipe: train_model(recipe, release, out, settings) for recipe in RECIPES}
-    judges = load_judges(ModelStore(), EMBEDDING, scores=False)
     data = TrainingData.open(release, (PX,))
+    minutes = train_models(out, settings)
+    judges = load_judges(ModelStore(), EMBEDDING, scores=False)
     test = data.part("test")
     rows = floor_and_ceiling(out / "corpus", data, judges)
     for recipe in reversed(RECIPES):
         rows[-1:-1] = measure(recipe, out, test, judges, protocol)
     people = len(test)
     draw_curves(out, rows, people, len(data.part("val")))
-    loaded = [(r, load_generator(out / r / CHECKPOINTS / LAST)) for r in RECIPES]
+    loaded = [(r, load_generator(rounds(out, r)[1] / CHECKPOINTS / LAST)) for r in RECIPES]
     shown = [
         (RECIPES[r], x, normaliser_of(x), [SHORT, LONG] + [FUSED] * (x.spec.fuser is not None))
         for r, x in loaded
