@@ -55,11 +55,13 @@ class Change:
     @property
     def words(self) -> str:
         """All of it in a line."""
-        parts = [f"{self.gone} chosen faces are gone"] if self.gone else []
+        parts = []
+        if self.gone:
+            parts.append(f"{self.gone} chosen {'face is' if self.gone == 1 else 'faces are'} gone")
         parts += [f"{count} chosen now refused: {why}" for why, count in self.refused.items()]
         if self.better:
-            better = "better newcomers" if self.kind == "chosen" else "new candidates"
-            parts.append(f"{self.better} {better}")
+            better = "better newcomer" if self.kind == "chosen" else "new candidate"
+            parts.append(f"{self.better} {better}{'' if self.better == 1 else 's'}")
         return "; ".join(parts)
 
 

@@ -300,8 +300,7 @@ def test_a_face_refused_now_and_one_that_is_gone_are_told_apart(build: Workspace
     assert (found.identity_id, found.annotator, found.kind) == ("id0", "ada", "chosen")
     assert (found.gone, found.refused) == (1, {"duplicate": 1, "turned_away": 1})
     assert found.words == (
-        "1 chosen faces are gone; 1 chosen now refused: duplicate; 1 chosen now refused: "
-        "turned_away"
+        "1 chosen face is gone; 1 chosen now refused: duplicate; 1 chosen now refused: turned_away"
     )
     assert for_another_look(store, Candidates(build)) == {"id0": found.seq}
     assert changes_since(store, Candidates(build), {"id1"}) == []
@@ -354,7 +353,7 @@ def test_newcomers_count_where_they_are_better(build: Workspace) -> None:
     rebuild(build, "00000", restore)
     (found,) = changes_since(store, Candidates(build))
     assert (found.seq, found.better, found.gone) == (entry.seq, 1, 0)
-    assert found.words == "1 better newcomers"
+    assert found.words == "1 better newcomer"
     # A new decision on what is there now settles it.
     choose(build, store, "id0", (0, 1, 2))
     assert changes_since(store, Candidates(build)) == []
@@ -408,7 +407,7 @@ def test_a_dropped_identity_comes_up_again_with_new_candidates(build: Workspace)
     )
     (found,) = changes_since(store, Candidates(build))
     assert (found.identity_id, found.kind, found.better) == ("id4", "dropped", 1)
-    assert found.words == "1 new candidates"
+    assert found.words == "1 new candidate"
 
 
 def test_of_a_shard_that_is_not_built_nothing_is_said(build: Workspace) -> None:
