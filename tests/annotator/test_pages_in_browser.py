@@ -175,6 +175,47 @@ def test_the_spreadsheet(team: Team, store: Store) -> None:
     assert [row["comment"] for row in rows] == ["", "'=1+1"]
 
 
+@pytest.mark.slow
+def test_names_and_comments_are_text_on_every_page(team: Team, store: Store) -> None:
+    name, comment = "<script>alert(1)</script>", "<img src=x onerror=alert(1)>"
+    everyone = Candidates(Workspace.open(team.workspace)).identities
+    hostile = next(person.identity_id for person in everyone if person.name == name)
+    decide(team, store, "<b>Ada</b>", hostile, comment=comment)
+    person = team.join("lead")
+
+    page = opened(person, "History")
+    page.get_by_text("1 of 1 entries").wait_for()
+    select_row(page, 0)
+    page.get_by_text(comment, exact=True).last.wait_for()
+    assert markup(page) == 0
+
+    page.get_by_role("link", name="Progress").click()
+    page.get_by_text(f"1 of {PEOPLE} people done").wait_for()
+    page.locator("canvas").first.wait_for()
+    assert markup(page) == 0
+
+    page.get_by_role("link", name="Explore").click()
+    page.get_by_text("All, by verdict").click()
+    page.get_by_role("combobox", name=re.compile("Verdict|kept")).last.click()
+    page.get_by_role("option", name=re.compile("turned_away")).click()
+    page.get_by_text(name).first.wait_for()
+    assert markup(page) == 0
+
+    page.get_by_role("link", name="Review").click()
+    person.shown()
+    assert markup(page) == 0
+    assert person.alerts == []
+    assert person.elsewhere == []
+
+
+def markup(page: Any) -> int:
+    """Elements that a browser made of what is text; waits for those that come late."""
+    page.wait_for_timeout(500)
+    return int(
+        page.locator("script", has_text="alert(1)").count() + page.locator("img[onerror]").count()
+    )
+
+
 def select_row(page: Any, number: int) -> None:
     """Choose a row of the table, which is drawn on a canvas."""
     box = page.get_by_test_id("stDataFrame").bounding_box()
