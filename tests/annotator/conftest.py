@@ -34,9 +34,13 @@ def make_review(folder: Path, names: tuple[str, ...] = NAMES, settings: str = ""
     return folder / "work"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser; the test is skipped where none is installed."""
+    """A browser; the test is skipped where none is installed.
+
+    Not for the whole session: while Playwright is open its event loop runs in this thread, and no
+    other test of the same process could run one.
+    """
     yield from launch_chromium()
 
 
