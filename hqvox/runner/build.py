@@ -145,6 +145,8 @@ def run_build(
 
     for stage in STAGE_NAMES:
         workspace.storage.remove_leftovers(f"stages/{stage}")
+    for run in workspace.storage.names("runs"):
+        workspace.storage.remove_leftovers(f"runs/{run}")
     try:
         if executor == "ray":
             run_ray(workspace.url, config, tasks, take, workers, order=order)
