@@ -44,6 +44,8 @@ def train_demo(folder: Path, release: Release, console: Console) -> GeneratedFac
             f"stage2.iterations={stage2}",
             f"cadence.evaluate_every={stage1 + stage2}",
             f"cadence.samples_every={stage1 + stage2}",
+            # So small a model gains little by more, and waits for them on a busy machine.
+            "speed.threads=1",
         ],
     )
     cache = folder / "cache"
