@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,15 @@ class Reviewer:
 
     def button(self, do: str) -> Any:
         return self.page.locator(f".review [data-do={do}]")
+
+
+@dataclass
+class Team:
+    """A running review that people sign in to."""
+
+    server: Server
+    workspace: Path
+    add: Callable[[str, str], str]
+    """Makes a token: name and role in, token out."""
+    join: Callable[..., Reviewer]
+    """Signs somebody new in; see :func:`team`."""

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_tools import Reviewer, Server, launch_chromium, running
-from synthetic_build import make_build
-
-NAMES = (
-    "Ada Lovelace",
-    "<script>alert(1)</script>",
-    "Few Faces",
-    "Nobody",
-    "Bedřich Ω",
-    *(f"Person {n}" for n in range(20)),
-)
-FACES = 14
-"""Faces that each of them has to choose from, but the third and fourth."""
-
-
-def make_review(folder: Path, names: tuple[str, ...] = NAMES, settings: str = "") -> Path:
-    """A finished build of these people, of whom the first four are told apart by their names."""
-    (folder / "photos").mkdir(parents=True)
-    make_build(folder / "work", folder / "photos", names, photos_per_identity=24)
-    if settings:
-        with (folder / "work/hqvox.yaml").open("a") as file:
-            file.write(settings)
-    return folder / "work"
+from browser_tools import Reviewer, Server, Team, launch_chromium, running
+from small_review import make_review
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +20,6 @@ def chromium() -> Iterator[Any]:
     other test of the same process could run one.
     """
     yield from launch_chromium()
-
-
-@dataclass
-class Team:
-    """A running review that people sign in to."""
-
-    server: Server
-    workspace: Path
-    add: Callable[[str, str], str]
-    """Makes a token: name and role in, token out."""
-    join: Callable[..., Reviewer]
-    """Signs somebody new in; see :func:`team`."""
 
 
 @pytest.fixture(scope="session")

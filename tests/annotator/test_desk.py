@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FACES, make_review
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_review import FACES, make_review
 
 from annotator.access import Actor
 from annotator.candidates import Candidates

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_tools import Reviewer
-from conftest import Team
+from browser_tools import Reviewer, Team
 
 from annotator.access import Actor
 from annotator.candidates import Candidates

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from browser_tools import Reviewer, Server, running
-from conftest import FACES, Team, make_review
+from browser_tools import Reviewer, Server, Team, running
+from small_review import FACES, make_review
 
 from annotator.access import Actor, TokenFile
 from annotator.candidates import Candidates

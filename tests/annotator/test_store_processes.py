@@ -12,9 +12,9 @@ import postgres_server
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import make_review
 from postgres_server import Server
 from review_tools import ANNA, BERT, FACES, LEAD, Clock, chosen, decide, dropped, people, undo
+from small_review import make_review
 from test_queue_model import Review, check
 
 from annotator.access import Actor
