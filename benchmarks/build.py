@@ -25,11 +25,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from hqvox import identities
-from hqvox.codec import UndecodableError, decode, reduce_to
+from hqvox.imaging.codec import UndecodableError, decode, reduce_to
 from hqvox.phantom.world import make_world
 from hqvox.runner.build import plan_build, run_build
-from hqvox.workspace import Workspace
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 

@@ -33,11 +33,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from hqvox import identities
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.runner.build import plan_build
-from hqvox.runner.crawl import Crawling, CrawlOrder, crawl
-from hqvox.workspace import Workspace
+from hqvox.runner.crawl.crawler import Crawling, CrawlOrder, crawl
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 
 PHOTO_BYTES = 83_000

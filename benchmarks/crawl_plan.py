@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
 def inside(root: Path) -> dict[str, Any]:
     """Plan in this process; what it took."""
     from hqvox.runner.build import plan_build
-    from hqvox.workspace import Workspace
+    from hqvox.workspace.layout import Workspace
     from models.store import ModelStore
     from pipelines.chain import make_stages
 
@@ -150,8 +150,8 @@ def tables(order: list[int], rng: random.Random) -> Iterator[pa.Table]:
 
 
 def make_workspace(folder: Path, file: Path, identities: int) -> None:
-    from hqvox.identities import to_table
-    from hqvox.workspace import Workspace
+    from hqvox.workspace.identities import to_table
+    from hqvox.workspace.layout import Workspace
 
     rows = [
         {

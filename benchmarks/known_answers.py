@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.stats import binom
 
-from hqvox.bars import progress_bar
+from hqvox.imaging.pictures import encode_jpeg
 from hqvox.phantom.corpus import CorpusPlan, make_corpus
-from hqvox.pictures import encode_jpeg
 from hqvox.release.read import Release, find_release
+from hqvox.runner.bars import progress_bar
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.data import Part, TrainingData
 from hqvox.trainer.evaluate import evaluate, real_embeddings, real_faces

@@ -25,7 +25,7 @@ from rich.table import Table
 
 import models.embedding
 import models.landmarks
-from hqvox.config import ReleaseConfig
+from hqvox.config.build import ReleaseConfig
 from models.store import ModelStore
 from pipelines.duplicates import perceptual_hash
 

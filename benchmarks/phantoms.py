@@ -5,8 +5,8 @@
 
 Yaw and pitch are drawn evenly within ±30°, roll within ±10°; half of the phantoms face the camera
 within 3° so that both error rates rest on enough faces: they count for the kept share only. How
-landmarks err was learned from other phantoms (``pipelines/fit_landmark_errors.py``); their seed is
-not to be given here.
+landmarks err was learned from other phantoms (``pipelines/face_model/fit_landmark_errors.py``);
+their seed is not to be given here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import models.landmarks
-from hqvox.config import PoseConfig
+from hqvox.config.build import PoseConfig
 from hqvox.phantom.faces import FaceIdentity, PhantomPhoto, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS
 from models.geometry import eye_centres

@@ -24,8 +24,7 @@ import yaml
 from build import processor
 from rich.console import Console
 
-from hqvox.codec import encode_png
-from hqvox.identities import to_table
+from hqvox.imaging.codec import encode_png
 from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS
 from hqvox.phantom.world import cast
@@ -33,10 +32,11 @@ from hqvox.release.read import Release
 from hqvox.release.verify import verify_release
 from hqvox.release.write import write_release
 from hqvox.runner.plan import Fingerprints
-from hqvox.shards import ShardWriter
 from hqvox.speech.pack import PackWriter
-from hqvox.tables import UTTERANCES, Row, stage_schema
-from hqvox.workspace import TAR_OF, Workspace
+from hqvox.workspace.identities import to_table
+from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.shards import ShardWriter
+from hqvox.workspace.tables import UTTERANCES, Row, stage_schema
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages

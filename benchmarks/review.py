@@ -33,10 +33,10 @@ from playwright.async_api import Browser, Page, async_playwright
 from rich.console import Console
 from rich.table import Table
 
-from annotator.access import Actor, TokenFile
-from annotator.desk import Desk
-from annotator.opened import Opened
-from hqvox.workspace import Workspace
+from annotator.log.access import Actor, TokenFile
+from annotator.server.opened import Opened
+from annotator.work.desk import Desk
+from hqvox.workspace.layout import Workspace
 
 SHOWN = """before => {
     for (const host of document.querySelectorAll("*")) {

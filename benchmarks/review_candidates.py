@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
-from annotator.candidates import Candidates
-from hqvox.workspace import Workspace
+from annotator.candidates.candidates import Candidates
+from hqvox.workspace.layout import Workspace
 
 TILE_PX = 192
 

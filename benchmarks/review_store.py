@@ -22,10 +22,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from annotator.access import Actor
-from annotator.queue import Queue, QueueItem
-from annotator.store import Decision, FaceRef, Store
-from hqvox.config_review import ReviewConfig
+from annotator.log.access import Actor
+from annotator.log.store import Decision, FaceRef, Store
+from annotator.work.queue import Queue, QueueItem
+from hqvox.config.review import ReviewConfig
 
 CHOSEN = 5
 Times = list[tuple[float, float]]

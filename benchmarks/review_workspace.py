@@ -27,17 +27,17 @@ import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
-from hqvox.codec import encode_png
-from hqvox.identities import to_table
+from hqvox.imaging.codec import encode_png
+from hqvox.imaging.pictures import encode_jpeg
 from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS
 from hqvox.phantom.world import cast
-from hqvox.pictures import encode_jpeg
 from hqvox.runner.plan import Fingerprints
-from hqvox.shards import ShardWriter
-from hqvox.storage import Storage
-from hqvox.tables import stage_schema
-from hqvox.workspace import TAR_OF, Workspace
+from hqvox.workspace.identities import to_table
+from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.shards import ShardWriter
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import stage_schema
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages

@@ -30,15 +30,15 @@ import soundfile
 from numpy.typing import NDArray
 from python_speech_features import logfbank
 
-from hqvox import identities
-from hqvox.config import SpeechConfig
+from hqvox.config.build import SpeechConfig
 from hqvox.phantom.voices import Recording, VoiceIdentity, speak
 from hqvox.speech.build import plan_speech, run_speech
 from hqvox.speech.decode import decode
 from hqvox.speech.listing import SETTLED_SECONDS, Listing
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ, log_mel
 from hqvox.speech.vad import speech
-from hqvox.workspace import Workspace
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
 
 ROUNDS = 12
 PEOPLE = 1000

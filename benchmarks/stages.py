@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from hqvox import identities
-from hqvox.codec import decode_png
-from hqvox.composite import composite_on_white
+from hqvox.imaging.codec import decode_png
+from hqvox.imaging.composite import composite_on_white
 from hqvox.runner.build import plan_build, run_build
-from hqvox.workspace import Workspace
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.landmarks import load
 from models.store import ModelStore

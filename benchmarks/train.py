@@ -44,8 +44,8 @@ from hqvox.trainer.state import build_state
 from hqvox.trainer.step import Step
 from models.embedding.inception_resnet_v1 import InceptionResnetV1
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "trainer"))
-from tiny_release import make_tiny_release
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests are not installed
+from tests.helpers.tiny_release import make_tiny_release
 
 PAPERS_ITERATIONS = 120_000
 WARM_UP = 3

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.codec import UndecodableError
-from hqvox.config import AlignConfig
-from hqvox.tables import Row
+from hqvox.config.build import AlignConfig
+from hqvox.imaging.codec import UndecodableError
+from hqvox.workspace.tables import Row
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.protocols import Photo
 from pipelines.faces import apply_transform, landmarks_of, warp

@@ -15,10 +15,10 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage
-from hqvox.tables import COLUMNS, KEYS, REASON, Row, stage_schema
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import COLUMNS, KEYS, REASON, Row, stage_schema
 from models.store import ModelStore
 from pipelines.align import AlignStage
 from pipelines.discover.stage import DiscoverStage

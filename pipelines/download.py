@@ -2,7 +2,7 @@
 
 Nothing is decoded here, so a picture of 30,000 × 30,000 pixels is refused from its header. Local
 files are read by the stage itself; what lies on the network is fetched by the runner's crawl, many
-at a time (``hqvox.runner.crawl``), and judged by the same rules.
+at a time (``hqvox.runner.crawl.crawler``), and judged by the same rules.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hqvox.codec import UndecodableError, read_header
-from hqvox.config import DownloadConfig
-from hqvox.tables import Row
-from hqvox.tombstones import Tombstones
+from hqvox.config.build import DownloadConfig
+from hqvox.imaging.codec import UndecodableError, read_header
+from hqvox.workspace.tables import Row
+from hqvox.workspace.tombstones import Tombstones
 from pipelines.discover.folder import FolderSource, local_path
 from pipelines.fetch.content import unsupported_type
 from pipelines.stage import Needs, Pixels, Scope, Stage

@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hqvox.codec import UndecodableError
-from hqvox.tables import Row
+from hqvox.imaging.codec import UndecodableError
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from pipelines.stage import Needs, Pixels, Scope, Stage
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import models.emotion
-from hqvox.config import EmotionConfig
-from hqvox.tables import Row
+from hqvox.config.build import EmotionConfig
+from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.faces import compute_device, landmarks_of, to_working, working_faces
 from pipelines.pupils import pupil_distance

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
 from models.protocols import Photo
 from pipelines.stage import Pixels

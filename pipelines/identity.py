@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 import models.embedding
-from hqvox.config import IdentityConfig
-from hqvox.tables import Row
+from hqvox.config.build import IdentityConfig
+from hqvox.workspace.tables import Row
 from models.embedding.core import identity_core
 from models.protocols import FaceEmbedder
 from models.store import ModelStore

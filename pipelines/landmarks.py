@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import models.landmarks
-from hqvox.codec import UndecodableError
-from hqvox.config import LandmarksConfig
-from hqvox.tables import Row
+from hqvox.config.build import LandmarksConfig
+from hqvox.imaging.codec import UndecodableError
+from hqvox.workspace.tables import Row
 from models.protocols import FaceLandmarker, Faces, Photo
 from models.store import ModelStore
 from pipelines.faces import compute_device, to_photo

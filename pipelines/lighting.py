@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.config import LightingConfig
-from hqvox.tables import Row
+from hqvox.config.build import LightingConfig
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from pipelines.faces import face_patch, landmarks_of, to_working
 from pipelines.stage import Needs, Pixels, Scope, Stage
@@ -37,7 +37,7 @@ _FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Light:
-    """How a face is lit; see the columns of the same names in :mod:`hqvox.tables`."""
+    """How a face is lit; see the columns of the same names in :mod:`hqvox.workspace.tables`."""
 
     light_ratio: float
     light_gradient: float

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.codec import UndecodableError, decode, decode_png, encode_png
-from hqvox.shards import ShardReader, ShardWriter
-from hqvox.tables import Row
+from hqvox.imaging.codec import UndecodableError, decode, decode_png, encode_png
+from hqvox.workspace.shards import ShardReader, ShardWriter
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 
 

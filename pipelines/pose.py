@@ -1,10 +1,10 @@
 """How far a face is turned away: yaw, pitch, roll, and the paper's left/right test.
 
-Angles come from fitting the mean 3-D face of :mod:`pipelines.face_shape` to the 68 points under
-scaled orthographic projection, by generalised least squares: :mod:`pipelines.landmark_errors` says
-how landmarks vary about that fit, and which of them together. The paper (SF2F appendix B.1) asks
-for "angle between facial plane and image plane" of at most 5° and tests it by mirroring landmarks;
-:func:`asymmetry` is that test.
+Angles come from fitting the mean 3-D face of :mod:`pipelines.face_model.face_shape` to the 68
+points under scaled orthographic projection, by generalised least squares:
+:mod:`pipelines.face_model.landmark_errors` says how landmarks vary about that fit, and which of
+them together. The paper (SF2F appendix B.1) asks for "angle between facial plane and image plane"
+of at most 5° and tests it by mirroring landmarks; :func:`asymmetry` is that test.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hqvox.config import PoseConfig
-from hqvox.tables import Row
+from hqvox.config.build import PoseConfig
+from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
-from pipelines.face_shape import MEAN_FACE, MIRRORED
-from pipelines.landmark_errors import OPPOSITE, SAME
-from pipelines.mirror import from_triangles
+from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from pipelines.face_model.landmark_errors import OPPOSITE, SAME
+from pipelines.face_model.mirror import from_triangles
 from pipelines.stage import Needs, Pixels, Scope, Stage
 
 Floats = NDArray[np.float64]
 
 COVARIANCE_UNIT = 1e-5
-"""Of :mod:`pipelines.landmark_errors`, in squared eye distances."""
+"""Of :mod:`pipelines.face_model.landmark_errors`, in squared eye distances."""
 POINT_WEIGHTS: Floats = np.asarray(
     np.linalg.inv(COVARIANCE_UNIT * from_triangles(SAME, OPPOSITE)), np.float64
 )

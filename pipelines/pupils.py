@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.config import PupilsConfig
-from hqvox.tables import Row
+from hqvox.config.build import PupilsConfig
+from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
 from pipelines.stage import Needs, Pixels, Scope, Stage
 

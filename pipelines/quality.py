@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.config import QualityConfig
-from hqvox.tables import Row
+from hqvox.config.build import QualityConfig
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from pipelines.faces import apply_transform, face_patch, landmarks_of
 from pipelines.stage import Needs, Pixels, Scope, Stage

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import models.segmentation
-from hqvox.config import SegmentConfig
-from hqvox.tables import Row
+from hqvox.config.build import SegmentConfig
+from hqvox.workspace.tables import Row
 from models.protocols import PersonMasker, Photo
 from models.store import ModelStore
 from pipelines.faces import apply_transform, compute_device, landmarks_of

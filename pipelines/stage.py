@@ -1,8 +1,8 @@
 """The contract of a stage: what it declares, and the one method that does its work.
 
 A stage never counts, times, commits or shows progress: the runner does that, once, for all. It
-maps rows to rows. A row is a dict of column name to value (``hqvox.tables``); a stage adds the
-columns it declares and sets ``row["reason"]`` where it rejects.
+maps rows to rows. A row is a dict of column name to value (``hqvox.workspace.tables``); a stage
+adds the columns it declares and sets ``row["reason"]`` where it rejects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from models.store import ModelStore
 
@@ -43,12 +43,13 @@ class Pixels(Protocol):
     def working(self, row: Row) -> tuple[Photo, float]:
         """Upright photo at working scale, and the scale (working px per photo px, at most 1).
 
-        Raises :class:`hqvox.codec.UndecodableError`.
+        Raises :class:`hqvox.imaging.codec.UndecodableError`.
         """
         ...
 
     def native(self, row: Row) -> Photo:
-        """Upright photo in full resolution. Raises :class:`hqvox.codec.UndecodableError`."""
+        """Upright photo in full resolution. Raises
+        :class:`hqvox.imaging.codec.UndecodableError`."""
         ...
 
     def aligned(self, row: Row) -> Photo:
@@ -79,7 +80,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]]
     """Columns of earlier stages that it uses (the keys are always there)."""
     writes: ClassVar[tuple[str, ...]]
-    """Columns it adds, all named in ``hqvox.tables.COLUMNS``."""
+    """Columns it adds, all named in ``hqvox.workspace.tables.COLUMNS``."""
     reasons: ClassVar[tuple[str, ...]]
     """Judgements; with ``enabled: false`` they refuse nobody."""
     failures: ClassVar[tuple[str, ...]] = ()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from annotator import explore, what_if
-from annotator.charts import histogram_chart
-from annotator.explore import Verdicts
-from annotator.look import plain
+from annotator.limits import explore, what_if
+from annotator.limits.explore import Verdicts
+from annotator.limits.verdict_pictures import Pictures
+from annotator.limits.what_if_words import in_words
+from annotator.screens.charts import histogram_chart
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
+from annotator.screens.look import plain
+from annotator.screens.session import Context
 from annotator.screens.tables import plain_tables
-from annotator.session import Context
-from annotator.verdict_pictures import Pictures
-from annotator.what_if_words import in_words
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.measures import SETTINGS, TELLING, Limit, Measure
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import SETTINGS, TELLING, Limit, Measure
 from models.store import ModelStore
 
 

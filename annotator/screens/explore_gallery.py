@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from annotator import explore, what_if
-from annotator.explore import Rows, Verdicts
-from annotator.verdict_pictures import Pictures, Shown, gallery_html, place_of
-from hqvox.measures import Measure, value_text
+from annotator.limits import explore, what_if
+from annotator.limits.explore import Rows, Verdicts
+from annotator.limits.verdict_pictures import Pictures, Shown, gallery_html, place_of
+from hqvox.workspace.measures import Measure, value_text
 
 PAGE = 24
 TILE_PX = 220

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from annotator import explore
-from annotator.session import Context
-from annotator.too_few import STEPS, Lost, TooFew
-from annotator.too_few import too_few as look_into
-from annotator.verdict_pictures import Pictures, Shown, gallery_html
-from annotator.what_if import value_for, yaml_line
-from hqvox.config import BuildConfig
-from hqvox.measures import BY_NAME, value_text
-from hqvox.workspace import Workspace
+from annotator.limits import explore
+from annotator.limits.too_few import STEPS, Lost, TooFew
+from annotator.limits.too_few import too_few as look_into
+from annotator.limits.verdict_pictures import Pictures, Shown, gallery_html
+from annotator.limits.what_if import value_for, yaml_line
+from annotator.screens.session import Context
+from hqvox.config.build import BuildConfig
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import BY_NAME, value_text
 
 TILE_PX = 220
 

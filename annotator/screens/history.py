@@ -8,15 +8,15 @@ from datetime import date, tzinfo
 
 import streamlit as st
 
-from annotator import log
-from annotator.decisions import DROP_REASONS, KINDS, Entry, FaceRef
-from annotator.history import Line, as_csv, day_range, listing, matching, may_undo
-from annotator.look import plain
-from annotator.progress import own
+from annotator.limits.verdict_pictures import Shown, gallery_html
+from annotator.log.decisions import DROP_REASONS, KINDS, Entry, FaceRef
+from annotator.screens import log
+from annotator.screens.look import plain
 from annotator.screens.progress import reader_zone
+from annotator.screens.session import Context
 from annotator.screens.tables import plain_tables
-from annotator.session import Context
-from annotator.verdict_pictures import Shown, gallery_html
+from annotator.work.history import Line, as_csv, day_range, listing, matching, may_undo
+from annotator.work.progress import own
 from hqvox.errors import HqvoxError
 
 LISTED = 5000

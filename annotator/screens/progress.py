@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from annotator import log
-from annotator.agreement import Agreement, Pair, agreement, by_annotators, double_reviews
-from annotator.charts import progress_chart
-from annotator.decisions import Entry
-from annotator.look import plain
-from annotator.progress import (
+from annotator.log.decisions import Entry
+from annotator.screens import log
+from annotator.screens.charts import progress_chart
+from annotator.screens.look import plain
+from annotator.screens.session import Context
+from annotator.screens.tables import plain_tables
+from annotator.work.agreement import Agreement, Pair, agreement, by_annotators, double_reviews
+from annotator.work.progress import (
     Work,
     by_annotator,
     duration_text,
@@ -22,9 +24,7 @@ from annotator.progress import (
     own,
     pace,
 )
-from annotator.queue import Counts
-from annotator.screens.tables import plain_tables
-from annotator.session import Context
+from annotator.work.queue import Counts
 from hqvox.errors import HqvoxError
 
 REFRESH_SECONDS = 15.0

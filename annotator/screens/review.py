@@ -14,15 +14,15 @@ from typing import Any
 
 import streamlit as st
 
-from annotator.candidates import Candidate
-from annotator.desk import Desk, Screen
-from annotator.look import plain
-from annotator.packs import Piece, close_up_pack, pack_name, piece_now, piece_soon, pieces
-from annotator.queue import Counts
-from annotator.session import Context, renewed
-from annotator.store import DROP_REASONS
+from annotator.candidates.candidates import Candidate
+from annotator.log.store import DROP_REASONS
+from annotator.screens.look import plain
+from annotator.screens.session import Context, renewed
+from annotator.work.desk import Desk, Screen
+from annotator.work.packs import Piece, close_up_pack, pack_name, piece_now, piece_soon, pieces
+from annotator.work.queue import Counts
 from hqvox.errors import HqvoxError
-from hqvox.measures import BY_NAME
+from hqvox.workspace.measures import BY_NAME
 
 _FOLDER = Path(__file__).parents[1] / "components/review"
 _GRID, _DESK, _HAVE, _AHEAD = (f"hqvox_{what}" for what in ("review", "desk", "have", "ahead"))

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.composite import composite_on_white
+from hqvox.imaging.composite import composite_on_white
+from hqvox.imaging.pictures import KEPT, REFUSED, SheetRow, Tile, contact_sheet, encode_jpeg
 from hqvox.phantom.faces import Light, PhantomPhoto, Pose, Scene, render_face
 from hqvox.phantom.world import cast
-from hqvox.pictures import KEPT, REFUSED, SheetRow, Tile, contact_sheet, encode_jpeg
 from models.geometry import aligned_transform, eye_centres
 
 SIDE_PX = 200

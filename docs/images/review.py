@@ -23,11 +23,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from annotator.access import Actor
-from annotator.candidates import Candidates
-from annotator.queue import Queue, QueueItem
-from annotator.store import Decision, Store
-from hqvox.workspace import Workspace
+from annotator.candidates.candidates import Candidates
+from annotator.log.access import Actor
+from annotator.log.store import Decision, Store
+from annotator.work.queue import Queue, QueueItem
+from hqvox.workspace.layout import Workspace
 
 WIDTH, HEIGHT = 1280, 800
 SETTLE_SECONDS = 1.5

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
 from hqvox.cli.status import print_funnel
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.build import Executor, photos_gone, plan_build, run_build
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
 from pipelines.discover.stage import DiscoverStage

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from rich.markup import escape
 
 from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
-from hqvox.config import BuildConfig
-from hqvox.config_file import load_config
-from hqvox.workspace import Workspace
+from hqvox.config.build import BuildConfig
+from hqvox.config.file import load_config
+from hqvox.workspace.layout import Workspace
 
 app = typer.Typer(
     help="Show and check a build's configuration.", no_args_is_help=True, context_settings=CONTEXT

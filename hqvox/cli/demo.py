@@ -61,8 +61,8 @@ def demo(
     Example: hqvox demo hqvox-demo --review
     """
     # Imported here, so that other commands do not wait for torch.
-    from hqvox.demo import run_demo
-    from hqvox.demo_review import add_references
+    from hqvox.demo.review import add_references
+    from hqvox.demo.run import run_demo
 
     if review:
         need_extra()  # before the minutes that the rest takes

@@ -15,9 +15,9 @@ from rich.table import Table
 
 import hqvox
 from hqvox.cli.common import console
-from hqvox.config_file import load_config, recipe_names
+from hqvox.config.file import load_config, recipe_names
 from hqvox.runner.build import VERSIONS_OF
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 from pipelines.chain import make_stages
 

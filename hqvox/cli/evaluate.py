@@ -10,9 +10,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from hqvox.bars import progress_bar, progress_bars
 from hqvox.cli.common import console, roomy_console
 from hqvox.errors import HqvoxError
+from hqvox.runner.bars import progress_bar, progress_bars
 
 if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
     from hqvox.trainer.checkpoint import Loaded

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from hqvox.bars import progress_bar, progress_bars
 from hqvox.cli.common import CONTEXT, console, say
 from hqvox.cli.import_checkpoint import sf2f_checkpoint
 from hqvox.errors import HqvoxError
@@ -16,6 +15,7 @@ from hqvox.exchange.importing import Order, import_tree
 from hqvox.exchange.release import Imported
 from hqvox.exchange.tree import Tree, read_tree
 from hqvox.release.read import find_release
+from hqvox.runner.bars import progress_bar, progress_bars
 
 SHOWN = 20
 """Files that were not taken, of which each gets a line; the rest is counted."""

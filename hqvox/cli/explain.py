@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from hqvox.cli.common import WorkspaceArgument, console
-from hqvox.config import BuildConfig
-from hqvox.explain import (
+from hqvox.config.build import BuildConfig
+from hqvox.imaging.pictures import encode_jpeg
+from hqvox.report.explain import (
     Subject,
     ended,
     find_subject,
@@ -22,12 +23,11 @@ from hqvox.explain import (
     photo_picture,
     photo_rows,
 )
-from hqvox.identities import safe_name
-from hqvox.measures import MEASURES, limit_text, limits, value_of, value_text, within
-from hqvox.pictures import encode_jpeg
-from hqvox.storage import disk_error
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import MEASURES, limit_text, limits, value_of, value_text, within
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 

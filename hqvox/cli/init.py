@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from hqvox import identities as source
 from hqvox.cli.common import RecipeOption, SetOption, console
-from hqvox.config_file import load_config, merge, parse_settings
+from hqvox.config.file import load_config, merge, parse_settings
 from hqvox.errors import HqvoxError
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace import identities as source
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from pipelines.discover.folder import count_photos
 from pipelines.discover.urls_read import read_identities
 

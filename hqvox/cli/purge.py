@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from annotator.place import has_store
-from hqvox.bars import progress_bar
+from annotator.log.place import has_store
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
-from hqvox.purge import PurgePlan, plan_purge, run_purge
 from hqvox.release.target import FOLDER
+from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
-from hqvox.tombstones import Tombstone, normalised_host, url_digest
-from hqvox.workspace import Workspace
+from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tombstones import Tombstone, normalised_host, url_digest
 
 SHOWN = 10
 """Files of a release that are named before the rest is counted."""

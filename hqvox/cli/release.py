@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from hqvox.bars import progress_bar, progress_bars
 from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
 from hqvox.release.compare import compare
 from hqvox.release.read import Release, find_release
@@ -25,8 +24,9 @@ from hqvox.release.stats import (
 )
 from hqvox.release.verify import Check, verify_release
 from hqvox.release.write import Written, write_release
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.bars import progress_bar, progress_bars
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 
 SHOWN = 10
 """Identities, or failures of a check, that are named before the rest is counted."""

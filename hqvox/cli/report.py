@@ -9,8 +9,8 @@ import typer
 
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.release.read import Release, release_names
-from hqvox.storage import disk_error
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import disk_error
 
 
 def report(

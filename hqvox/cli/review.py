@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from hqvox.bars import progress_bar
 from hqvox.cli import review_exchange
 from hqvox.cli.common import CONTEXT, WorkspaceArgument, console
 from hqvox.errors import HqvoxError
-from hqvox.workspace import Workspace
+from hqvox.runner.bars import progress_bar
+from hqvox.workspace.layout import Workspace
 
 OPEN = "open"
 
@@ -99,8 +99,8 @@ def open_review(
     """Serve the review UI until it is stopped. Raises HqvoxError where it cannot be."""
     opened = Workspace.open(workspace)
     need_extra()
-    from annotator.launch import Options, is_loopback
-    from annotator.serve import prepare, serve, url
+    from annotator.server.launch import Options, is_loopback
+    from annotator.server.serve import prepare, serve, url
 
     options = Options(workspace, name, sign_in)
     with progress_bar(console, "candidates") as show:
@@ -137,7 +137,7 @@ def token_add(
 
     Example: hqvox review token add work ada --role lead
     """
-    from annotator.access import TokenFile
+    from annotator.log.access import TokenFile
 
     token = TokenFile(Workspace.open(workspace)).add(name, role)
     typer.echo(token)
@@ -155,7 +155,7 @@ def token_remove(
 
     Example: hqvox review token remove work ada
     """
-    from annotator.access import TokenFile
+    from annotator.log.access import TokenFile
 
     TokenFile(Workspace.open(workspace)).remove(name)
     _say(f"{name} can no longer sign in by token")
@@ -167,7 +167,7 @@ def token_list(workspace: WorkspaceArgument) -> None:
 
     Example: hqvox review token list work
     """
-    from annotator.access import TokenFile
+    from annotator.log.access import TokenFile
 
     names = TokenFile(Workspace.open(workspace)).names()
     for name, role in names.items():

@@ -13,16 +13,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hqvox.bars import progress_bar
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage, disk_error
-from hqvox.workspace import Workspace
+from hqvox.runner.bars import progress_bar
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import Storage, disk_error
 
 if TYPE_CHECKING:  # they need SQLAlchemy, which comes with an extra
-    from annotator.candidates import Candidates
-    from annotator.changes import Change
-    from annotator.store import Store
+    from annotator.candidates.candidates import Candidates
+    from annotator.log.store import Store
+    from annotator.work.changes import Change
 
 SHOWN = 20
 """Rows of a table before the rest is counted."""
@@ -45,7 +45,7 @@ def export(workspace: WorkspaceArgument, file: FileArgument = "-") -> None:
     Example: hqvox review export work decisions.jsonl
     """
     with _store(Workspace.open(workspace), make=False) as store:
-        from annotator.exchange import export_lines
+        from annotator.log.exchange import export_lines
 
         lines = export_lines(store)
         if file == "-":
@@ -73,8 +73,8 @@ def import_(workspace: WorkspaceArgument, file: FileArgument) -> None:
     """
     opened = Workspace.open(workspace)
     with _store(opened) as store:
-        from annotator.changes import changes_since
-        from annotator.exchange import import_entries, parse_lines
+        from annotator.log.exchange import import_entries, parse_lines
+        from annotator.work.changes import changes_since
 
         entries = parse_lines(_read(file).split("\n"), file)
         done = import_entries(opened, store, entries)
@@ -104,8 +104,8 @@ def status(workspace: WorkspaceArgument) -> None:
     opened = Workspace.open(workspace)
     config = opened.config()
     with _store(opened, make=False) as store:
-        from annotator.changes import changes_since
-        from annotator.queue import Queue, QueueItem
+        from annotator.work.changes import changes_since
+        from annotator.work.queue import Queue, QueueItem
 
         candidates = _candidates(opened)
         changes = changes_since(store, candidates)
@@ -209,9 +209,9 @@ def too_few(
 
     Example: hqvox review too-few work
     """
-    from annotator.too_few import STEPS
-    from annotator.too_few import too_few as look_into
-    from annotator.what_if import command
+    from annotator.limits.too_few import STEPS
+    from annotator.limits.too_few import too_few as look_into
+    from annotator.limits.what_if import command
 
     opened = Workspace.open(workspace)
     config = opened.config()
@@ -255,10 +255,10 @@ def too_few(
 @contextmanager
 def _store(workspace: Workspace, make: bool = True) -> Iterator[Store]:
     """The workspace's store; without ``make``, an empty one elsewhere as long as there is none."""
-    from annotator.place import nothing_yet
+    from annotator.log.place import nothing_yet
 
     try:
-        from annotator.store import no_store, open_store
+        from annotator.log.store import no_store, open_store
     except ImportError as error:
         raise HqvoxError(
             f"reviews need another package: pip install 'hqvox[review]' ({error})"
@@ -269,7 +269,7 @@ def _store(workspace: Workspace, make: bool = True) -> Iterator[Store]:
 
 
 def _candidates(workspace: Workspace) -> Candidates:
-    from annotator.candidates import Candidates
+    from annotator.candidates.candidates import Candidates
 
     with progress_bar(console, "shards") as show:
         return Candidates(workspace, on_progress=show)

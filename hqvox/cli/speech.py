@@ -19,7 +19,7 @@ from hqvox.errors import HqvoxError
 from hqvox.speech.build import SpeechEvent, SpeechPlan, plan_speech, run_speech, sources
 from hqvox.speech.summary import summarise
 from hqvox.speech.worker import SpeechProgress
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 
 SHOWN = 8
 """Names listed before the rest is counted."""

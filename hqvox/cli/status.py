@@ -8,7 +8,7 @@ from rich.table import Table
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.report.funnel import funnel
 from hqvox.runner.build import photos_gone, plan_build
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 
 SHOWN = 8

@@ -12,10 +12,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hqvox.bars import progress_bars
 from hqvox.cli.common import SetOption, console, roomy_console
 from hqvox.errors import HqvoxError
 from hqvox.release.read import find_release
+from hqvox.runner.bars import progress_bars
 from hqvox.trainer.runs import CHECKPOINTS, CONFIG, HIGHER_IS_BETTER, LAST, find_runs
 
 if TYPE_CHECKING:

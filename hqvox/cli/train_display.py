@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hqvox.bars import progress_bars
 from hqvox.cli.common import console
 from hqvox.release.read import Release
+from hqvox.runner.bars import progress_bars
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
-from hqvox.storage import TEMPORARY, disk_error
+from hqvox.workspace.storage import TEMPORARY, disk_error
 
 
 def check_target(target: Path) -> None:

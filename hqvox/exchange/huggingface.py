@@ -18,7 +18,7 @@ import yaml
 from hqvox.exchange.people import OnProgress, People
 from hqvox.release.manifest import MANIFEST
 from hqvox.release.split import PARTS
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 FACE_ROWS, SPEECH_ROWS = 64, 256
 """Rows held in memory, and in a row group."""

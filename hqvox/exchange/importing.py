@@ -17,7 +17,7 @@ from hqvox.release.pool import cores
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.local import Event
 from hqvox.runner.worker import Progress
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 
 OnProgress = Callable[[str, int, int], None]

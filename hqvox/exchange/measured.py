@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.exchange.tree import Folder, Picture
 from hqvox.exchange.workspace import link_url
-from hqvox.lookup import Key, joined_rows, table_keys
-from hqvox.measures import own_thresholds
 from hqvox.release.manifest import MEASURED
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import Key, joined_rows, table_keys
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import own_thresholds
+from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.identities import safe_name
 from hqvox.release.names import folded
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
 from hqvox.release.target import FORMAT
 from hqvox.release.verify_files import safe
-from hqvox.tables import Row
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.tables import Row
 
 PAPERS = ("LICENSES.csv", "DATASHEET.md")
 """Documents of a release that go with every export: whoever passes it on passes them on."""

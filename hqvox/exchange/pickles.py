@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from hqvox.exchange.tree import Folder
 from hqvox.speech.pack import PackWriter, SpeechPack
-from hqvox.storage import disk_error
-from hqvox.tables import UTTERANCES, Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import UTTERANCES, Row
 from models.embedding.numpy_pickle import read_array_record
 from models.errors import ModelError
 

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hqvox.codec import UndecodableError, decode, decode_png
-from hqvox.composite import composite_on_white_fast
-from hqvox.pictures import Tile, encode_jpeg, fitted
+from hqvox.imaging.codec import UndecodableError, decode, decode_png
+from hqvox.imaging.composite import composite_on_white_fast
+from hqvox.imaging.pictures import Tile, encode_jpeg, fitted
 from hqvox.release.pictures import THUMBNAIL_PX
 from hqvox.release.target import Sink
 from hqvox.release.verify_content import picture_problem
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 
 _ORIENTATION_TAG = 0x0112

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 
 def face_values(face: Row) -> Row:

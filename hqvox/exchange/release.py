@@ -16,8 +16,7 @@ from hqvox.exchange.pictures import COPIED, MADE, Drawn, FaceTask, PersonTask, d
 from hqvox.exchange.sheet import datasheet
 from hqvox.exchange.split import choose_split
 from hqvox.exchange.tree import Folder, Tree
-from hqvox.parquet import parquet_bytes
-from hqvox.pictures import SheetRow, contact_sheet, encode_jpeg
+from hqvox.imaging.pictures import SheetRow, contact_sheet, encode_jpeg
 from hqvox.release.leaks import KEEP_LEAKS, Prints, check_limits, find_leaks
 from hqvox.release.licences import LICENCES_FILE, licences_csv
 from hqvox.release.manifest import IDENTITIES, MANIFEST, released_values
@@ -34,8 +33,9 @@ from hqvox.release.speech import (
 from hqvox.release.split import PARTS, Split, split_file
 from hqvox.release.target import FOLDER, FORMAT, INFO, Target
 from hqvox.release.write import stage_weights
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.parquet import parquet_bytes
+from hqvox.workspace.tables import Row
 from models.store import ModelStore
 
 SOURCE = "import"

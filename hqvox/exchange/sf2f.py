@@ -16,7 +16,7 @@ from hqvox.exchange.folder import put
 from hqvox.exchange.people import FolderNames, OnProgress, People, Person
 from hqvox.release.speech import to_json
 from hqvox.release.split import split_file
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 SUBSETS = ("vox1", "vox2")
 KINDS = {"masked": "masked_faces", "origin": "origin_faces"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.release.datasheet import markdown_table
 from hqvox.release.split import PARTS
 

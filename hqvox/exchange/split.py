@@ -9,7 +9,7 @@ from pathlib import Path
 from hqvox.exchange.tree import nfc
 from hqvox.release.split import Split, check_split, make_split
 from hqvox.release.split_file import digest, parts_of_file, read_split_file
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 BY_SEED = "seed:0"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
-from hqvox.identities import USER_SUBSET
+from hqvox.workspace.identities import USER_SUBSET
 
 FACES = {"masked_faces": "masked", "origin_faces": "origin"}
 MELS = "mel_spectrograms"

@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 import yaml
 
-from hqvox import identities as source
 from hqvox.errors import HqvoxError
 from hqvox.exchange.tree import Folder, Picture, Tree, nfc
-from hqvox.identities import safe_name
 from hqvox.release.names import folder_names
-from hqvox.storage import disk_error
-from hqvox.tables import Row
-from hqvox.workspace import CONFIG, Workspace
+from hqvox.workspace import identities as source
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.layout import CONFIG, Workspace
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import Row
 
 LINKS = "import"
 FILTERS = ("duplicates", "pupils", "pose", "lighting", "emotion", "identity", "align", "segment")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.release.licences import LICENCES_FILE, licence_counts
 from hqvox.release.split import PARTS
 

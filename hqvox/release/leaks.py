@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.config import ReleaseConfig
-from hqvox.tables import Row
+from hqvox.config.build import ReleaseConfig
+from hqvox.workspace.tables import Row
 
 KEEPS = ("train", "test", "val")
 """Parts of a split; of two that share a photograph, the one named first keeps it."""

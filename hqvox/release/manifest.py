@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from hqvox.tables import COLUMNS, Row
+from hqvox.workspace.tables import COLUMNS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 _OF_THE_BUILD = {

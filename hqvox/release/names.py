@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from hqvox.errors import HqvoxError
-from hqvox.identities import safe_name
-from hqvox.tables import Row
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.tables import Row
 
 MAX_FOLDER_BYTES = 200
 """File systems take 255 bytes; letters outside ASCII take up to four each."""

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import cv2
 
-from hqvox.codec import decode_png
-from hqvox.composite import composite_on_white_fast
 from hqvox.errors import HqvoxError
-from hqvox.pictures import SheetRow, Tile, contact_sheet, encode_jpeg, fitted
+from hqvox.imaging.codec import decode_png
+from hqvox.imaging.composite import composite_on_white_fast
+from hqvox.imaging.pictures import SheetRow, Tile, contact_sheet, encode_jpeg, fitted
 from hqvox.release.names import image_file
 from hqvox.release.target import Sink
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 
 SHEET_IDENTITIES = 24
 """Identities on one page of the contact sheets."""

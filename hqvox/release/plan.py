@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqvox.config import BuildConfig, ReleaseConfig
+from hqvox.config.build import BuildConfig, ReleaseConfig
 from hqvox.errors import HqvoxError
-from hqvox.lookup import Key, joined_rows
 from hqvox.release.leaks import Leak, Prints, check_limits, find_leaks
 from hqvox.release.manifest import MEASURED
 from hqvox.release.names import folder_names
 from hqvox.release.review import Review, read_review
 from hqvox.release.select import Selection, ranked_faces, select_auto, select_reviewed
 from hqvox.release.split import Split, make_split
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import Key, joined_rows
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from pipelines.chain import COLUMNS_OF
 
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.parquet import read_parquet
 from hqvox.release.target import FOLDER, FORMAT, INFO
-from hqvox.storage import Storage
-from hqvox.workspace import CONFIG, Workspace
+from hqvox.workspace.layout import CONFIG, Workspace
+from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.storage import Storage
 
 
 def release_names(workspace: Workspace) -> list[str]:

@@ -1,9 +1,9 @@
 """What people decided, found again in the build that is to be released.
 
-Decisions name faces by photograph and place (:class:`annotator.decisions.FaceRef`), so they hold
-for a build made anew. The one rule for what is no longer there: faces that are no candidates any
-more are left out of a choice, and where fewer than ``release.min_faces`` of it remain, so is the
-identity. Both are listed. What people left out is never filled up by the machine.
+Decisions name faces by photograph and place (:class:`annotator.log.decisions.FaceRef`), so they
+hold for a build made anew. The one rule for what is no longer there: faces that are no candidates
+any more are left out of a choice, and where fewer than ``release.min_faces`` of it remain, so is
+the identity. Both are listed. What people left out is never filled up by the machine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.lookup import Key
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import Key
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 
 
 @dataclass
@@ -56,19 +56,19 @@ def read_review(
 
     Raises HqvoxError where the store cannot be opened, or its packages are not installed.
     """
-    from annotator.place import nothing_yet
+    from annotator.log.place import nothing_yet
 
     if nothing_yet(workspace):
         return None
     try:
-        from annotator.store import open_store
+        from annotator.log.store import open_store
     except ImportError as error:
         raise HqvoxError(
             f"{workspace.url}: reading reviews needs another package: pip install 'hqvox[review]' "
             f"({error}); or release without them, with --auto"
         ) from None
-    from annotator.index import PLACE, open_index
-    from annotator.matching import find_faces
+    from annotator.candidates.index import PLACE, open_index
+    from annotator.candidates.matching import find_faces
 
     store = open_store(workspace, config)
     try:

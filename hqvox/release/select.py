@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hqvox.config import ReleaseConfig
-from hqvox.lookup import Key, table_keys
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.config.build import ReleaseConfig
+from hqvox.runner.lookup import Key, table_keys
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from pipelines.quality import QualityStage
 
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
-from hqvox.parquet import parquet_bytes
 from hqvox.release.pool import in_order
 from hqvox.release.target import Sink, Target
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.parquet import parquet_bytes
+from hqvox.workspace.tables import Row
 
 SPEECH = pa.schema(
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hqvox.errors import HqvoxError
 from hqvox.release.split_file import digest, parts_of_file, read_split_file
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 PARTS = ("train", "val", "test")
 """The parts of a split, in the order they are printed."""

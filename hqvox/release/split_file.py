@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
-from hqvox.identities import safe_name
-from hqvox.tables import Row
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.tables import Row
 
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 _PARTS |= {"test": "test"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hqvox.storage import TEMPORARY, Storage, disk_error
+from hqvox.workspace.storage import TEMPORARY, Storage, disk_error
 
 FOLDER = "releases"
 INFO = "release.json"

@@ -33,7 +33,7 @@ from hqvox.release.verify_files import (
     present_files,
     unclaimed,
 )
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 DOCUMENTS = ("manifest.parquet", "identities.parquet", "split.json", LICENCES_FILE, "DATASHEET.md")
 """Files that every release has, apart from its pictures."""

@@ -19,7 +19,7 @@ from hqvox.release.read import Release
 from hqvox.release.speech import figures
 from hqvox.release.verify_files import AGAIN, safe
 from hqvox.speech.statistics import MeanVariance
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 
 EYE_TOLERANCE = 0.01

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.target import CHECKSUMS
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 _SHEET = re.compile(r"contact_sheets/\d{3,}\.jpg")
 AGAIN = "restore it from a whole copy, or release anew"

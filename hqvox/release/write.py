@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 import hqvox
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.parquet import parquet_bytes
 from hqvox.release.datasheet import datasheet, takedown_contact
 from hqvox.release.leaks import check_limits
 from hqvox.release.licences import LICENCES_FILE, licences_csv
@@ -29,8 +28,9 @@ from hqvox.release.speech import speech_index, spoken, summary, to_json, write_s
 from hqvox.release.split import PARTS, check_split, split_file
 from hqvox.release.target import FOLDER, FORMAT, INFO, Target
 from hqvox.runner.build import photos_gone, plan_build
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.parquet import parquet_bytes
+from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 

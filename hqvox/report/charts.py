@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hqvox.measures import BY_NAME, Limit, Measure
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import BY_NAME, Limit, Measure
 
 CHARTED = (
     "ipd_px",

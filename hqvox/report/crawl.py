@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
-from hqvox.parquet import read_parquet
-from hqvox.runner.crawl_shard import attempts_name
-from hqvox.workspace import Workspace
+from hqvox.runner.crawl.shard import attempts_name
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.parquet import read_parquet
 from pipelines.download import DownloadStage
 
 UNSTATED = "not stated"

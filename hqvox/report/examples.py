@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from hqvox.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from pipelines.chain import STAGE_NAMES
 
 
@@ -24,7 +24,7 @@ class Group:
     """None: kept."""
     count: int = 0
     rows: list[Row] = field(default_factory=list)
-    """Joined rows, see :func:`hqvox.lookup.joined_rows`, in the order of identities."""
+    """Joined rows, see :func:`hqvox.runner.lookup.joined_rows`, in the order of identities."""
 
 
 def choose_examples(

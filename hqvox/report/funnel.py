@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from pipelines.chain import STAGE_NAMES
 from pipelines.landmarks import LandmarksStage
 

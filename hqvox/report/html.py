@@ -14,22 +14,11 @@ import numpy as np
 from markupsafe import Markup
 
 import hqvox
-from hqvox.codec import decode
-from hqvox.config import BuildConfig
-from hqvox.drawing import draw_box, draw_outline
-from hqvox.lookup import joined_rows
-from hqvox.measures import (
-    BY_NAME,
-    MEASURES,
-    TELLING,
-    Limit,
-    limit_text,
-    limits,
-    value_of,
-    value_text,
-    within,
-)
-from hqvox.pictures import KEPT, REFUSED, encode_jpeg, fitted
+from hqvox.config.build import BuildConfig
+from hqvox.imaging.codec import decode
+from hqvox.imaging.drawing import draw_box, draw_outline
+from hqvox.imaging.pictures import KEPT, REFUSED, encode_jpeg, fitted
+from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.release.read import Release
 from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.report.charts import CHARTED, histogram, read_values
@@ -41,9 +30,20 @@ from hqvox.report.release_charts import release_charts
 from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
 from hqvox.runner.build import photos_gone, plan_build
-from hqvox.tables import Row
-from hqvox.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import joined_rows
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import (
+    BY_NAME,
+    MEASURES,
+    TELLING,
+    Limit,
+    limit_text,
+    limits,
+    value_of,
+    value_text,
+    within,
+)
+from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from models.store import ModelStore
 from pipelines.chain import STAGES

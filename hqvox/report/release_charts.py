@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from hqvox.measures import Measure
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import PAPER_DATASETS, dataset_row
 from hqvox.report.charts import Values, histogram
+from hqvox.workspace.measures import Measure
 
 MOST = 12
 """Nationalities that are named; the rest is summed up."""

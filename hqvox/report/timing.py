@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 
 
 @dataclass

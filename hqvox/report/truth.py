@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from hqvox.lookup import joined_rows, table_keys
 from hqvox.phantom.website import world_file
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.runner.lookup import joined_rows, table_keys
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
 
 GOOD = "good"

@@ -17,14 +17,14 @@ from typing import Literal
 import yaml
 
 import hqvox
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl import Crawling, CrawlOrder
+from hqvox.runner.crawl.crawler import Crawling, CrawlOrder
 from hqvox.runner.local import Event, Failed, Finished, Started, run_here, run_pool
 from hqvox.runner.plan import Fingerprints, ShardTask, make_plan
 from hqvox.runner.ray import run_ray
 from hqvox.runner.worker import Progress, download_stage
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, make_stages
 from pipelines.discover.stage import DiscoverStage

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.processes import die_with_parent, one_line
-from hqvox.runner.crawl import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled, crawl
-from hqvox.runner.crawl_process import CrawlProcess
-from hqvox.runner.crawl_shard import DOWNLOAD
+from hqvox.runner.crawl.crawler import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled, crawl
+from hqvox.runner.crawl.process import CrawlProcess
+from hqvox.runner.crawl.shard import DOWNLOAD
 from hqvox.runner.plan import ShardTask
+from hqvox.runner.processes import die_with_parent, one_line
 from hqvox.runner.worker import Progress, ShardWorker
 from models.errors import ModelError
 
@@ -126,7 +126,7 @@ def run_pool(
     life = serve or serve_shards
     # Forked from a server that has imported everything: a worker starts at once, and shares it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hqvox.runner.worker", "hqvox.runner.crawl_process"])
+    context.set_forkserver_preload(["hqvox.runner.worker", "hqvox.runner.crawl.process"])
     queue = deque(tasks)
     deaths: dict[str, int] = {}
     crawling = CrawlProcess(context, root, config, order) if order else None

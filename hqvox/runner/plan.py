@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 from pipelines.discover.stage import DiscoverStage

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hqvox.runner.crawl import Crawling
+from hqvox.runner.crawl.crawler import Crawling
 from hqvox.runner.local import Event
 from hqvox.runner.worker import Progress as IdentityDone
 

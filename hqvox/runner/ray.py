@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hqvox
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl import CrawlOrder
+from hqvox.runner.crawl.crawler import CrawlOrder
 from hqvox.runner.local import Event, Failed, Finished, Started, crawl_first, one_line
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import ShardWorker

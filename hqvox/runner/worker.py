@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqvox.config import BuildConfig
+from hqvox.config.build import BuildConfig
 from hqvox.runner.plan import Fingerprints, ShardTask
-from hqvox.shards import ShardReader, ShardWriter
-from hqvox.storage import disk_error
-from hqvox.tables import Row
-from hqvox.tombstones import Tombstones
-from hqvox.workspace import TAR_OF, Workspace
+from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.shards import ShardReader, ShardWriter
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import Row
+from hqvox.workspace.tombstones import Tombstones
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
 from pipelines.download import DownloadStage

@@ -14,18 +14,18 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 
-from hqvox.config import BuildConfig, SpeechConfig
+from hqvox.config.build import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
-from hqvox.processes import one_line
 from hqvox.runner.build import BuildResult, RunLog
 from hqvox.runner.local import Failed, Finished, Started, run_pool
+from hqvox.runner.processes import one_line
 from hqvox.speech import utterance
 from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, merged
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
 from hqvox.speech.worker import SpeechProgress, SpeechTask, pack_shard, serve_speech
-from hqvox.tombstones import Tombstones
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tombstones import Tombstones
 
 SOURCES = f"{FOLDER}/index/sources.json"
 LISTING = f"{FOLDER}/index/folders.parquet"

@@ -21,9 +21,9 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from hqvox.errors import HqvoxError
-from hqvox.identities import safe_name
 from hqvox.speech.listing import Folder, Listing
-from hqvox.tables import Row
+from hqvox.workspace.identities import safe_name
+from hqvox.workspace.tables import Row
 
 NOT_AUDIO = frozenset(
     b".txt .csv .tsv .json .jsonl .yaml .yml .xml .html .htm .md .pdf .jpg .jpeg .png .gif .webp "

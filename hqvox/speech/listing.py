@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hqvox.parquet import read_parquet
-from hqvox.storage import Storage
+from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.storage import Storage
 
 SETTLED_SECONDS = 600.0
 """How long a folder must have lain still before a listing of it is trusted later."""

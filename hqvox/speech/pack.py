@@ -3,8 +3,8 @@
 <workspace>/speech/<shard>.f16       (frames, filters) float16, little-endian, utterances end to end
 <workspace>/speech/<shard>.parquet   one row per audio file, packed or refused; commits the shard
 
-The columns are ``hqvox.tables.UTTERANCES``. The table's schema metadata carries the fingerprint of
-what it was made from, and the mean and variance of the shard's log-mels.
+The columns are ``hqvox.workspace.tables.UTTERANCES``. The table's schema metadata carries the
+fingerprint of what it was made from, and the mean and variance of the shard's log-mels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.parquet import read_parquet
 from hqvox.speech.statistics import MeanVariance
-from hqvox.storage import PendingFile
-from hqvox.tables import UTTERANCES, Row
-from hqvox.workspace import FINGERPRINT, Workspace
+from hqvox.workspace.layout import FINGERPRINT, Workspace
+from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.storage import PendingFile
+from hqvox.workspace.tables import UTTERANCES, Row
 
 FOLDER = "speech"
 STATISTICS = b"hqvox.speech"
@@ -56,7 +56,8 @@ class SpeechPack:
         return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
 
     def index(self, shards: Iterable[str] | None = None) -> pa.Table:
-        """Packed utterances (``hqvox.tables.UTTERANCES``, reason null), by shard and offset."""
+        """Packed utterances (``hqvox.workspace.tables.UTTERANCES``, reason null), by shard and
+        offset."""
         table = self._tables(shards)
         return table.filter(pc.is_null(table["reason"]))
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.config import SpeechConfig
+from hqvox.config.build import SpeechConfig
 from hqvox.speech import decode as decoding
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ, log_mel
 from hqvox.speech.vad import speech
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 VERSION = 2
 """Raised by hand when decoding, voice activity or log-mel changes what it gives."""

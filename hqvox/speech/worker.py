@@ -13,16 +13,16 @@ from typing import Any
 
 import cv2
 
-from hqvox.config import BuildConfig, SpeechConfig
+from hqvox.config.build import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
-from hqvox.processes import die_with_parent, one_line
+from hqvox.runner.processes import die_with_parent, one_line
 from hqvox.speech.decode import AudioError
 from hqvox.speech.index import AudioFile
 from hqvox.speech.pack import PackWriter
 from hqvox.speech.utterance import process, read_file
-from hqvox.storage import disk_error
-from hqvox.tables import Row
-from hqvox.workspace import Workspace
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import Row
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from hqvox.errors import HqvoxError
-from hqvox.storage import TEMPORARY, Storage, disk_error
 from hqvox.trainer.runs import LAST
+from hqvox.workspace.storage import TEMPORARY, Storage, disk_error
 from models.errors import ModelError
 from models.sf2f.generator import Generator, GeneratorSpec, build_generator
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hqvox.config_sections import Section
+from hqvox.config.section import Section
 from models.errors import ModelError
 from models.sf2f.spec import GeneratorSpec
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from hqvox.pictures import SheetRow, Tile, contact_sheet
+from hqvox.imaging.pictures import SheetRow, Tile, contact_sheet
 from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.data import Part
 from hqvox.trainer.evaluate import Speaker, generate

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hqvox.config import SpeechConfig
+from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
-from hqvox.pictures import encode_jpeg
+from hqvox.imaging.pictures import encode_jpeg
 from hqvox.speech.decode import AudioError
 from hqvox.speech.utterance import process, read_file
-from hqvox.storage import Storage
 from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.evaluate import fuse
 from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
+from hqvox.workspace.storage import Storage
 from models.protocols import Photo
 from models.sf2f.colour import to_unit
 

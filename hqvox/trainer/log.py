@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage, disk_error
+from hqvox.workspace.storage import Storage, disk_error
 
 FILE = "log.jsonl"
 TENSORBOARD = "tensorboard"

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.target import CHECKSUMS
-from hqvox.storage import Storage, disk_error
-from hqvox.training_cache import drop_packs, pack_folder, training_cache
+from hqvox.trainer.training_cache import drop_packs, pack_folder, training_cache
+from hqvox.workspace.storage import Storage, disk_error
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is done, how many, of how many."""

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hqvox.config_errors import explain, read_yaml
-from hqvox.config_file import merge, parse_settings
+from hqvox.config.explain import explain, read_yaml
+from hqvox.config.file import merge, parse_settings
 from hqvox.errors import HqvoxError
 from hqvox.trainer.config import TrainConfig
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from hqvox.errors import HqvoxError
-from hqvox.pictures import encode_jpeg
+from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
-from hqvox.storage import Storage
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.data import SPLITS, Part, TrainingData
 from hqvox.trainer.evaluate import check_filters, evaluate
@@ -23,6 +22,7 @@ from hqvox.trainer.metrics import GALLERY_SIZE
 from hqvox.trainer.paper_tables import TABLE_2
 from hqvox.trainer.protocol import Protocol
 from hqvox.trainer.tables import Evaluated, FilledTable, conditions_of, fill, to_csv, to_markdown
+from hqvox.workspace.storage import Storage
 from models.store import ModelStore
 
 OnProgress = Callable[[str, int, int], None]

@@ -23,8 +23,8 @@ from typing import Any
 
 import hqvox
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage, disk_error
 from hqvox.trainer.log import read_log
+from hqvox.workspace.storage import Storage, disk_error
 
 INFO = "run.json"
 CONFIG = "config.yaml"

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
-from hqvox.storage import Storage
 from hqvox.trainer import checkpoint, runs, samples
 from hqvox.trainer.batches import BatchSource, check_part
 from hqvox.trainer.config import TrainConfig
@@ -29,6 +28,7 @@ from hqvox.trainer.log import RunLog
 from hqvox.trainer.resume import check_people, check_resume, describe_release, refuse_taken
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import State, build_state, enter_stage_2, start_from
+from hqvox.workspace.storage import Storage
 from models.store import ModelStore
 
 SAMPLES = "samples"

@@ -9,8 +9,8 @@
 ``speed.fused_adam``      each Adam as one pass over the weights
 ========================  =====================================================================
 
-The plain path is float32, eager, with all of them off. ``tests/trainer/test_step.py`` holds each
-path that runs on a CPU to the plain one.
+The plain path is float32, eager, with all of them off. ``tests/hqvox/trainer/test_step.py`` holds
+each path that runs on a CPU to the plain one.
 """
 
 from __future__ import annotations

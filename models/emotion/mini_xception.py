@@ -204,9 +204,9 @@ class MiniXceptionClassifier:
     )
     neutral_threshold: float = 0.36
     """The paper takes the class of highest probability. This threshold stands in for that: it
-    accepts as many of the 4,300 training and validation faces of ``models.emotion.data`` as
-    taking the highest does (799, give or take one); ``python -m models.emotion.evaluate`` prints
-    both."""
+    accepts as many of the 4,300 training and validation faces of ``models.training.emotion.data``
+    as taking the highest does (799, give or take one); ``python -m
+    models.training.emotion.evaluate`` prints both."""
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
         """Load the published HDF5; raise ModelError where it is not that file."""

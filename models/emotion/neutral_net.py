@@ -3,7 +3,7 @@
 A small residual network sees the aligned grey face with its light normalised; a second branch
 sees the 68 landmarks, in units of the interpupillary distance, because the shape of mouth and
 brows says much about expression and nothing about colour or light. Trained by
-``python -m models.emotion.train``; the card beside the weights gives data and figures.
+``python -m models.training.emotion.train``; the card beside the weights gives data and figures.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from hqvox.config_discover import ApiConfig
+from hqvox.config.discover import ApiConfig
 from hqvox.errors import HqvoxError
 from pipelines.discover.budget import Budget, Pace
 from pipelines.discover.secrets import Redactor

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
-from hqvox.config_discover import BraveConfig
+from hqvox.config.discover import BraveConfig
 from pipelines.discover.api import Answer, ApiClient, Failed, Spent
 from pipelines.discover.paged import ApiSource, Page, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage
+from hqvox.workspace.storage import Storage
 from pipelines.discover.source import QuotaSpent, SourceError
 
 LOOK_SECONDS = 0.5

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from hqvox.config_discover import DiscoverConfig
-from hqvox.tables import Row
+from hqvox.config.discover import DiscoverConfig
+from hqvox.workspace.tables import Row
 from pipelines.discover.source import Candidate, Stream
 
 

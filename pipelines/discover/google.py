@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from hqvox.config_discover import GoogleConfig
+from hqvox.config.discover import GoogleConfig
 from pipelines.discover.api import Answer, ApiClient, Failed, Spent
 from pipelines.discover.paged import ApiSource, Page, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of

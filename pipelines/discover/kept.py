@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from hqvox.storage import Storage
-from hqvox.tables import Row
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import Row
 from pipelines.discover.source import Candidate
 
 FOLDER = "discover"

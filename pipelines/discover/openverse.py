@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hqvox.config_discover import OpenverseConfig
+from hqvox.config.discover import OpenverseConfig
 from pipelines.discover.api import ApiClient
 from pipelines.discover.paged import ApiSource, Page, Token
 from pipelines.discover.source import Candidate, objects_of, size_of, text_of, url_of

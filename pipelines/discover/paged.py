@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from hqvox.config_discover import ApiConfig
+from hqvox.config.discover import ApiConfig
 from hqvox.errors import HqvoxError
-from hqvox.storage import Storage
-from hqvox.tables import Row
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import Row
 from pipelines.discover.api import Answer, ApiClient, Failed, Spent
 from pipelines.discover.budget import Budget
 from pipelines.discover.kept import KeptPages, Page, Token

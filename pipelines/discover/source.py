@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 
 
 @dataclass(frozen=True)

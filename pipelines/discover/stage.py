@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hqvox.config_discover import DiscoverConfig
-from hqvox.storage import Storage
-from hqvox.tables import Row
-from hqvox.tombstones import normalised_url
+from hqvox.config.discover import DiscoverConfig
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import Row
+from hqvox.workspace.tombstones import normalised_url
 from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource

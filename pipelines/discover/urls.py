@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hqvox.config_discover import UrlsConfig
+from hqvox.config.discover import UrlsConfig
 from hqvox.errors import HqvoxError
-from hqvox.tables import Row
+from hqvox.workspace.tables import Row
 from pipelines.discover.source import Candidate, Stream
 from pipelines.discover.urls_index import UrlsIndex, open_index
 

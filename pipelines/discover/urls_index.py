@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hqvox.config_discover import UrlsConfig
+from hqvox.config.discover import UrlsConfig
 from hqvox.errors import HqvoxError
-from hqvox.storage import TEMPORARY, disk_error
-from hqvox.tables import Row
+from hqvox.workspace.storage import TEMPORARY, disk_error
+from hqvox.workspace.tables import Row
 from pipelines.discover.urls_read import KEY, SCHEMA, read_batches
 
 VERSION = 1

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from hqvox.config_discover import UrlsConfig
+from hqvox.config.discover import UrlsConfig
 from hqvox.errors import HqvoxError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

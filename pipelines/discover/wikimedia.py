@@ -11,8 +11,8 @@ import re
 import unicodedata
 from typing import Any
 
-from hqvox.config_discover import WikimediaConfig
-from hqvox.tables import Row
+from hqvox.config.discover import WikimediaConfig
+from hqvox.workspace.tables import Row
 from pipelines.discover.api import Answer, ApiClient, Failed, Spent, wait_seconds
 from pipelines.discover.paged import ApiSource, Page, Search, Token
 from pipelines.discover.source import (

@@ -19,7 +19,7 @@ from aiohttp import http_exceptions
 from yarl import URL
 
 import hqvox
-from hqvox.config import DownloadConfig
+from hqvox.config.build import DownloadConfig
 from hqvox.errors import HqvoxError
 from pipelines.fetch.guard import Guard, GuardedResolver, Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.limits import ByteBudget

@@ -16,7 +16,7 @@ from typing import Any
 
 from yarl import URL
 
-from hqvox.config import DownloadConfig
+from hqvox.config.build import DownloadConfig
 from pipelines.fetch import robots
 from pipelines.fetch.client import AGENT, Answer, Client
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup

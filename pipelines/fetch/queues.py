@@ -7,7 +7,7 @@ import heapq
 
 from yarl import URL
 
-from hqvox.config import DownloadConfig
+from hqvox.config.build import DownloadConfig
 from pipelines.fetch.limits import Host
 
 KEPT_HOSTS = 50_000

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_tools import Reviewer, Server, Team, launch_chromium, running
-from small_review import make_review
+
+from tests.helpers.browser_tools import Reviewer, Server, Team, launch_chromium, running
+from tests.helpers.small_review import make_review
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def _team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from annotator.access import TokenFile
-    from hqvox.workspace import Workspace
+    from annotator.log.access import TokenFile
+    from hqvox.workspace.layout import Workspace
 
     workspace = make_review(
         tmp_path_factory.mktemp("team"), settings="review: {second_fraction: 0.0}\n"
@@ -41,9 +42,9 @@ _numbers = count(1)
 @pytest.fixture
 def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
     """A running review that all tests share; ``join`` signs in somebody whom nobody else is."""
-    from annotator.access import Role, TokenFile
-    from annotator.store import open_store
-    from hqvox.workspace import Workspace
+    from annotator.log.access import Role, TokenFile
+    from annotator.log.store import open_store
+    from hqvox.workspace.layout import Workspace
 
     tokens = TokenFile(Workspace.open(_team_server.workspace))
     people: list[Reviewer] = []

@@ -11,14 +11,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from mini_xception_reference import REFERENCE, inputs
 from safetensors.torch import load_file, save_file
 
-from models.emotion import WEIGHTS, evaluate, load
+from models.emotion import WEIGHTS, load
 from models.emotion import mini_xception as mx
 from models.emotion import neutral_net as nn_
-from models.emotion.augment import MARGIN, augment
-from models.emotion.data import (
+from models.errors import ModelError
+from models.protocols import Faces
+from models.store import ModelStore
+from models.training.emotion import evaluate
+from models.training.emotion.augment import MARGIN, augment
+from models.training.emotion.data import (
     LabelledFaces,
     find_faces,
     in_split,
@@ -27,11 +30,9 @@ from models.emotion.data import (
     read_photo,
     split_of,
 )
-from models.emotion.metrics import interval, lowest_threshold, precision_recall, recall_at
-from models.emotion.train import Examples, Recipe, class_index, fit, save
-from models.errors import ModelError
-from models.protocols import Faces
-from models.store import ModelStore
+from models.training.emotion.metrics import interval, lowest_threshold, precision_recall, recall_at
+from models.training.emotion.train import Examples, Recipe, class_index, fit, save
+from tests.helpers.mini_xception_reference import REFERENCE, inputs
 
 HDF5 = "fer2013_mini_XCEPTION.102-0.66.hdf5"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sf2f_published as published
 import torch
 
 from models.errors import ModelError
 from models.sf2f.released import read_released
 from models.sf2f.spec import GeneratorSpec
+from tests.helpers import sf2f_published as published
 
 RELEASED, GATED = "inception_released", "upsampling_released"
 Case = tuple[Callable[[published.Maker], None], dict[str, object], GeneratorSpec]

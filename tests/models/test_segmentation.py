@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.errors import ModelError
-from models.segmentation import WEIGHTS, crops, evaluate, load
+from models.segmentation import WEIGHTS, load
 from models.segmentation import portrait_net as net
 from models.segmentation import pspnet_voc as voc
 from models.segmentation.pspnet_portrait import PortraitMasker
-from models.segmentation.trainset import phantom_crops
 from models.store import ModelStore
+from models.training.segmentation import crops, evaluate
+from models.training.segmentation.trainset import phantom_crops
 
 torch.set_num_threads(1)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import AlignConfig
+from hqvox.config.build import AlignConfig
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from pipelines.align import AlignStage, block_edges, crop_side, outside_fraction
 from pipelines.faces import apply_transform, warp
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 
 def run(points: np.ndarray, photo: np.ndarray, **config: float):

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from hqvox.errors import HqvoxError
-from hqvox.shards import ShardReader, ShardWriter
-from hqvox.storage import Storage
-from hqvox.tables import Row
+from hqvox.workspace.shards import ShardReader, ShardWriter
+from hqvox.workspace.storage import Storage
+from hqvox.workspace.tables import Row
 from pipelines.chain import BATCH_PHOTOS, STAGES, Chain, Tallies, check
 from pipelines.pixels import ChainPixels
 from pipelines.stage import Needs, Pixels, Scope, Stage

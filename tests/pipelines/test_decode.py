@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hqvox.codec import UndecodableError, decode, read_header
+from hqvox.imaging.codec import UndecodableError, decode, read_header
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

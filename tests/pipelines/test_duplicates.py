@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from stage_fakes import STORE, MemoryPixels, face_row, plain_photo
 
-from hqvox.config import DuplicatesConfig
+from hqvox.config.build import DuplicatesConfig
 from pipelines.duplicates import DuplicatesStage, clusters, perceptual_hash
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_row, plain_photo
 
 
 def picture(seed: int, side: int = 96) -> np.ndarray:

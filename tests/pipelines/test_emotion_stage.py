@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stage_fakes import STORE, FakeClassifier, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import EmotionConfig
+from hqvox.config.build import EmotionConfig
 from pipelines.emotion import EmotionStage, mouth_opening, mouth_width
+from tests.helpers.stage_fakes import (
+    STORE,
+    FakeClassifier,
+    MemoryPixels,
+    face_points,
+    face_row,
+    plain_photo,
+)
 
 
 def with_mouth(opening: float, wide: float) -> np.ndarray:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from stage_fakes import STORE, FakeEmbedder, MemoryPixels, face_row, plain_photo
-
-from hqvox.config import IdentityConfig
+from hqvox.config.build import IdentityConfig
 from pipelines.identity import IdentityStage
+from tests.helpers.stage_fakes import STORE, FakeEmbedder, MemoryPixels, face_row, plain_photo
 
 RED, GREEN, BLUE, REDDISH = (250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 60, 10)
 

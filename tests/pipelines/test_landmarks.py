@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stage_fakes import STORE, FakeLandmarker, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import LandmarksConfig
+from hqvox.config.build import LandmarksConfig
 from pipelines.landmarks import LandmarksStage
+from tests.helpers.stage_fakes import (
+    STORE,
+    FakeLandmarker,
+    MemoryPixels,
+    face_points,
+    face_row,
+    plain_photo,
+)
 
 
 def stage_with(*faces: np.ndarray) -> LandmarksStage:

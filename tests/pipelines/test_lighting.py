@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import LightingConfig
+from hqvox.config.build import LightingConfig
 from pipelines.faces import PATCH_SIZE_PX, face_patch
 from pipelines.lighting import LightingStage, linear_luminance, measure_light, skin_mask
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 
 def reason_of(photo: np.ndarray, points: np.ndarray | None = None, **limits: float) -> str | None:

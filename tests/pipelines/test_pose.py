@@ -7,16 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import PoseConfig
+from hqvox.config.build import PoseConfig
 from hqvox.phantom.faces import FaceIdentity, PhantomPhoto, Scene, render_face
 from models.protocols import Faces, Photo
-from pipelines.face_shape import MEAN_FACE, MIRRORED
-from pipelines.fit_face_shape import factorise, level, main, poses, refine, symmetric
-from pipelines.fit_landmark_errors import covariance, of_people, of_phantoms, write_errors
-from pipelines.mirror import from_triangles
+from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from pipelines.face_model.fit_face_shape import factorise, level, main, poses, refine, symmetric
+from pipelines.face_model.fit_landmark_errors import (
+    covariance,
+    of_people,
+    of_phantoms,
+    write_errors,
+)
+from pipelines.face_model.mirror import from_triangles
 from pipelines.pose import COVARIANCE_UNIT, PoseStage, angles_of, asymmetry, fit_pose
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 POSES = [(0, 0, 0), (20, 0, 0), (0, 20, 0), (0, 0, 30), (-15, 10, -20), (25, -20, 40)]
 
@@ -156,7 +161,7 @@ def test_errors_are_written_as_they_are_read(tmp_path: Path):
 
 def test_errors_of_phantoms_are_what_misses_their_true_angles(monkeypatch):
     """A landmarker that knows the answers errs less than one that gives the average face."""
-    monkeypatch.setattr("pipelines.fit_landmark_errors.PHANTOMS", 6)
+    monkeypatch.setattr("pipelines.face_model.fit_landmark_errors.PHANTOMS", 6)
     truths: list[NDArray[np.float64]] = []
 
     def render(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) -> PhantomPhoto:
@@ -174,7 +179,7 @@ def test_errors_of_phantoms_are_what_misses_their_true_angles(monkeypatch):
             points = (face_points() if self.lazy else truths[-1])[None].astype(np.float32)
             return [Faces(np.zeros((1, 4), np.float32), np.ones(1, np.float32), points)]
 
-    monkeypatch.setattr("pipelines.fit_landmark_errors.render_face", render)
+    monkeypatch.setattr("pipelines.face_model.fit_landmark_errors.render_face", render)
     exact, lazy = (of_phantoms(Oracle(lazy), MEAN_FACE) for lazy in (False, True))
     assert exact.shape == (136, 136)
     assert np.trace(exact[34:, 34:]) < 0.5 * np.trace(lazy[34:, 34:])

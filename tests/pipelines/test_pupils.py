@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
-from hqvox.config import PupilsConfig
+from hqvox.config.build import PupilsConfig
 from pipelines.pupils import PupilsStage
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from stage_fakes import STORE, MemoryPixels, face_points, face_row
 
-from hqvox.config import QualityConfig
+from hqvox.config.build import QualityConfig
 from pipelines.quality import QualityStage, composite, sharpness
+from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row
 
 GOOD = {
     "sharpness": 0.6,

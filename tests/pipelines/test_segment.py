@@ -3,10 +3,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from stage_fakes import STORE, FakeMasker, MemoryPixels, box_of, face_points, face_row, plain_photo
 
-from hqvox.composite import composite_on_white
-from hqvox.config import AlignConfig, SegmentConfig
+from hqvox.config.build import AlignConfig, SegmentConfig
+from hqvox.imaging.composite import composite_on_white
 from pipelines.align import AlignStage
 from pipelines.segment import (
     SegmentStage,
@@ -16,6 +15,15 @@ from pipelines.segment import (
     inside_photo,
     own_territory,
     refine,
+)
+from tests.helpers.stage_fakes import (
+    STORE,
+    FakeMasker,
+    MemoryPixels,
+    box_of,
+    face_points,
+    face_row,
+    plain_photo,
 )
 
 N = 64

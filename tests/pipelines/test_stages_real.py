@@ -6,16 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stage_fakes import STORE, MemoryPixels
 
-from hqvox.codec import decode
-from hqvox.config import AlignConfig, IdentityConfig, LandmarksConfig, LightingConfig, PoseConfig
+from hqvox.config.build import (
+    AlignConfig,
+    IdentityConfig,
+    LandmarksConfig,
+    LightingConfig,
+    PoseConfig,
+)
+from hqvox.imaging.codec import decode
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from pipelines.align import AlignStage
 from pipelines.identity import IdentityStage
 from pipelines.landmarks import LandmarksStage
 from pipelines.lighting import LightingStage
 from pipelines.pose import PoseStage
+from tests.helpers.stage_fakes import STORE, MemoryPixels
 
 PHOTOS = (
     "Angelina_Jolie/02.jpg",

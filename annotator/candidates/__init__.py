@@ -1,0 +1,1 @@
+"""What people choose from: faces of a build and their pictures."""

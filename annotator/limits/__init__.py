@@ -1,0 +1,1 @@
+"""What other limits would let in or shut out."""

@@ -1,0 +1,293 @@
+"""What another limit would change: who changes sides, and what that does to the candidates.
+
+A stage's rule is stated here over whole columns, from its limits alone; the stages themselves, one
+row at a time, are the reference, and a test holds the two together. What is stored settles who
+changes sides at this stage, and what is lost further down by being stricter. It does not settle
+what follows from being more lenient: whoever was refused here was never measured by the stages
+after.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from annotator.limits.explore import KEPT, Rows, Verdicts
+from hqvox.config.build import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.workspace.layout import CONFIG, Workspace
+from hqvox.workspace.measures import BY_NAME, SETTINGS, TELLING, Limit, limits
+from models.store import ModelStore
+
+COMPARABLE = 500
+"""Of the faces that a stage kept, how many of the nearest to the limit stand for those let in."""
+LEAST_COMPARABLE = 20
+"""With fewer than that nothing is estimated."""
+
+Mask = NDArray[np.bool_]
+
+
+def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
+    """The configuration with the stage's section as its tables were made with.
+
+    Keys that this version does not know are left out, and those the tables' version did not know
+    have their defaults.
+    """
+    known = type(getattr(config, verdicts.stage))
+    section = {k: v for k, v in verdicts.built_with.items() if k in known.model_fields}
+    try:
+        return config.model_copy(update={verdicts.stage: known.model_validate(section)})
+    except ValueError:
+        return config
+
+
+def stage_limits(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, Limit]:
+    """The limits of the stage's measurements that can be set, by measurement.
+
+    None at all where the rule rests on a network's own threshold whose weights are not here.
+    """
+    unneeded = {"emotion": "min_neutral", "identity": "min_similarity"}
+    unneeded.pop(stage, None)  # else networks would be loaded for thresholds that nobody asked for
+    config = config.model_copy(
+        update={
+            section: getattr(config, section).model_copy(update={key: 1.0})
+            for section, key in unneeded.items()
+        }
+    )
+    found = {
+        name: limit
+        for name, limit in limits(config, store).items()
+        if BY_NAME[name].stage == stage and name in SETTINGS
+    }
+    unknown = stage == "emotion" and config.emotion.min_neutral is None and "neutral" not in found
+    return {} if unknown else found
+
+
+def moved(limits: Mapping[str, Limit], name: str, bound: float) -> dict[str, Limit]:
+    """The limits with one of them, low or high, put elsewhere."""
+    old = limits[name]
+    new = replace(old, low=bound) if old.low is not None else replace(old, high=bound)
+    return {**limits, name: new}
+
+
+def bound_of(limit: Limit) -> float:
+    """The one bound that a limit has."""
+    bound = limit.low if limit.low is not None else limit.high
+    assert bound is not None
+    return float(bound)
+
+
+def keeps(verdicts: Verdicts, limits: Mapping[str, Limit]) -> Mask:
+    """Rows (n,) that the stage's rule keeps under these limits; what was not measured passes."""
+
+    def passes(name: str) -> Mask:
+        limit = limits.get(name)
+        if limit is None:
+            return np.ones(len(verdicts), bool)
+        values = verdicts.values[name]
+        size = np.abs(values) if BY_NAME[name].signed else values
+        good = np.isnan(size)
+        low = -np.inf if limit.low is None else limit.low
+        high = np.inf if limit.high is None else limit.high
+        return good | ((size >= low) & (size <= high))
+
+    if verdicts.stage == "emotion":
+        # Neutral enough, or all that a slight smile asks for.
+        smile = [name for name in limits if name != "neutral"]
+        return passes("neutral") | np.logical_and.reduce([passes(name) for name in smile])
+    return np.logical_and.reduce([np.ones(len(verdicts), bool), *map(passes, limits)])
+
+
+@dataclass(frozen=True)
+class Change:
+    """Rows that change sides, those nearest to the old limit first."""
+
+    let_in: Rows
+    shut_out: Rows
+
+
+def change(
+    verdicts: Verdicts,
+    old: Mapping[str, Limit],
+    new: Mapping[str, Limit],
+    name: str,
+    enabled: bool = True,
+) -> Change:
+    """Who changes sides when ``old`` limits, those of the tables, become ``new``.
+
+    Only rows whose stored verdict is what ``old`` says: one refused for something that no limit
+    decides (a damaged photo, an identity without a majority) stays where it is. ``name``: the
+    measurement by whose distance from the limit rows are ordered. Not ``enabled``: the tables were
+    made with the stage switched off, and the change switches it on.
+    """
+    after = keeps(verdicts, new)
+    before = keeps(verdicts, old) if enabled else np.ones(len(verdicts), bool)
+    codes = [i for i, reason in enumerate(verdicts.reasons) if _by_limit(reason, old)]
+    refused = np.isin(verdicts.reason, codes)
+    let_in = np.flatnonzero(refused & ~before & after)
+    shut_out = np.flatnonzero((verdicts.reason == KEPT) & before & ~after)
+    return Change(*(_nearest_first(verdicts, rows, name, old[name]) for rows in (let_in, shut_out)))
+
+
+def _by_limit(reason: str, limits: Mapping[str, Limit]) -> bool:
+    # An identity's faces have no majority all together: no face's own similarity changes that.
+    return reason != "no_majority" and any(m in limits for m in TELLING.get(reason, ()))
+
+
+def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, limit: Limit) -> Rows:
+    return rows[np.argsort(_distance(verdicts, name, bound_of(limit))[rows], kind="stable")]
+
+
+def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64]:
+    values = verdicts.values[name]
+    return np.abs((np.abs(values) if BY_NAME[name].signed else values) - bound)
+
+
+def around(verdicts: Verdicts, name: str, bound: float) -> Rows:
+    """The rows that have the measurement, those nearest to the bound first, on either side."""
+    known = np.flatnonzero(~np.isnan(verdicts.values[name]))
+    return known[np.argsort(_distance(verdicts, name, bound)[known], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change does to candidates and identities.
+
+    ``candidates``: faces that every stage keeps now; ``lost`` of them are shut out. ``ready``:
+    identities with enough candidates now; ``ready_at_least``: without those lost and none let in;
+    ``ready_at_most``: with every photograph let in becoming a candidate. ``pass_rate``: share of
+    comparable rows that became candidates, 0 to 1, None where there are too few of them.
+    """
+
+    candidates: int
+    lost: int
+    ready: int
+    ready_at_least: int
+    ready_at_most: int
+    pass_rate: float | None
+
+
+def effect(
+    verdicts: Verdicts, final: Verdicts, changed: Change, name: str, limit: Limit, min_faces: int
+) -> Effect:
+    """See :class:`Effect`. ``final``: the last stage that was built; ``limit``: the old one."""
+    by_photo = verdicts.unit == "photographs"
+    ended = final.photo_keys() if by_photo else final.face_keys()
+    ended_kept = final.reason == KEPT
+    own = verdicts.photo_keys() if by_photo else verdicts.face_keys()
+    lost = ended_kept & np.isin(ended, own[changed.shut_out])
+    staying = ended_kept & ~lost
+    people = len(verdicts.identity_ids)
+
+    def ready(*parts: tuple[NDArray[np.int64], NDArray[np.int32]]) -> int:
+        photos = np.concatenate([photo for photo, _ in parts])
+        identities = np.concatenate([identity for _, identity in parts])
+        _, first = np.unique(photos, return_index=True)
+        return int((np.bincount(identities[first], minlength=people) >= min_faces).sum())
+
+    def of(rows: Mask) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        return final.photo_keys()[rows], final.identity[rows]
+
+    let_in = verdicts.photo_keys()[changed.let_in], verdicts.identity[changed.let_in]
+    return Effect(
+        candidates=int(ended_kept.sum()),
+        lost=int(lost.sum()),
+        ready=ready(of(ended_kept)),
+        ready_at_least=ready(of(staying)),
+        ready_at_most=ready(of(staying), let_in),
+        pass_rate=_pass_rate(verdicts, np.isin(own, ended[ended_kept]), name, limit),
+    )
+
+
+def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, limit: Limit) -> float | None:
+    kept = np.flatnonzero((verdicts.reason == KEPT) & ~np.isnan(verdicts.values[name]))
+    near = _nearest_first(verdicts, kept, name, limit)[:COMPARABLE]
+    return float(ended_kept[near].mean()) if len(near) >= LEAST_COMPARABLE else None
+
+
+# The slider, and the line for hqvox.yaml -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slide:
+    """Where a slider goes: ``bound`` is one of its steps, and all lie where the setting may be."""
+
+    low: float
+    high: float
+    step: float
+    bound: float
+
+
+def slide(name: str, limit: Limit, low: float, high: float) -> Slide:
+    """A slider over the span of the values (of their size, where the limit holds for that)."""
+    bound = bound_of(limit)
+    least, most = _allowed(SETTINGS[name])
+    low, high = max(min(low, bound), least), min(max(high, bound), most)
+    step = 10.0 ** -BY_NAME[name].digits
+    while (high - low) / step > 1000:
+        step *= 10
+    below = max(0, math.ceil((bound - low) / step - 1e-9))
+    above = max(0, math.ceil((high - bound) / step - 1e-9))
+    while bound - below * step < least - 1e-9:
+        below -= 1
+    while bound + above * step > most + 1e-9:
+        above -= 1
+    if below + above == 0:
+        raise HqvoxError(f"{SETTINGS[name]}: {bound:g} is all that it can be")
+    return Slide(_tidy(bound - below * step), _tidy(bound + above * step), step, _tidy(bound))
+
+
+def _allowed(setting: str) -> tuple[float, float]:
+    """Lowest and highest value that the setting takes."""
+    section, key = setting.split(".")
+    field = type(getattr(BuildConfig(), section)).model_fields[key]
+    ends: dict[str, float] = {}
+    for rule in field.metadata:
+        ends |= {end: getattr(rule, end) for end in ("ge", "le") if hasattr(rule, end)}
+    return ends.get("ge", -math.inf), ends.get("le", math.inf)
+
+
+def _tidy(value: float) -> float:
+    return round(value, 9) + 0.0  # no digits out of rounding errors, no minus zero
+
+
+def value_for(setting: str, value: float) -> int | float:
+    """The value as hqvox.yaml wants it: whole where the setting is, and within its range."""
+    section, key = setting.split(".")
+    whole = type(getattr(BuildConfig(), section)).model_fields[key].annotation is int
+    least, most = _allowed(setting)
+    value = _tidy(min(max(value, least), most))
+    return round(value) if whole else value
+
+
+def yaml_line(setting: str, value: float, switch_on: bool = False) -> str:
+    """``pose: {max_yaw_deg: 8.0}``; ``switch_on``: the stage as well."""
+    section, key = setting.split(".")
+    on = "enabled: true, " if switch_on else ""
+    return f"{section}: {{{on}{key}: {value_for(setting, value)!r}}}"
+
+
+def command(workspace: Workspace, setting: str, value: float) -> str:
+    """The command that says what a build with the new limit would redo."""
+    return (
+        f"hqvox build {shlex.quote(workspace.url)} "
+        f"--set {setting}={value_for(setting, value)!r} --dry-run"
+    )
+
+
+def written_in(workspace: Workspace, setting: str) -> tuple[bool, Any]:
+    """Whether hqvox.yaml has the setting's section already, and the value it gives the setting."""
+    section, key = setting.split(".")
+    try:
+        written = yaml.safe_load(workspace.storage.read(CONFIG)) or {}
+    except yaml.YAMLError as error:
+        raise HqvoxError(f"{CONFIG}: no YAML ({error}); mend the file") from None
+    found = written.get(section)
+    return isinstance(found, dict), found.get(key) if isinstance(found, dict) else None

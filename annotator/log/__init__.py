@@ -1,0 +1,1 @@
+"""The log of decisions: its store, its rules, who may write."""

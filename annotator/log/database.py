@@ -1,0 +1,272 @@
+"""SQLite and PostgreSQL, opened so that what is committed is on the disk and writers queue up."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, TimeoutError
+
+from annotator.log.schema import META
+from hqvox.errors import HqvoxError
+from hqvox.workspace.storage import disk_error
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for the others before it gives up, s."""
+
+
+class Database:
+    """Transactions on a review store; safe for threads, not to be carried over a fork."""
+
+    def __init__(self, url_or_path: str | os.PathLike[str]) -> None:
+        """Raises HqvoxError for an address that is neither a file nor PostgreSQL's.
+
+        Neither is a file of SQLite's that holds somebody else's tables, nor one in a folder that
+        does not exist.
+        """
+        url = _as_url(url_or_path)
+        # Options can hold a password too.
+        self.where = url.set(query={}).render_as_string(hide_password=True)
+        self.sqlite = url.get_backend_name() == "sqlite"
+        if self.sqlite:
+            self.where = url.database or ""
+        try:
+            self.engine = _sqlite_engine(url) if self.sqlite else _postgres_engine(url)
+        except ImportError as error:
+            raise HqvoxError(
+                f"{self.where}: PostgreSQL needs another package: pip install 'hqvox[postgres]' "
+                f"({error})"
+            ) from None
+        if self.sqlite:
+            _check_file(Path(self.where))
+        self._turn = _Turn(self.where) if self.sqlite else None
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the store. Raises HqvoxError."""
+        with self._explained(), self.engine.connect() as connection:
+            if not self.sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def writing(self, durable: bool = True, first: bool = False) -> Iterator[sa.Connection]:
+        """A transaction that no other writer runs beside; committed when the block ends well.
+
+        ``durable``: it is on the disk then, too. Without, a power cut may undo it as a whole, which
+        is good enough for leases. ``first``: there may be no tables yet. Raises HqvoxError.
+        """
+        turn = nullcontext() if self._turn is None else self._turn.waited_for()
+        with turn, self._explained(), self.engine.connect() as connection:
+            connection = connection.execution_options(
+                hqvox_begin="BEGIN IMMEDIATE", hqvox_durable=durable
+            )
+            with connection.begin():
+                if not self.sqlite and not durable:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                if not self.sqlite and not first:
+                    connection.execute(sa.select(META.c.id).with_for_update())
+                yield connection
+
+    @contextmanager
+    def plain(self) -> Iterator[sa.Connection]:
+        """A connection without a transaction, for upkeep. Raises HqvoxError."""
+        with self._explained(), self.engine.connect() as connection:
+            level = {} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
+            yield connection.execution_options(hqvox_begin="", **level)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise HqvoxError(f"{self.where}: {_remedy(error)}") from error
+        except TimeoutError:
+            raise HqvoxError(f"{self.where}: too much is read from it at once; try again") from None
+
+
+class _Turn:
+    """Writers of a SQLite file, of this process and of others, wait for each other here.
+
+    SQLite's own waiting polls, and with twenty writers at once some of them wait for seconds. The
+    kernel wakes those who wait for a lock on a file. SQLite's lock still holds; this only has
+    nobody wait for it. The lock goes with the process, however it ends.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where, self._path = where, f"{where}-turn"
+        self._threads = threading.Lock()
+        self._closed = False
+        os.close(self._open())
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Hold the turn within the block. Raises HqvoxError after ``BUSY_SECONDS`` of waiting."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        if not self._threads.acquire(timeout=BUSY_SECONDS):
+            raise self._too_long()
+        try:
+            assert not self._closed, "the store was closed"
+            handle = self._open()
+            if not _locked(handle, deadline - time.monotonic()):
+                raise self._too_long()
+            try:
+                yield
+            finally:
+                os.close(handle)  # the lock goes with it
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        with self._threads:
+            self._closed = True
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(error, self._path) from None
+
+    def _too_long(self) -> HqvoxError:
+        return HqvoxError(
+            f"{self._where}: another process has been writing for {BUSY_SECONDS:.0f} s; wait, or "
+            f"end the one that `fuser {self._path}` names (it may be stopped)"
+        )
+
+
+def _locked(handle: int, seconds: float) -> bool:
+    """Whether the lock on an open file was had in time; the file is closed where it was not."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    decided = threading.Lock()  # whoever has it first says: it was had, or it came too late
+
+    def wait() -> None:
+        # The kernel wakes this thread, but knows no limit of time, so we wait for the thread.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not decided.acquire(blocking=False):
+            os.close(handle)
+
+    waiting = threading.Thread(target=wait, name="turn", daemon=True)
+    waiting.start()
+    waiting.join(max(seconds, 0.0))
+    if waiting.is_alive() and decided.acquire(blocking=False):
+        return False
+    waiting.join()
+    return True
+
+
+def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
+    text = os.fspath(url_or_path)
+    if "://" not in text:
+        return sa.URL.create("sqlite+pysqlite", database=str(Path(text).absolute()))
+    shown = f"{text.split('://')[0]}://…"  # never more: it may hold a password
+    try:
+        url = sa.make_url(text)
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        raise HqvoxError(f"review store {shown}: no address of a database") from None
+    if backend in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite+pysqlite", database=str(Path(url.database).absolute()))
+    raise HqvoxError(f"review store {shown}: should be a file, or postgresql://user@host/name")
+
+
+def _check_file(path: Path) -> None:
+    """Raises HqvoxError where a review store can be neither made nor found there."""
+    if not path.parent.is_dir():
+        raise HqvoxError(
+            f"{path.parent}: no such folder; make it, or name another place for the review store"
+        )
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = sorted(name for (name,) in found)
+    except sqlite3.Error:
+        return  # opening it says what is wrong
+    if tables and not any(name.startswith("review_") for name in tables):
+        raise HqvoxError(
+            f"{path}: not a review store: it holds other tables ({', '.join(tables[:3])}); name "
+            "another file"
+        )
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say so, below
+        for pragma in (
+            "journal_mode = WAL",  # readers and the writer do not wait for each other
+            "foreign_keys = ON",
+            "secure_delete = ON",  # what is erased is overwritten
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        # A writer takes the lock at once: one that starts to read and then writes could fail.
+        options = connection.get_execution_options()
+        # FULL: a commit is on the disk when it returns; NORMAL: with the next one that is.
+        level = "FULL" if options.get("hqvox_durable", True) else "NORMAL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        if begin := options.get("hqvox_begin", "BEGIN"):
+            connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgres_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET synchronous_commit TO on")
+            cursor.execute(f"SET lock_timeout TO {int(BUSY_SECONDS * 1000)}")
+        connection.commit()
+
+    return engine
+
+
+def _remedy(error: DBAPIError) -> str:
+    """One line for what a database refused, with what to do about it."""
+    said = " ".join(str(error.orig).split())
+    remedies = {
+        "not a database": "not a review store, or damaged; restore it from a copy, or name another",
+        "malformed": "damaged; restore it from a copy",
+        "no such table": "not a review store, or damaged; restore it from a copy",
+        "locked": "somebody else is writing for too long; end what holds the file open",
+        "lock timeout": "somebody else is writing for too long; end what holds the table",
+        "full": "the disk is full; free some space and try again",
+        "readonly": "cannot be written; choose a place that you may write",
+        "read-only": "cannot be written; choose a place that you may write",
+        "unable to open": "cannot be opened; see that the folder is there and may be written",
+        "connection failed": "cannot be reached; see that the server runs, and who may log in",
+        "locking protocol": "this file system cannot lock; put the file on a local disk",
+    }
+    for sign, remedy in remedies.items():
+        if sign in said.lower():
+            return remedy
+    return f"the database refused: {said[:200]}"

@@ -1,0 +1,83 @@
+"""Erasing identities and photographs from the log of decisions: the exception to append-only.
+
+A takedown must leave nothing of a person, so it reaches the log too. All entries on an erased
+identity go, with its leases. Of other identities' entries an erased photograph's faces go; where a
+choice then has too few faces left, the entry goes as well (with what undid it), and the identity
+comes up for review again. Numbers of erased entries are never given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from annotator.log.database import Database
+from annotator.log.decisions import faces_from_json, faces_to_json
+from annotator.log.schema import LEASES, LOG, META, SKIPS
+from hqvox.errors import HqvoxError
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was erased."""
+
+    removed: int = 0
+    """Entries that are gone."""
+    shortened: int = 0
+    """Entries that lost a face that was chosen or shown."""
+
+
+def forget_entries(
+    database: Database, identity_ids: Collection[str], photo_ids: Collection[str], min_faces: int
+) -> Forgotten:
+    """Erase in one transaction, then from the file: what was deleted can not be read out of it."""
+    gone, photos = set(identity_ids), set(photo_ids)
+    if not gone and not photos:
+        return Forgotten()
+    with database.writing() as connection:
+        connection.execute(sa.update(META).values(erasing=1))
+        doomed: set[int] = set()
+        shortened = 0
+        columns = LOG.c.seq, LOG.c.identity_id, LOG.c.kind, LOG.c.undoes, LOG.c.faces, LOG.c.shown
+        for row in connection.execute(sa.select(*columns).order_by(LOG.c.seq)).all():
+            if row.identity_id in gone or row.undoes in doomed:
+                doomed.add(row.seq)
+                continue
+            if not photos:
+                continue
+            old = [faces_from_json(text) for text in (row.faces, row.shown)]
+            faces, shown = (tuple(f for f in fs if f.photo_id not in photos) for fs in old)
+            if faces != old[0] and len(faces) < min_faces:
+                doomed.add(row.seq)
+            elif [faces, shown] != old:
+                shortened += 1
+                connection.execute(
+                    sa.update(LOG)
+                    .where(LOG.c.seq == row.seq)
+                    .values(faces=faces_to_json(faces), shown=faces_to_json(shown))
+                )
+        for seq in sorted(doomed, reverse=True):  # an undoing before what it undoes
+            connection.execute(sa.delete(LOG).where(LOG.c.seq == seq))
+        for identity_id in gone:
+            connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == identity_id))
+            connection.execute(sa.delete(SKIPS).where(SKIPS.c.identity_id == identity_id))
+        connection.execute(sa.update(META).values(erasing=0, generation=META.c.generation + 1))
+    _overwrite(database)
+    return Forgotten(len(doomed), shortened)
+
+
+def _overwrite(database: Database) -> None:
+    """Have the database give up what still holds the erased rows' bytes."""
+    with database.plain() as connection:
+        if not database.sqlite:
+            connection.exec_driver_sql("VACUUM FULL review_log")
+            return
+        # In the file `secure_delete` has overwritten them; the write-ahead log has old pages.
+        busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+    if busy:
+        raise HqvoxError(
+            f"{database.where}: erased, but somebody is reading it, so the bytes are still in its "
+            "-wal file; close the review UI and run the same command again"
+        )

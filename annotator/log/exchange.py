@@ -1,0 +1,186 @@
+"""Decisions as JSONL: out of one workspace, into another or the same one built anew.
+
+One line per entry of the log, in its order: ``format`` (1), ``seq``, ``key``, ``time`` (ISO 8601,
+UTC), ``role``, ``settles``, ``anew``, and the fields of :class:`annotator.log.decisions.Decision`,
+faces as ``{"photo": SHA-256, "face": number, "box": [left, top, right, bottom]}``. Entries are
+taken over as they are: their faces are found in the build at hand when they are used, so importing
+before or after a rebuild comes to the same, and importing twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from annotator.log.access import ROLES, Actor
+from annotator.log.decisions import Decision, Entry, FaceRef
+from annotator.log.rules import check_key
+from annotator.log.store import Store
+from hqvox.errors import HqvoxError
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tombstones import Tombstones
+
+FORMAT = 1
+_PLAIN = ("identity_id", "kind", "reason", "comment", "annotator", "seconds", "fingerprint")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import came to."""
+
+    added: int
+    known: int
+    """Entries that were in the log already."""
+    unknown: dict[str, int]
+    """Entries on identities that this workspace does not have, by identity id; left out."""
+    taken_down: int
+    """Entries on identities that were taken down, or whose choice was too small without the
+    photographs that were; left out."""
+    identity_ids: frozenset[str]
+    """Identities of the entries that are here now, added or known."""
+
+
+def export_lines(store: Store) -> Iterator[str]:
+    """Every entry of the log as a line of JSON, without line ends."""
+    for entry in store.entries():
+        yield json.dumps(_to_json(entry), ensure_ascii=False, separators=(",", ":"))
+
+
+def _to_json(entry: Entry) -> dict[str, Any]:
+    said = entry.decision
+    return {
+        "format": FORMAT,
+        "seq": entry.seq,
+        "key": entry.key,
+        "time": entry.time.astimezone(UTC).isoformat(),
+        "role": entry.role,
+        "settles": entry.settles,
+        "anew": entry.anew,
+        **{name: getattr(said, name) for name in _PLAIN},
+        "undoes": said.undoes,
+        "faces": [_face_to_json(face) for face in said.faces],
+        "shown": [_face_to_json(face) for face in said.shown],
+    }
+
+
+def _face_to_json(face: FaceRef) -> dict[str, Any]:
+    return {"photo": face.photo_id, "face": face.face, "box": list(face.box_xyxy)}
+
+
+def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
+    """Undo :func:`export_lines`. Raises HqvoxError naming ``where`` and the line."""
+    entries: list[Entry] = []
+    said_in: dict[int, Decision] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = _from_json(json.loads(line))
+        except HqvoxError as error:
+            raise HqvoxError(f"{where}, line {number}: {error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+            raise HqvoxError(
+                f"{where}, line {number}: no entry of a review; `hqvox review export` writes them"
+            ) from None
+        if entries and entry.seq <= entries[-1].seq:
+            raise HqvoxError(
+                f"{where}, line {number}: entry {entry.seq} comes after {entries[-1].seq}; keep "
+                "the lines in the order that they were written in"
+            )
+        said = entry.decision
+        undone = None if said.undoes is None else said_in.get(said.undoes)
+        if undone is not None and (
+            undone.kind == "undone" or undone.identity_id != said.identity_id
+        ):
+            raise HqvoxError(
+                f"{where}, line {number}: entry {entry.seq} cannot take back entry {said.undoes}, "
+                "an undoing itself or on somebody else; export the log again"
+            )
+        said_in[entry.seq] = said
+        entries.append(entry)
+    return entries
+
+
+def _from_json(record: dict[str, Any]) -> Entry:
+    if record["format"] != FORMAT:
+        raise HqvoxError(
+            f"format {record['format']!r} is not one that this hqvox reads ({FORMAT}); upgrade "
+            "with: pip install --upgrade hqvox"
+        )
+    seq, key, settles, anew = (record[name] for name in ("seq", "key", "settles", "anew"))
+    time, role = datetime.fromisoformat(record["time"]), record["role"]
+    plain = {name: record[name] for name in _PLAIN}
+    undoes = record["undoes"]
+    good = (
+        type(seq) is int
+        and seq > 0
+        and isinstance(key, str)
+        and isinstance(settles, bool)
+        and isinstance(anew, bool)
+        and role in ROLES
+        and time.tzinfo is not None
+        and all(isinstance(plain[n], str) for n in ("comment", "annotator", "fingerprint"))
+        and (undoes is None or type(undoes) is int)
+    )
+    if not good:
+        raise ValueError
+    Actor(plain["annotator"], role)
+    check_key(key)
+    faces, shown = (tuple(map(_face_from_json, record[name])) for name in ("faces", "shown"))
+    decision = Decision(**plain, undoes=undoes, faces=faces, shown=shown)
+    return Entry(seq, time.astimezone(UTC), decision, key, role, settles, anew)
+
+
+def _face_from_json(record: dict[str, Any]) -> FaceRef:
+    left, top, right, bottom = (float(value) for value in record["box"])
+    return FaceRef(record["photo"], record["face"], (left, top, right, bottom))
+
+
+def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry]) -> Imported:
+    """Take entries over that are not in the log yet, with their times and annotators.
+
+    What was taken down from this workspace does not come back this way. Raises HqvoxError where
+    an entry takes back one that is not among them.
+    """
+    people = set(workspace.identities()["identity_id"].to_pylist())
+    stones = Tombstones.read(workspace)
+    known = {entry.key for entry in store.entries(shown=False)}
+    unknown: dict[str, int] = {}
+    down: set[int] = set()
+    taken: list[Entry] = []
+    for entry in entries:
+        said = entry.decision
+        if stones.covers_identity(said.identity_id) or said.undoes in down:
+            down.add(entry.seq)
+        elif said.identity_id not in people:
+            unknown[said.identity_id] = unknown.get(said.identity_id, 0) + 1
+        else:
+            kept = _without(entry, stones, store.min_faces)
+            if kept is None:
+                down.add(entry.seq)
+            else:
+                taken.append(kept)
+    added = store.adopt(taken)
+    return Imported(
+        added=len(added),
+        known=sum(entry.key in known for entry in taken),
+        unknown=unknown,
+        taken_down=len(down),
+        identity_ids=frozenset(entry.decision.identity_id for entry in taken),
+    )
+
+
+def _without(entry: Entry, stones: Tombstones, min_faces: int) -> Entry | None:
+    """The entry without photographs that were taken down; None where too little is left of it."""
+    said = entry.decision
+    faces, shown = (_staying(refs, stones) for refs in (said.faces, said.shown))
+    if len(faces) < len(said.faces) and len(faces) < min_faces:
+        return None
+    return replace(entry, decision=replace(said, faces=faces, shown=shown))
+
+
+def _staying(refs: Collection[FaceRef], stones: Tombstones) -> tuple[FaceRef, ...]:
+    return tuple(ref for ref in refs if not stones.covers_photo(ref.photo_id))

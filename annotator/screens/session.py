@@ -1,0 +1,86 @@
+"""What every page works with: the workspace, opened once for all sessions, and who is here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from annotator.log.access import Actor, TokenFile
+from annotator.screens import look, sign_in
+from annotator.server.launch import (
+    Options,
+    check_access,
+    has_openid,
+    is_loopback,
+    must_sign_in,
+    user_name,
+)
+from annotator.server.opened import Shared, is_open, opened
+from hqvox.errors import HqvoxError
+from hqvox.workspace.layout import Workspace
+
+
+@dataclass(frozen=True)
+class Context(Shared):
+    """What a page gets: see :class:`Shared`, and who is looking at it."""
+
+    actor: Actor
+
+
+def context() -> Context:
+    """The context of this session; ends the script run with a line, or a sign-in, instead."""
+    try:
+        options = Options.parse(sys.argv[1:])
+        actor = _actor(options)
+        if not is_open(options.workspace):
+            with st.spinner("Opening the workspace …"):
+                opened(options.workspace)
+        parts = opened(options.workspace).parts()
+    except HqvoxError as error:
+        st.error(look.plain(str(error)), icon=":material/error:")
+        st.stop()
+    return Context(**vars(parts), actor=actor)
+
+
+def renewed(context: Context) -> Context | None:
+    """The context as it is now, for a fragment that runs again without the rest of the page.
+
+    None where nobody is signed in any more: run the whole app.
+    """
+    if sign_in.by_sign_in() and not sign_in.still(TokenFile(context.workspace), context.actor):
+        return None
+    parts = opened(Options.parse(sys.argv[1:]).workspace).parts()
+    if parts.queue is context.queue:
+        return context
+    return Context(**vars(parts), actor=context.actor)
+
+
+def _actor(options: Options) -> Actor:
+    """Who is here. Raises HqvoxError where anyone could be."""
+    workspace = Workspace.open(options.workspace)
+    address = st.get_option("server.address")
+    if not must_sign_in(address, options):
+        _check_local(st.context.headers)
+        return Actor(options.name or user_name(), "lead")
+    tokens, config = TokenFile(workspace), workspace.config()
+    openid = has_openid(workspace) and bool(config.review.allow)
+    check_access(address, options, bool(tokens.names()), openid)
+    return sign_in.signed_in(tokens, config, openid)
+
+
+def _check_local(headers: Mapping[str, str]) -> None:
+    """Raises HqvoxError where a request came to a loopback address, but from elsewhere.
+
+    Through a proxy everybody would be the lead; under another name it may be a web page that had
+    its own name lead here (DNS rebinding).
+    """
+    forwarded = any(name.lower() in ("forwarded", "x-forwarded-for") for name in headers)
+    if forwarded or not is_loopback(urlsplit(f"//{headers.get('Host', 'localhost')}").hostname):
+        raise HqvoxError(
+            "this review was started for its own machine alone, and this request comes from "
+            "elsewhere; start it with `hqvox review WORKSPACE --sign-in` to let others in"
+        )

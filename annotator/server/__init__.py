@@ -1,0 +1,1 @@
+"""Starting the review server and opening its workspace."""

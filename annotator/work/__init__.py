@@ -1,0 +1,1 @@
+"""Who does what: queue, leases, progress, agreement, history."""

@@ -1,0 +1,202 @@
+"""What changed since people decided: whose decisions deserve another look, and why.
+
+A decision holds for faces; a rebuild can take some of them away (another limit, a takedown) or
+bring new ones (more photographs, a more lenient limit). Nothing is marked: all of it follows from
+the log and the build as they are, so a new decision on what is there now settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annotator.candidates.candidates import Candidates, IdentitySummary
+from annotator.candidates.index import STAGE_COLUMNS
+from annotator.candidates.matching import find_faces
+from annotator.log.decisions import FaceRef
+from annotator.log.fold import Verdict
+from annotator.log.store import Store
+from hqvox.workspace.layout import Workspace
+
+_AT_ONCE = 500
+"""Identities whose decisions are read at a time: databases take so many in a query."""
+
+_STAGES = ("download", "duplicates", *(stage for stage in STAGE_COLUMNS if stage != "download"))
+"""The stages that refuse photographs and faces, in order."""
+_Read = Callable[[str, str], pa.Table | None]
+"""Reads a stage's table of a shard, by their names."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A decision that holds, and what is no longer as it was then."""
+
+    identity_id: str
+    name: str
+    seq: int
+    """Number of the decision in the log."""
+    latest: int
+    """Number of the latest decision on the identity: of those that agree, the first one holds."""
+    annotator: str
+    kind: str
+    """``chosen`` or ``dropped``."""
+    gone: int
+    """Chosen faces whose photograph, or face in it, is not in the build any more."""
+    refused: Mapping[str, int]
+    """Chosen faces that a stage refuses now, by reason."""
+    better: int
+    """Candidates that were not there then: of a choice, those of a higher quality than its worst
+    face which the machine would now pick; of a drop, all."""
+
+    @property
+    def words(self) -> str:
+        """All of it in a line."""
+        parts = []
+        if self.gone:
+            parts.append(f"{self.gone} chosen {'face is' if self.gone == 1 else 'faces are'} gone")
+        parts += [f"{count} chosen now refused: {why}" for why, count in self.refused.items()]
+        if self.better:
+            better = "better newcomer" if self.kind == "chosen" else "new candidate"
+            parts.append(f"{self.better} {better}{'' if self.better == 1 else 's'}")
+        return "; ".join(parts)
+
+
+def changes_since(
+    store: Store, candidates: Candidates, identity_ids: Collection[str] | None = None
+) -> list[Change]:
+    """Of every decision that holds, what changed since, in the workspace's order.
+
+    ``identity_ids``: those to look at; by default all. Those where nothing did are left out, and
+    those whose shard is not built now: nothing can be said of them.
+    """
+    verdicts = {
+        identity_id: verdict
+        for identity_id, verdict in store.state().items()
+        if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
+    }
+    unbuilt = set(candidates.unfinished)
+    read = lru_cache(maxsize=len(_STAGES))(partial(_verdicts, candidates.workspace))
+    people = [
+        person
+        for person in candidates.everyone
+        if person.identity_id in verdicts and person.shard not in unbuilt
+    ]
+    found = []
+    for start in range(0, len(people), _AT_ONCE):
+        some = people[start : start + _AT_ONCE]
+        screens = _screens(store, [verdicts[person.identity_id] for person in some])
+        for person in some:
+            verdict = verdicts[person.identity_id]
+            shown = screens.get(person.identity_id, [])
+            change = _change(candidates, verdict, shown, person, read)
+            if change is not None:
+                found.append(change)
+    return found
+
+
+def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
+    """Identities whose decision deserves another look, with the number of the latest entry.
+
+    What :attr:`annotator.work.queue.Queue.again` takes.
+    """
+    return {change.identity_id: change.latest for change in changes_since(store, candidates)}
+
+
+def _change(
+    candidates: Candidates,
+    verdict: Verdict,
+    screens: Sequence[tuple[FaceRef, ...]],
+    person: IdentitySummary,
+    read: _Read,
+) -> Change | None:
+    assert verdict.holds is not None
+    said = verdict.holds.decision
+    rows = candidates.places(said.identity_id)
+    here = find_faces(said.faces, rows)
+    missing = [ref for ref, row in zip(said.faces, here, strict=True) if row is None]
+    known: set[int] = set()
+    for shown in screens:
+        known |= {id(row) for row in find_faces(shown, rows) if row is not None}
+    # Of a decision that does not say what it was made on nothing can be called new.
+    new = [row for row in rows if id(row) not in known] if any(screens) else []
+    if said.kind == "chosen":
+        worst = min((row["quality"] or 0.0 for row in here if row is not None), default=0.0)
+        picked = {id(row) for row in rows[: candidates.max_faces]}
+        new = [row for row in new if id(row) in picked and (row["quality"] or 0.0) > worst]
+    if not missing and not new:
+        return None
+    reasons = _refused(read, person.shard, said.identity_id, missing) if missing else {}
+    gone = len(missing) - sum(reasons.values())
+    return Change(
+        said.identity_id,
+        person.name,
+        verdict.holds.seq,
+        verdict.latest,
+        said.annotator,
+        said.kind,
+        gone,
+        reasons,
+        len(new),
+    )
+
+
+def _screens(store: Store, verdicts: Sequence[Verdict]) -> dict[str, list[tuple[FaceRef, ...]]]:
+    """What was on the screen at each decision that counts; the fold leaves it out."""
+    counted = {
+        entry.seq
+        for verdict in verdicts
+        for entry in (*verdict.opinions, verdict.settlement)
+        if entry is not None
+    }
+    found: dict[str, list[tuple[FaceRef, ...]]] = {}
+    for entry in store.entries(identity_ids=[verdict.identity_id for verdict in verdicts]):
+        if entry.seq in counted:
+            found.setdefault(entry.decision.identity_id, []).append(entry.decision.shown)
+    return found
+
+
+def _verdicts(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
+    """A shard's rows of a stage: the keys, the reason, and what tells photographs and faces."""
+    columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
+    return workspace.read_stage(stage, shard, [*columns, "reason"])
+
+
+def _refused(
+    read: _Read, shard: str, identity_id: str, refs: Collection[FaceRef]
+) -> dict[str, int]:
+    """Which reasons refuse these faces now, and how many; those that are gone are left out."""
+    photos: dict[int, str] = {}
+    faces: dict[tuple[int, int], list[float]] = {}
+    refused: dict[tuple[int, int | None], str] = {}
+    wanted = {ref.photo_id for ref in refs}
+    for stage in _STAGES:
+        table = read(stage, shard)
+        if table is None:
+            break
+        for row in table.filter(pc.equal(table["identity_id"], identity_id)).to_pylist():
+            if stage == "download" and row["photo_id"] in wanted:
+                photos[row["candidate"]] = row["photo_id"]
+            if row["candidate"] not in photos:
+                continue
+            if stage == "landmarks" and row["face"] is not None:
+                faces[row["candidate"], row["face"]] = row["box_xyxy"]
+            if row["reason"] is not None:
+                refused[row["candidate"], row["face"]] = row["reason"]
+    places = [
+        {"photo_id": photos[candidate], "face": face, "box_xyxy": box, "candidate": candidate}
+        for (candidate, face), box in faces.items()
+    ]
+    counts: dict[str, int] = {}
+    of_photo = {photo_id: candidate for candidate, photo_id in photos.items()}
+    for ref, place in zip(refs, find_faces(list(refs), places), strict=True):
+        if place is not None:
+            reason = refused.get((place["candidate"], place["face"]))
+        else:  # refused before faces were looked for
+            reason = refused.get((of_photo.get(ref.photo_id, -1), None))
+        if reason is not None:
+            counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,294 @@
+"""One annotator at work: what is on the screen, and what each thing they do leads to.
+
+Knows nothing of Streamlit. What comes from a browser is checked here: it may be anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from annotator.candidates.candidates import Candidate, Candidates, IdentitySummary
+from annotator.log.access import Actor
+from annotator.log.decisions import LONGEST_SECONDS
+from annotator.log.store import DROP_REASONS, Decision, Entry, FaceRef, LeaseLostError, Store
+from annotator.work.changes import changes_since
+from annotator.work.queue import Lease, Queue
+from hqvox.errors import HqvoxError
+
+ANSWERED_KEPT = 50
+"""How many keys of what was done are remembered, so that the same one twice counts once."""
+LOOKED_BACK = 50
+"""Among how many of the annotator's last entries a key is looked for that was sent again."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What one of the annotators who disagree decided, without their name."""
+
+    label: str
+    faces: tuple[int, ...]
+    """Positions among the candidates, in order; faces that are there no more are missing."""
+    reason: str | None
+    comment: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """An identity on the screen."""
+
+    lease: Lease
+    person: IdentitySummary
+    faces: tuple[Candidate, ...]
+    taken: tuple[int, ...]
+    """Positions of the faces that are taken at first, in order."""
+    comment: str = ""
+    picks: tuple[Pick, ...] = ()
+    """Where a lead settles a disagreement: what there is to choose between."""
+    changed: str = ""
+    """Where it was decided on before: what is no longer as it was then."""
+
+    @property
+    def name(self) -> str:
+        """Tells it from any other screen; the same after a reload."""
+        return self.lease.token
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """One face that is looked at closely."""
+
+    face: int
+    kind: str
+    """``zoom`` or ``original``."""
+
+
+class Desk:
+    """What one session of an annotator works at."""
+
+    def __init__(self, store: Store, queue: Queue, candidates: Candidates, actor: Actor) -> None:
+        self.store, self.queue, self.candidates, self.actor = store, queue, candidates, actor
+        self.screen: Screen | None = None
+        self.close_up: CloseUp | None = None
+        self.message = ""
+        """What the annotator should know about what they did last."""
+        self.refused = False
+        """Whether the message says that something was not done."""
+        self.said = 0
+        """Number of the message: a new one has another."""
+        self.decided = 0
+        """Decisions since this desk was opened, less those that were taken back."""
+        self.answered = ""
+        """Key of the last thing that was done."""
+        self._upcoming: str | None = None  # not asked for yet; "" is none
+        self._answers: OrderedDict[str, None] = OrderedDict()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Show the identity that the annotator holds, else the next one, else none."""
+        lease = self.queue.next(self.actor)
+        while lease is not None:
+            screen = self._screen(lease)
+            if screen is not None:
+                break
+            self.queue.skip(lease)  # built anew since the queue was made: nothing to choose from
+            lease = self.queue.next(self.actor)
+        self._show(None if lease is None else screen)
+
+    def _show(self, screen: Screen | None) -> None:
+        self.screen, self.close_up, self._upcoming = screen, None, None
+
+    def upcoming(self) -> str | None:
+        """The identity after the present one, held for this annotator, to be loaded ahead."""
+        if self._upcoming is None and self.screen is not None:
+            lease = self.queue.reserve_next(self.actor)
+            self._upcoming = "" if lease is None else lease.identity_id
+        return self._upcoming or None
+
+    @property
+    def looked_ahead(self) -> bool:
+        """Whether :meth:`upcoming` answers at once."""
+        return self._upcoming is not None
+
+    def handle(self, act: Mapping[str, Any]) -> None:
+        """Do what the annotator did: ``do`` and ``key``, and what belongs to it.
+
+        The same key again does nothing again. Never raises HqvoxError: it becomes the message.
+        """
+        key, do = act.get("key"), act.get("do")
+        if not isinstance(key, str) or not 0 < len(key) <= 100 or not isinstance(do, str):
+            return
+        self.answered = key
+        if key in self._answers:
+            return
+        if do not in ("alive", "look", "more"):
+            self._tell("", refused=False)
+        try:
+            self._do(do, act, key)
+        except HqvoxError as error:
+            self._tell(str(error))
+        self._answers[key] = None
+        while len(self._answers) > ANSWERED_KEPT:
+            self._answers.popitem(last=False)
+
+    def _do(self, do: str, act: Mapping[str, Any], key: str) -> None:
+        if do == "undo":
+            self._undo(key)
+            return
+        screen = self.screen
+        if screen is None and do == "alive":
+            self.go_on()  # something may have come free
+            return
+        if screen is None or act.get("screen") != screen.name:
+            if do in ("accept", "drop", "skip") and not self._known(key):
+                self._tell("That person was no longer yours to decide on; nothing was saved.")
+            return
+        if do == "alive":
+            self._renew(screen)
+        elif do == "look":
+            self._look(screen, act)
+        elif do == "skip":
+            self.queue.skip(screen.lease)
+            self._tell(
+                f"Skipped {screen.person.shown_name}: comes again at the end.", refused=False
+            )
+            self.go_on()
+        elif do in ("accept", "drop"):
+            self._decide(screen, act, key, do)
+
+    def _decide(self, screen: Screen, act: Mapping[str, Any], key: str, do: str) -> None:
+        reason = act.get("reason")
+        decision = Decision(
+            identity_id=screen.person.identity_id,
+            kind="chosen" if do == "accept" else "dropped",
+            faces=self._faces(screen, act.get("faces")) if do == "accept" else (),
+            shown=tuple(face.ref for face in screen.faces),
+            reason=str(reason) if do == "drop" else None,
+            comment=str(act.get("comment") or ""),
+            annotator=self.actor.name,
+            seconds=_seconds(act.get("seconds")),
+            fingerprint=self.candidates.fingerprint(screen.person.identity_id),
+        )
+        try:
+            self.store.append(decision, key=key, actor=self.actor)
+        except LeaseLostError:
+            self._lost(screen)
+        else:
+            self.decided += 1
+            self.go_on()
+
+    def _undo(self, key: str) -> None:
+        entry = self.store.last(self.actor.name)
+        if entry is None:
+            raise HqvoxError("There is nothing of yours to take back.")
+        identity_id = entry.decision.identity_id
+        self.store.undo(entry.seq, key=key, actor=self.actor)
+        self.decided = max(0, self.decided - 1)
+        name = self.candidates.summary(identity_id).shown_name
+        lease = self.queue.lease(self.actor, identity_id)
+        screen = None if lease is None else self._screen(lease, entry)
+        if screen is None:
+            if lease is not None:
+                self.queue.skip(lease)
+            self._tell(
+                f"Took back {name}; somebody else decides on that person now.", refused=False
+            )
+            self.go_on()
+        else:
+            self._show(screen)
+            self._tell(f"Took back your decision on {name}: decide again.", refused=False)
+
+    def _renew(self, screen: Screen) -> None:
+        if self.queue.renew(screen.lease) is None:
+            self._lost(screen)
+
+    def _lost(self, screen: Screen) -> None:
+        name = screen.person.shown_name
+        self._tell(f"{name} was open too long and went to somebody else; here is the next.")
+        self.go_on()
+
+    def _look(self, screen: Screen, act: Mapping[str, Any]) -> None:
+        face, kind = act.get("face"), act.get("kind")
+        if type(face) is int and 0 <= face < len(screen.faces) and kind in ("zoom", "original"):
+            self.close_up = CloseUp(face, kind)
+
+    def _tell(self, message: str, refused: bool = True) -> None:
+        self.message, self.refused, self.said = message, refused, self.said + 1
+
+    def _known(self, key: str) -> bool:
+        """Whether that decision was written before, and only its answer was lost."""
+        said = self.store.entries(
+            annotator=self.actor.name, newest_first=True, limit=LOOKED_BACK, shown=False
+        )
+        return any(entry.key == key for entry in said)
+
+    @staticmethod
+    def _faces(screen: Screen, chosen: object) -> tuple[FaceRef, ...]:
+        numbers = chosen if isinstance(chosen, list) else []
+        if not all(type(n) is int and 0 <= n < len(screen.faces) for n in numbers):
+            raise HqvoxError("Not saved: faces were chosen that are not on the screen.")
+        refs = (screen.faces[n].ref for n in numbers)
+        return tuple({ref.key: ref for ref in refs}.values())  # one photograph may be there twice
+
+    def _screen(self, lease: Lease, before: Entry | None = None) -> Screen | None:
+        """What to show of an identity; None where it has no candidates any more.
+
+        ``before``: a decision that was taken back, to begin with.
+        """
+        identity_id = lease.identity_id
+        person = self.candidates.summary(identity_id)
+        faces = tuple(self.candidates.faces(identity_id))
+        if not faces:
+            return None
+        taken = tuple(n for n, face in enumerate(faces) if face.picked)
+        comment = ""
+        changed = ""
+        if lease.purpose == "again":
+            changes = changes_since(self.store, self.candidates, [identity_id])
+            changed = "; ".join(change.words for change in changes)
+            verdict = self.store.state().get(identity_id)
+            before = before or (None if verdict is None else verdict.holds)
+        if before is not None:
+            taken = places(before.decision.faces, faces) or taken
+            if before.decision.annotator == self.actor.name:  # nobody signs another's words
+                comment = before.decision.comment
+        picks = self._picks(identity_id, faces) if lease.dispute else ()
+        if picks and before is None:
+            taken = ()  # a lead begins with neither side
+        return Screen(lease, person, faces, taken, comment, picks, changed)
+
+    def _picks(self, identity_id: str, faces: Sequence[Candidate]) -> tuple[Pick, ...]:
+        verdict = self.store.state().get(identity_id)
+        if verdict is None:
+            return ()
+
+        def blind(entry: Entry) -> bytes:
+            # Neither names nor who was first: a fixed, but meaningless order.
+            return hashlib.sha256(f"{identity_id}:{entry.key}".encode()).digest()
+
+        said = [entry.decision for entry in sorted(verdict.opinions, key=blind)]
+        return tuple(
+            Pick(
+                chr(ord("A") + n),
+                places(one.faces, faces),
+                None if one.reason is None else DROP_REASONS[one.reason],
+                one.comment,
+            )
+            for n, one in enumerate(said)
+        )
+
+
+def places(chosen: Sequence[FaceRef], faces: Sequence[Candidate]) -> tuple[int, ...]:
+    """Positions of chosen faces among the candidates, in their order; those gone are left out."""
+    where = {face.ref.key: n for n, face in enumerate(faces)}
+    return tuple(where[ref.key] for ref in chosen if ref.key in where)
+
+
+def _seconds(value: object) -> float:
+    """Time spent as a browser tells it, s, within what a decision can hold."""
+    number = float(value) if isinstance(value, int | float) else 0.0
+    return min(max(number, 0.0), LONGEST_SECONDS) if math.isfinite(number) else 0.0

@@ -1,0 +1,172 @@
+"""Every decision with what became of it, found again by filters, and as a spreadsheet. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from annotator.log.decisions import Entry
+from annotator.log.fold import Verdict
+
+FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
+"""What a spreadsheet takes for the beginning of a formula, or hides one behind."""
+COLUMNS = (
+    "number",
+    "time_utc",
+    "identity_id",
+    "name",
+    "what",
+    "status",
+    "faces",
+    "photos",
+    "reason",
+    "comment",
+    "annotator",
+    "role",
+    "seconds",
+    "takes_back",
+    "fingerprint",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """An entry of the log, and what became of it.
+
+    ``status``: ``holds`` (the identity's verdict is this), ``agrees`` (another opinion that agrees
+    with the verdict), ``disputed``, ``overruled`` (a lead settled it otherwise), ``replaced`` (by a
+    later one of the same annotator), ``taken back``, or empty for an undoing.
+    """
+
+    entry: Entry
+    name: str
+    status: str
+
+    @property
+    def what(self) -> str:
+        """``5 faces``, ``dropped``, ``takes back 12``; a lead's word on a dispute says so."""
+        said = self.entry.decision
+        text = {
+            "chosen": f"{len(said.faces)} faces",
+            "dropped": "dropped",
+            "undone": f"takes back {said.undoes}",
+        }[said.kind]
+        return f"{text} (settles)" if self.entry.settles else text
+
+
+def listing(
+    entries: Iterable[Entry],
+    undone: Iterable[int],
+    verdicts: Mapping[str, Verdict],
+    names: Mapping[str, str],
+) -> list[Line]:
+    """A line for each entry, in their order.
+
+    ``undone``: numbers of the entries that were taken back; ``names``: of identities, by id.
+    """
+    gone = set(undone)
+    return [
+        Line(
+            entry,
+            names.get(entry.decision.identity_id, ""),
+            _status(entry, gone, verdicts.get(entry.decision.identity_id)),
+        )
+        for entry in entries
+    ]
+
+
+def _status(entry: Entry, gone: set[int], verdict: Verdict | None) -> str:
+    if entry.decision.kind == "undone":
+        return ""
+    if entry.seq in gone:
+        return "taken back"
+    if verdict is None:
+        return "replaced"
+    if verdict.holds is not None and verdict.holds.seq == entry.seq:
+        return "holds"
+    if all(opinion.seq != entry.seq for opinion in verdict.opinions):
+        return "replaced"
+    if verdict.status == "disputed":
+        return "disputed"
+    settled = verdict.settlement
+    return "agrees" if settled is None or _same(settled, entry) else "overruled"
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    first, second = one.decision, other.decision
+    faces = ({face.key for face in said.faces} for said in (first, second))
+    return first.kind == second.kind and len(set(map(frozenset, faces))) == 1
+
+
+def may_undo(line: Line, name: str, lead: bool) -> bool:
+    """Whether the annotator of that name may take the entry back; the store has the last word."""
+    if line.entry.decision.kind == "undone" or line.status == "taken back":
+        return False
+    return lead or line.entry.decision.annotator == name
+
+
+def matching(lines: Iterable[Line], text: str) -> list[Line]:
+    """Lines that hold every word of the text in id, name, comment or annotator, whatever case."""
+    words = text.casefold().split()
+
+    def holds(line: Line) -> bool:
+        said = line.entry.decision
+        where = " ".join((said.identity_id, line.name, said.comment, said.annotator)).casefold()
+        return all(word in where for word in words)
+
+    return [line for line in lines if holds(line)]
+
+
+def day_range(days: Sequence[date], zone: tzinfo) -> tuple[datetime | None, datetime | None]:
+    """From the first day's beginning to the last one's end in that time zone, as UTC.
+
+    None for an end that was not given.
+    """
+    since = datetime.combine(days[0], time(), zone).astimezone(UTC) if days else None
+    until = None
+    if len(days) > 1:
+        until = datetime.combine(days[-1] + timedelta(days=1), time(), zone).astimezone(UTC)
+    return since, until
+
+
+def as_csv(lines: Iterable[Line]) -> bytes:
+    """A spreadsheet, UTF-8 with its mark, which spreadsheets need to read names right.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, so that a
+    comment cannot make another's machine compute or fetch anything.
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink)
+    writer.writerow(COLUMNS)
+    for line in lines:
+        entry, said = line.entry, line.entry.decision
+        cells = (
+            entry.seq,
+            entry.time.astimezone(UTC).isoformat(timespec="seconds"),
+            said.identity_id,
+            line.name,
+            said.kind + ("_settling" if entry.settles else ""),
+            line.status,
+            len(said.faces),
+            " ".join(f"{face.photo_id}:{face.face}" for face in said.faces),
+            said.reason or "",
+            said.comment,
+            said.annotator,
+            entry.role,
+            round(said.seconds, 1),
+            "" if said.undoes is None else said.undoes,
+            said.fingerprint,
+        )
+        writer.writerow([_safe(cell) for cell in cells])
+    return sink.getvalue().encode("utf-8-sig")
+
+
+def _safe(cell: str | int | float) -> str | int | float:
+    if isinstance(cell, str) and any(
+        text.startswith(tuple(FORMULA_STARTS)) for text in (cell, cell.lstrip())
+    ):
+        return f"'{cell}"
+    return cell

@@ -1,0 +1,186 @@
+"""How far the review is, how fast it goes, and what is left. Pure: entries in, numbers out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from statistics import fmean, median
+
+from annotator.log.decisions import Entry
+from annotator.work.queue import Counts
+
+PAUSE_SECONDS = 300.0
+"""Longer on one identity counts as this long: the annotator was away."""
+RECENT = 200
+"""So many of the latest decisions tell today's pace."""
+AT_WORK = timedelta(minutes=15)
+"""Who decided something so recently is taken to be at work."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one annotator did. Decisions that were taken back are counted apart."""
+
+    annotator: str
+    chosen: int
+    dropped: int
+    taken_back: int
+    median_seconds: float | None
+    """Per decision; None where no time was noted."""
+    per_hour: float | None
+    """Decisions in an hour on the page; None likewise."""
+    hours: float
+    """On the page, pauses left out."""
+    last: datetime
+
+    @property
+    def decisions(self) -> int:
+        """All that still stand."""
+        return self.chosen + self.dropped
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast it goes now, and how long it will take at that."""
+
+    seconds: float | None
+    """Mean of the latest decisions; None where no time was noted."""
+    decisions_left: int
+    """Opinions that are still needed, second ones and disputes among them."""
+    hours_left: float | None
+    """Of work, over all annotators."""
+    at_work: tuple[str, ...]
+    """Who decided something in the last quarter of an hour."""
+
+    @property
+    def per_hour(self) -> float | None:
+        """Decisions an hour, of one annotator."""
+        return None if not self.seconds else 3600 / self.seconds
+
+    @property
+    def hours_to_go(self) -> float | None:
+        """By the clock, if as many go on as are at work now; None where nobody is."""
+        if self.hours_left is None or not self.at_work:
+            return None
+        return self.hours_left / len(self.at_work)
+
+
+def standing(entries: Iterable[Entry]) -> list[Entry]:
+    """The decisions that were not taken back, in order."""
+    said = list(entries)
+    undone = {entry.decision.undoes for entry in said}
+    return [e for e in said if e.decision.kind != "undone" and e.seq not in undone]
+
+
+def own(entries: Sequence[Entry], annotator: str) -> list[Entry]:
+    """What an annotator said, and what anybody took back of it."""
+    said = {e.seq for e in entries if e.decision.annotator == annotator}
+    return [e for e in entries if e.seq in said or e.decision.undoes in said]
+
+
+def by_annotator(entries: Sequence[Entry]) -> list[Work]:
+    """One for each annotator, who decided most first; ``entries`` are the whole log's."""
+    made: dict[str, list[Entry]] = defaultdict(list)
+    everything: dict[str, list[Entry]] = defaultdict(list)
+    for entry in standing(entries):
+        made[entry.decision.annotator].append(entry)
+    for entry in entries:
+        if entry.decision.kind != "undone":
+            everything[entry.decision.annotator].append(entry)
+    work = [_work(name, made[name], said) for name, said in everything.items()]
+    return sorted(work, key=lambda one: (-one.decisions, one.annotator))
+
+
+def _work(name: str, made: Sequence[Entry], said: Sequence[Entry]) -> Work:
+    kinds = Counter(entry.decision.kind for entry in made)
+    # What was taken back took its time too.
+    seconds = _seconds(said)
+    return Work(
+        annotator=name,
+        chosen=kinds["chosen"],
+        dropped=kinds["dropped"],
+        taken_back=len(said) - len(made),
+        median_seconds=median(seconds) if seconds else None,
+        per_hour=3600 / fmean(seconds) if seconds else None,
+        hours=sum(seconds) / 3600,
+        last=max(entry.time for entry in said),
+    )
+
+
+def _seconds(entries: Iterable[Entry]) -> list[float]:
+    """Times on the page, s; none for decisions without one, as imported ones can be."""
+    noted = (entry.decision.seconds for entry in entries)
+    return [min(seconds, PAUSE_SECONDS) for seconds in noted if seconds > 0]
+
+
+def pace(entries: Sequence[Entry], counts: Counts, second_fraction: float, now: datetime) -> Pace:
+    """How it goes, by the latest decisions of all annotators.
+
+    Of the identities that nobody decided on yet, ``second_fraction`` will need a second opinion.
+    """
+    made = standing(entries)
+    seconds = _seconds(made[-RECENT:])
+    mean = fmean(seconds) if seconds else None
+    left = round(counts.first * (1 + second_fraction)) + counts.second + counts.disputed
+    recent = {e.decision.annotator for e in made if now - e.time <= AT_WORK}
+    return Pace(
+        seconds=mean,
+        decisions_left=left,
+        hours_left=None if mean is None else left * mean / 3600,
+        at_work=tuple(sorted(recent)),
+    )
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Decisions of one annotator in one hour or day, beginning at ``start`` (local time)."""
+
+    start: datetime
+    annotator: str
+    decisions: int
+
+
+def over_time(entries: Iterable[Entry], zone: tzinfo) -> tuple[str, list[Bar]]:
+    """``hour`` or ``day``, whichever suits the span, and the decisions that stand in each."""
+    local = [(e.time.astimezone(zone), e.decision.annotator) for e in standing(entries)]
+    if not local:
+        return "day", []
+    times = [time for time, _ in local]
+    unit = "hour" if max(times) - min(times) < timedelta(hours=36) else "day"
+    counted = Counter((_start(time, unit), name) for time, name in local)
+    return unit, [Bar(start, name, n) for (start, name), n in sorted(counted.items())]
+
+
+def _start(time: datetime, unit: str) -> datetime:
+    hour = time.replace(minute=0, second=0, microsecond=0)
+    return hour if unit == "hour" else hour.replace(hour=0)
+
+
+def duration_text(hours: float | None) -> str:
+    """``40 min``, ``3.5 h``, ``120 h``; an en dash where it is not known."""
+    if hours is None:
+        return "–"
+    minutes = hours * 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
+
+
+KAPPA_WORDS = (
+    (0.8, "nearly perfect"),
+    (0.6, "substantial"),
+    (0.4, "moderate"),
+    (0.2, "fair"),
+    (0.0, "slight"),
+)
+"""Landis and Koch's names for how far two agree ("The measurement of observer agreement for
+categorical data", Biometrics 33, 1977), by the kappa from which they hold."""
+
+
+def kappa_word(kappa: float) -> str:
+    """The name for a kappa; empty where it is NaN."""
+    if kappa != kappa:
+        return ""
+    return next((word for least, word in KAPPA_WORDS if kappa > least), "none beyond chance")

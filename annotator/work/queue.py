@@ -1,0 +1,308 @@
+"""Who works on which identity: orders, leases, second opinions, disputes.
+
+Every step is one transaction of the store, so two annotators never hold the same identity, on
+SQLite and PostgreSQL alike, from however many processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from annotator.log.access import Actor
+from annotator.log.decisions import Purpose
+from annotator.log.fold import Fold, Verdict
+from annotator.log.rules import Step
+from annotator.log.store import Store
+from annotator.work.leases import Lease, LeaseTable, skipped, write_skip
+from hqvox.config.review import Policy, ReviewConfig
+from hqvox.errors import HqvoxError
+
+__all__ = ["POLICIES", "Counts", "Lease", "Need", "Queue", "QueueItem", "is_second"]
+
+POLICIES: tuple[str, ...] = get_args(Policy)
+Need = Literal["first", "again", "second", "dispute"]
+
+
+@dataclass(frozen=True)
+class QueueItem:
+    """An identity that people are to decide on."""
+
+    identity_id: str
+    candidates: int
+    """How many faces there are to choose from."""
+    certainty: float
+    """How sure the machine is of its own pick, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far the review is; ``total = first + second + disputed + done``."""
+
+    total: int
+    first: int
+    """Nobody decided yet, or not since it changed."""
+    second: int
+    """Wait for a second annotator."""
+    disputed: int
+    """Wait for a lead."""
+    done: int
+    leased: int
+    """Held by somebody now; they are counted above as well."""
+
+
+class Queue:
+    """Gives identities to annotators. Safe for threads; several may run on one store.
+
+    An annotator holds one identity, on the screen, and at most one more, loaded ahead.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        items: Sequence[QueueItem],
+        config: ReviewConfig,
+        again: Mapping[str, int] | None = None,
+    ) -> None:
+        """``again``: see there; it can be set later."""
+        self.store = store
+        self.again: Mapping[str, int] = again or {}
+        """Identities that changed since the entry with that number was made.
+
+        They come up again, as if nobody had decided, also for who did, until there is a newer
+        decision; what a lead had settled comes up for leads.
+        """
+        self.config = config
+        self.items = {item.identity_id: item for item in items}
+        self._orders: dict[str, list[str]] = {}
+        self._fold: Fold | None = None  # the one that these three are of, up to _read:
+        self._read = 0
+        self._done: set[str] = set()
+        self._disputed: set[str] = set()
+        fraction = config.second_fraction
+        self._twice = {name for name in self.items if is_second(config.seed, fraction, name)}
+
+    def next(
+        self,
+        actor: Actor,
+        policy: Policy | None = None,
+        skip: Collection[str] = (),
+        reserve: bool = False,
+    ) -> Lease | None:
+        """The identity to work on: the one that the annotator holds already, else a new one.
+
+        None where nothing is left for them. ``policy``: the configured one if None. ``skip``:
+        identities that are not to be given now; held ones are given back. ``reserve``: hold the
+        one after it too, in the same transaction, see :meth:`reserve_next`.
+        """
+        leases = self._hold(actor, policy, 2 if reserve else 1, skip)
+        return leases[0] if leases else None
+
+    def reserve_next(
+        self, actor: Actor, policy: Policy | None = None, skip: Collection[str] = ()
+    ) -> Lease | None:
+        """Hold the identity that :meth:`next` gives after the present one, to load it ahead.
+
+        None where there is none.
+        """
+        leases = self._hold(actor, policy, 2, skip)
+        return leases[1] if len(leases) > 1 else None
+
+    def peek(self, actor: Actor, policy: Policy | None = None) -> str | None:
+        """The one held ahead, else the one that probably comes next; nothing is held for it."""
+        with self.store.look() as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            held = [row.identity_id for row in table.of(actor.name)]
+            if len(held) > 1:
+                return held[1]
+            free = self._free(step, actor, policy, table.live() | set(held))
+            return next((name for name, _ in free), None)
+
+    def lease(self, actor: Actor, identity_id: str) -> Lease | None:
+        """Hold a particular identity, to be worked on first: after an undo, or from a list.
+
+        None where somebody else holds it, or where it is not the actor's to decide on. What they
+        decided on themselves is, and what was settled is a lead's.
+        """
+        with self.store.step(durable=False) as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            held = [row.identity_id for row in table.of(actor.name)]
+            purpose = self._purpose(step.fold, actor, identity_id, own=True)
+            if purpose is None or identity_id in table.live() - set(held):
+                return None
+            if held[:1] == [identity_id]:
+                return table.keep(actor.name)[0]
+            for name in held[1:]:
+                table.drop(name)
+            return table.take(actor, identity_id, purpose, first=True)
+
+    def renew(self, lease: Lease) -> Lease | None:
+        """Hold it, and what is held ahead, for another ``lease_seconds`` from now.
+
+        None where it is lost: it had expired and somebody took it, or it was decided on.
+        """
+        with self.store.step(durable=False) as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            if table.find(lease) is None:
+                return None
+            kept = table.keep(lease.annotator, always=True)
+            return next(one for one in kept if one.identity_id == lease.identity_id)
+
+    def release(self, lease: Lease) -> None:
+        """Give it back; nothing happens where it is lost already."""
+        with self.store.step(durable=False) as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            if table.find(lease) is not None:
+                table.drop(lease.identity_id)
+
+    def skip(self, lease: Lease) -> None:
+        """Give it back, and have it last: after all else, and all that was skipped before."""
+        with self.store.step(durable=False) as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            if table.find(lease) is not None:
+                table.drop(lease.identity_id)
+                write_skip(step, lease.annotator, lease.identity_id)
+
+    def counts(self) -> Counts:
+        """How far the review is."""
+        with self.store.look() as step:
+            needs = [self.need(name, step.fold.verdicts.get(name)) for name in self.items]
+            live = LeaseTable(step, self.config.lease_seconds).live()
+        first = needs.count("first") + needs.count("again")
+        second, disputed, done = (needs.count(need) for need in ("second", "dispute", None))
+        return Counts(len(needs), first, second, disputed, done, len(live & self.items.keys()))
+
+    def disputes(self) -> list[str]:
+        """Identities that wait for a lead, in the order of the configured policy."""
+        verdicts = self.store.state()
+        order = self._order(self.config.policy)
+        return [name for name in order if self.need(name, verdicts.get(name)) == "dispute"]
+
+    def need(self, identity_id: str, verdict: Verdict | None) -> Need | None:
+        """What an identity waits for; None: for nothing."""
+        if identity_id not in self.items:
+            return None
+        if verdict is None:
+            return "first"
+        if verdict.holds is None:
+            return "dispute"
+        if verdict.latest <= self.again.get(identity_id, 0):
+            return "again" if verdict.settlement is None else "dispute"
+        return self._need_of_second(identity_id, verdict)
+
+    def _need_of_second(self, identity_id: str, verdict: Verdict) -> Need | None:
+        single = verdict.settlement is None and len(verdict.opinions) == 1
+        return "second" if single and identity_id in self._twice else None
+
+    def _hold(
+        self, actor: Actor, policy: Policy | None, wanted: int, skip: Collection[str]
+    ) -> list[Lease]:
+        """What the actor holds, the one on the screen first, brought to ``wanted`` if possible."""
+        with self.store.step(durable=False) as step:
+            table = LeaseTable(step, self.config.lease_seconds)
+            for row in table.of(actor.name):
+                still = self._purpose(step.fold, actor, row.identity_id, own=True)
+                if row.identity_id in skip or still is None:
+                    table.drop(row.identity_id)
+            leases = table.keep(actor.name)
+            if len(leases) < wanted:
+                passed = table.live() | {lease.identity_id for lease in leases} | set(skip)
+                for name, purpose in self._free(step, actor, policy, passed):
+                    leases.append(table.take(actor, name, purpose))
+                    if len(leases) >= wanted:
+                        break
+            return leases
+
+    def _free(
+        self, step: Step, actor: Actor, policy: Policy | None, passed: Collection[str]
+    ) -> Iterator[tuple[str, Purpose]]:
+        """Identities that the actor may take, best first, and what for.
+
+        A lead's disputes come before all else, those between others first.
+        """
+        self._read_on(step.fold)
+        back = skipped(step, actor.name)
+        late = set(back)
+        order = self._order(policy or self.config.policy)
+        order = [name for name in order if name not in late] + back if back else order
+        if actor.is_lead:
+            verdicts = step.fold.verdicts
+            disputes = [
+                name
+                for name in self._disputed | self.again.keys()
+                if self.need(name, verdicts.get(name)) == "dispute" and name not in passed
+            ]
+            if disputes:
+                place = {name: number for number, name in enumerate(order)}
+                disputes.sort(key=lambda n: (actor.name in verdicts[n].annotators, place[n]))
+                for name in disputes:
+                    yield name, "dispute"
+        for name in order:
+            if name in passed or (name in self._done and name not in self.again):
+                continue
+            purpose = self._purpose(step.fold, actor, name)
+            if purpose is not None and purpose != "dispute":
+                yield name, purpose
+
+    def _read_on(self, fold: Fold) -> None:
+        """Note what is done and what is disputed: near the end, most of an order is done.
+
+        Within a step, so one thread at a time. What ``again`` adds is not noted: it can be set.
+        """
+        if fold is not self._fold:
+            self._fold, self._read = fold, 0
+            self._done, self._disputed = set(), set()
+        for name in fold.touched[self._read :]:
+            self._done.discard(name)
+            self._disputed.discard(name)
+            verdict = fold.verdicts.get(name)
+            if verdict is not None and verdict.disputed:
+                self._disputed.add(name)
+            elif verdict is not None and self._need_of_second(name, verdict) is None:
+                self._done.add(name)
+        self._read = len(fold.touched)
+
+    def _purpose(
+        self, fold: Fold, actor: Actor, identity_id: str, own: bool = False
+    ) -> Purpose | None:
+        """What the actor may be given an identity for; None: not at all.
+
+        ``own``: also what they decided on themselves, and as a lead what was settled.
+        """
+        verdict = fold.verdicts.get(identity_id)
+        need = self.need(identity_id, verdict)
+        if need == "again":
+            return "again"
+        if verdict is None or identity_id not in self.items:
+            return None if need is None else "opinion"
+        if actor.is_lead and (need == "dispute" or (own and verdict.settlement is not None)):
+            return "dispute"
+        if actor.name in verdict.annotators:
+            return "opinion" if own else None
+        return "opinion" if need == "second" else None
+
+    def _order(self, policy: str) -> list[str]:
+        if policy not in POLICIES:
+            raise HqvoxError(f"{policy!r} is no policy; use one of {', '.join(POLICIES)}")
+        if policy not in self._orders:
+            seed = self.config.seed
+            keys: dict[str, Callable[[QueueItem], tuple[float, str]]] = {
+                "most_candidates": lambda item: (-item.candidates, item.identity_id),
+                "least_certain": lambda item: (item.certainty, item.identity_id),
+                "random": lambda item: (_share(f"order:{seed}:{item.identity_id}"), ""),
+            }
+            found = sorted(self.items.values(), key=keys[policy])
+            self._orders[policy] = [item.identity_id for item in found]
+        return self._orders[policy]
+
+
+def is_second(seed: int, fraction: float, identity_id: str) -> bool:
+    """Whether an identity goes to two annotators; the same for everybody, at any time."""
+    return _share(f"second:{seed}:{identity_id}") < fraction
+
+
+def _share(text: str) -> float:
+    """A text's place from 0 to 1, evenly spread."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -1,0 +1,1 @@
+"""Settings of hqvox.yaml: every option with its unit, default and source."""

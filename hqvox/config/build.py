@@ -1,0 +1,282 @@
+"""The configuration of a build: every threshold with its unit, default, range and source.
+
+``hqvox.yaml`` is one :class:`BuildConfig`. Each stage owns one section, of the stage's name.
+Sources: "paper" is Speech Fusion to Face, §3 and appendix B.1; "house" is our own choice.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from hqvox.config.discover import DiscoverConfig
+from hqvox.config.review import ReviewConfig
+from hqvox.config.section import Section, StageSection
+
+
+class DownloadConfig(StageSection):
+    """Fetching bytes, and what is refused before decoding. The limits hold for local files too."""
+
+    max_bytes: int = Field(50_000_000, ge=1_000, description="largest file, bytes (house)")
+    max_pixels: int = Field(
+        100_000_000, ge=10_000, le=500_000_000, description="most pixels, from the header (house)"
+    )
+    contact: str = Field(
+        "", description="e-mail address or page of who crawls, told to every server; a must"
+    )
+    robots: bool = Field(True, description="keep to robots.txt (RFC 9309)")
+    opt_out: list[Literal["noai", "noimageai", "noindex", "noimageindex"]] = Field(
+        ["noai", "noimageai", "noindex", "noimageindex"],
+        description="X-Robots-Tag values that refuse a photo",
+    )
+    allow_hosts: list[str] = Field(
+        [], description="host or host:port that may have a private address, e.g. 127.0.0.1:8000"
+    )
+    connections: int = Field(64, ge=1, le=1024, description="at once, over all hosts (house)")
+    host_connections: int = Field(2, ge=1, le=256, description="at once to one host (house)")
+    host_requests_per_second: float = Field(
+        4.0, gt=0, le=10_000, description="to one host; a longer Crawl-delay counts (house)"
+    )
+    memory_mb: int = Field(
+        256, ge=16, le=65536, description="bodies in flight, MB; one photo may exceed it (house)"
+    )
+    connect_seconds: float = Field(10.0, gt=0, le=600, description="to connect (house)")
+    read_seconds: float = Field(20.0, gt=0, le=600, description="between two reads (house)")
+    total_seconds: float = Field(300.0, gt=0, le=86_400, description="for one photo (house)")
+    slowest_bytes_per_second: int = Field(
+        2_000, ge=0, le=10**9, description="slowest transfer, once slow_seconds have passed (house)"
+    )
+    slow_seconds: float = Field(10.0, ge=0, le=600, description="before the rate counts (house)")
+    redirects: int = Field(5, ge=0, le=50, description="followed for one photo (house)")
+    retries: int = Field(4, ge=0, le=100, description="after what can pass, for one photo (house)")
+    backoff_seconds: float = Field(
+        1.0, ge=0, le=600, description="before the first retry; doubles, with jitter (house)"
+    )
+    longest_backoff_seconds: float = Field(
+        60.0, ge=0, le=3600, description="longest pause of our own choice (house)"
+    )
+    longest_retry_after_seconds: float = Field(
+        600.0, ge=0, le=86_400, description="longest Retry-After that is waited for (house)"
+    )
+    host_patience_seconds: float = Field(
+        180.0, ge=0, le=86_400, description="how long a host may answer nothing (house)"
+    )
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/@:?#\[\]]+)(:[0-9]{1,5})?", host):
+                raise ValueError(f"host or host:port, IPv6 in brackets: {host!r} is neither")
+        return hosts
+
+
+class DecodeConfig(Section):
+    """How photos are turned into pixels, for every stage that looks at them."""
+
+    working_side_px: int = Field(
+        1280,
+        ge=256,
+        le=8192,
+        description="photos are reduced to this longer side to detect (house)",
+    )
+
+
+class DuplicatesConfig(StageSection):
+    """Near-duplicates within an identity; the largest stays."""
+
+    max_distance_bits: int = Field(
+        6, ge=0, le=32, description="perceptual hashes at most this far apart are one photo (house)"
+    )
+
+
+class LandmarksConfig(StageSection):
+    """Faces and their 68 points."""
+
+    network: Literal["dlib68", "fan"] = Field("dlib68", description="paper names none; see recipe")
+    detector: Literal["blazeface", "blazeface_back", "s3fd", "retinaface", "yunet"] = Field(
+        "s3fd", description="detector in front of fan; dlib68 brings its own"
+    )
+
+
+class PupilsConfig(StageSection):
+    """Distance of the pupils."""
+
+    min_ipd_px: float = Field(30.0, ge=0, le=1000, description="px of the original (paper: 30)")
+
+
+class PoseConfig(StageSection):
+    """How far the face is turned away from the image plane."""
+
+    max_yaw_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
+    max_pitch_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
+    max_asymmetry: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        description="mirrored landmarks' distance, fraction of eye distance (house: 98 % of 1,542 "
+        "faces in news photographs with yaw within 5 degrees lie below)",
+    )
+    decide_by: Literal["both", "angles", "asymmetry"] = Field(
+        "both", description="which measurement must pass (paper: left/right landmarks)"
+    )
+
+
+class LightingConfig(StageSection):
+    """Proxies for 'uniform, no noticeable shadow, no sharp change of illumination' (paper)."""
+
+    max_light_ratio: float = Field(
+        2.0, ge=1, le=20, description="brighter over darker side: one photographic stop (house)"
+    )
+    max_light_gradient: float = Field(
+        14.0, ge=0, le=100, description="steep slopes on the skin, per face width (house)"
+    )
+    max_overexposed_fraction: float = Field(
+        0.1, ge=0, le=1, description="share of the skin at L* 97 or above (house)"
+    )
+    max_underexposed_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of the skin at L* 20 or below (house)"
+    )
+
+
+class EmotionConfig(StageSection):
+    """Neutral faces, a slight smile allowed."""
+
+    network: Literal["hqvox_neutral", "mini_xception_fer2013"] = Field(
+        "hqvox_neutral", description="paper: the FER2013 mini-XCEPTION"
+    )
+    min_neutral: float | None = Field(
+        None, ge=0, le=1, description="probability of neutral; null: the network's own threshold"
+    )
+    min_neutral_or_smile: float = Field(
+        0.9, ge=0, le=1, description="slight smile: neutral plus happiness at least this (house)"
+    )
+    max_smile_opening: float = Field(
+        0.05, ge=0, le=1, description="slight smile: inner lip gap over mouth width (house)"
+    )
+    max_smile_width: float = Field(
+        0.92, ge=0, le=2, description="slight smile: mouth width over eye distance (house)"
+    )
+    max_smile_happiness: float = Field(
+        0.95, ge=0, le=1, description="slight smile: happiness at most this (house)"
+    )
+
+
+class IdentityConfig(StageSection):
+    """Whether a face is the identity it was found for."""
+
+    network: Literal["dlib_resnet", "facenet_vggface2"] = Field(
+        "dlib_resnet", description="face embedding (house)"
+    )
+    min_similarity: float | None = Field(
+        None, ge=-1, le=1, description="cosine to the core; null: the network's own threshold"
+    )
+
+
+class AlignConfig(StageSection):
+    """The crop of the released dataset: both eye centres at fixed fractions of it."""
+
+    max_outside_fraction: float = Field(
+        0.15, ge=0, le=1, description="share of the crop outside the photo (house)"
+    )
+
+
+class SegmentConfig(StageSection):
+    """The person, cut out on white."""
+
+    network: Literal["pspnet_portrait", "pspnet_voc"] = Field(
+        "pspnet_portrait", description="paper: PSPNet on VOC 2012"
+    )
+    min_face_coverage: float = Field(
+        0.95, ge=0, le=1, description="share of the face's hull inside the raw mask (house)"
+    )
+    min_edge_confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="see column; below, most masks of press photographs keep background (house)",
+    )
+
+
+class QualityConfig(StageSection):
+    """The composite that ranks an identity's faces; refuses nobody."""
+
+
+class SpeechConfig(Section):
+    """From audio files to log-mels (the released SF2F code's front end, unless said otherwise)."""
+
+    n_filters: Literal[40, 64] = Field(
+        40, description="mel filters, 0 to 8 kHz (SF2F's code: 40; voice2face: 64)"
+    )
+    vad: bool = Field(True, description="WebRTC voice activity detection; false: keep all of it")
+    vad_aggressiveness: int = Field(
+        1, ge=0, le=3, description="of the VAD, 3 keeps least (SF2F's code: 1)"
+    )
+    min_seconds: float = Field(
+        1.0, ge=0.025, le=60, description="least speech left, s: the shortest training crop (house)"
+    )
+    max_seconds: float = Field(
+        600.0, ge=1, le=36_000, description="longest file, s (house; VoxCeleb's longest: 220)"
+    )
+    max_bytes: int = Field(200_000_000, ge=1_000, description="largest file, bytes (house)")
+    min_peak_dbfs: float = Field(
+        -60.0, ge=-96, le=0, description="quieter files count as silent, dB full scale (house)"
+    )
+
+
+class RunnerConfig(Section):
+    """How work is cut up; none of it changes a result."""
+
+    cache_mb: int = Field(256, ge=0, le=65536, description="decoded photos kept per worker, MB")
+    max_deaths: int = Field(3, ge=1, le=100, description="worker deaths before a shard is failed")
+    ray_cpus: float = Field(1.0, gt=0, le=256, description="CPUs a worker asks of a Ray cluster")
+    ray_gpus: float = Field(0.0, ge=0, le=16, description="GPUs a worker asks of a Ray cluster")
+
+
+class ReleaseConfig(Section):
+    """What is released (paper: 3 to 7 best per identity)."""
+
+    min_faces: int = Field(3, ge=1, le=100, description="identities with fewer are dropped (paper)")
+    max_faces: int = Field(7, ge=1, le=300, description="most faces per identity (paper)")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="of the released JPEGs (house)")
+    on_leak: Literal["drop", "refuse"] = Field(
+        "drop",
+        description="a photo on two sides of the split: drop the evaluation side's face, or refuse "
+        "to release (house)",
+    )
+    max_photo_distance_bits: int = Field(
+        4, ge=0, le=32, description="photos with hashes this near are one, across sides (house)"
+    )
+    min_face_similarity: float = Field(
+        0.98, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
+    )
+    purpose: str = Field("", description="what the dataset is made for, told in its datasheet")
+    contact: str = Field(
+        "", description="e-mail address or page for takedown requests, told in the datasheet"
+    )
+
+
+class BuildConfig(Section):
+    """hqvox.yaml as a whole."""
+
+    format: Literal[1] = Field(1, description="version of the workspace's layout")
+    recipe: str = Field("bundled", description="named defaults: bundled, paper or small")
+    discover: DiscoverConfig = DiscoverConfig()
+    download: DownloadConfig = DownloadConfig()
+    decode: DecodeConfig = DecodeConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    landmarks: LandmarksConfig = LandmarksConfig()
+    pupils: PupilsConfig = PupilsConfig()
+    pose: PoseConfig = PoseConfig()
+    lighting: LightingConfig = LightingConfig()
+    emotion: EmotionConfig = EmotionConfig()
+    identity: IdentityConfig = IdentityConfig()
+    align: AlignConfig = AlignConfig()
+    segment: SegmentConfig = SegmentConfig()
+    quality: QualityConfig = QualityConfig()
+    speech: SpeechConfig = SpeechConfig()
+    runner: RunnerConfig = RunnerConfig()
+    review: ReviewConfig = ReviewConfig()
+    release: ReleaseConfig = ReleaseConfig()

@@ -1,0 +1,1 @@
+"""`hqvox demo`: a small world with known answers, built, trained and reviewed."""

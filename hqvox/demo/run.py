@@ -1,0 +1,251 @@
+"""`hqvox demo`: a world of phantoms, served, crawled, built, released, trained on and reported.
+
+<folder>/demo.json   what makes it a demo, how far its world is, and the port of its web site
+  world/             photographs of invented people, truth.csv, and urls.csv of the web site
+  world/voices/      their voices, as VoxCeleb hands them out, and truth.csv
+  workspace/         the build and its releases
+  training/          a small model trained on the release
+  report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from hqvox.config.build import BuildConfig
+from hqvox.config.file import merge
+from hqvox.demo.training import train_demo
+from hqvox.errors import HqvoxError
+from hqvox.phantom.recordings import make_voices
+from hqvox.phantom.website import HOST, Website, decoys, urls_csv
+from hqvox.phantom.world import make_world
+from hqvox.release.read import Release, release_names
+from hqvox.release.write import Written, write_release
+from hqvox.report.generated import GeneratedFaces
+from hqvox.report.html import render_report
+from hqvox.report.truth import TruthRow, compare_with_truth
+from hqvox.runner.bars import progress_bar
+from hqvox.runner.build import plan_build, run_build
+from hqvox.runner.plan import DOWNLOAD, ShardTask
+from hqvox.runner.progress import Display
+from hqvox.speech.build import SpeechEvent, plan_speech, run_speech, sources
+from hqvox.speech.worker import SpeechProgress
+from hqvox.workspace.identities import read_folders, to_table
+from hqvox.workspace.layout import CONFIG, Workspace
+from hqvox.workspace.storage import Storage, disk_error
+from models.store import ModelStore
+from pipelines.chain import STAGE_NAMES, make_stages
+
+MARKER = "demo.json"
+SEED = 7
+RELEASE = "demo"
+CONTACT = "hqvox demo on this machine"
+OWN_SERVER = {"host_connections": 8, "host_requests_per_second": 500.0, "backoff_seconds": 0.2}
+"""Settings of the crawl that would be impolite to anybody else's server."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo made."""
+
+    workspace: Workspace
+    release: Release
+    written: Written | None
+    """None where the release was there from an earlier run."""
+    truth: list[TruthRow]
+    generated: GeneratedFaces | None
+    """None where too few people were released to train on."""
+    report: Path
+    seconds: float
+
+
+def run_demo(
+    folder: Path, console: Console, *, identities: int, photos: int, workers: int | None = None
+) -> Demo:
+    """Make the demo in ``folder``, or go on where an earlier run stopped.
+
+    ``identities`` and ``photos`` (per identity) count for a new world only. ``workers``: processes,
+    by default one per core; 0 runs in this one. Raises HqvoxError where the folder holds something
+    else, or the disk refuses.
+    """
+    started = time.perf_counter()
+    _make_world(folder, console, identities, photos)
+    changed = _crawl_and_build(folder, console, workers)
+    workspace = Workspace.open(folder / "workspace")
+    config = workspace.config()
+    changed |= _pack_voices(workspace, folder / "world" / "voices", console)
+    names = sorted(release_names(workspace), key=lambda name: (len(name), name))  # demo-10 last
+    written = None
+    if changed or not names:
+        name = RELEASE if not names else f"{RELEASE}-{len(names) + 1}"
+        with console.status("release"):
+            written = write_release(workspace, name, config, auto=True)
+    else:
+        name = names[-1]
+    release = Release(workspace, name)
+    generated = train_demo(folder / "training" / name, release, console)
+    report = folder / "report.html"
+    world = folder / "world"
+    truth = compare_with_truth(workspace, world / "truth.csv", decoys(world))
+    with console.status("report") as status:
+        page = render_report(
+            workspace,
+            release,
+            lambda what: status.update(f"report: {what}"),
+            title=folder.resolve().name,
+            truth=truth,
+            generated=generated,
+        )
+    Storage(folder).write(report.name, page.encode())
+    return Demo(
+        workspace, release, written, truth, generated, report, time.perf_counter() - started
+    )
+
+
+def _make_world(folder: Path, console: Console, identities: int, photos: int) -> None:
+    storage = Storage(folder)
+    try:
+        found = {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
+    except OSError as error:
+        raise disk_error(error, str(folder)) from None
+    if found and MARKER not in found:
+        raise HqvoxError(
+            f"{folder}: not empty, and not a demo; name a new folder, for example "
+            f"`hqvox demo {folder / 'demo'}`"
+        )
+    plan: dict[str, Any] = {"seed": SEED, "identities": identities, "photos": photos, "made": False}
+    if found:
+        plan |= json.loads(storage.read(MARKER))
+    if plan["made"]:
+        return
+    storage.write(MARKER, _json(plan))
+    try:
+        with progress_bar(console, "photographs of invented people") as show:
+            make_world(folder / "world", plan["seed"], plan["identities"], plan["photos"], show)
+        with progress_bar(console, "their voices") as show:
+            make_voices(
+                folder / "world" / "voices",
+                plan["seed"],
+                plan["identities"],
+                by_name=True,
+                on_progress=show,
+            )
+    except OSError as error:
+        raise disk_error(error, str(error.filename or folder)) from error
+    storage.write(MARKER, _json(plan | {"made": True}))
+
+
+def _json(plan: dict[str, Any]) -> bytes:
+    return json.dumps(plan, indent=1).encode()
+
+
+def _crawl_and_build(folder: Path, console: Console, workers: int | None) -> bool:
+    """Bring the build up to date; return whether there was anything to do.
+
+    The web site is served only while there is something to crawl, always on the same port: its
+    address is part of what the build is made from.
+    """
+    world = folder / "world"
+    port = json.loads(Storage(folder).read(MARKER)).get("port", 0)
+    if port:
+        workspace = _workspace(folder, port)
+        tasks = plan_build(workspace, workspace.config(), ModelStore())
+        if not any(task.first <= DOWNLOAD for task in tasks):
+            return bool(tasks) and _build(workspace, console, workers)
+    try:
+        site = Website(world, port)
+    except OSError as error:
+        if not port:
+            raise HqvoxError(f"cannot serve on this machine: {error.strerror}") from None
+        site = Website(world)  # another program has the port: the crawl begins anew
+    with site:
+        return _build(_workspace(folder, site.port), console, workers)
+
+
+def _pack_voices(workspace: Workspace, voices: Path, console: Console) -> bool:
+    """Bring the speech up to date; return whether there was anything to do."""
+    config = workspace.config()
+    with workspace.lock(), progress_bar(console, "speech") as show:
+        places = sources(workspace, [voices], [], drop=True)  # the demo may have been moved
+        plan = plan_speech(workspace, config.speech, places)
+        files, done = sum(len(task.files) for task in plan.tasks), 0
+
+        def take(event: SpeechEvent) -> None:
+            nonlocal done
+            if isinstance(event, SpeechProgress):
+                done += event.files
+                show(done, files)
+
+        result = run_speech(workspace, config, plan, places, workers=0, on_event=take)
+    if result.failed:
+        raise HqvoxError(
+            f"{workspace.url}: speech of {len(result.failed)} shards failed, first "
+            f"{result.failed[0].error}; run the demo again"
+        )
+    return bool(plan.tasks or plan.gone)
+
+
+def _workspace(folder: Path, port: int) -> Workspace:
+    """The demo's workspace, crawling the web site on that port; made where there is none."""
+    root, urls = folder / "workspace", folder / "world" / "urls.csv"
+    storage = Storage(folder)
+    plan = json.loads(storage.read(MARKER))
+    if plan.get("port") != port:
+        storage.write(MARKER, _json(plan | {"port": port}))
+    listed = urls_csv(folder / "world", f"http://{HOST}:{port}")
+    if not urls.exists() or urls.read_bytes() != listed:
+        storage.write("world/urls.csv", listed)
+    own: dict[str, Any] = {
+        "discover": {"sources": ["urls"], "urls": {"file": str(urls.resolve())}},
+        "download": {"contact": CONTACT, "allow_hosts": [f"{HOST}:{port}"]} | OWN_SERVER,
+    }
+    if Workspace(root).storage.exists(CONFIG):
+        workspace = Workspace.open(root)
+        before = workspace.storage.read(CONFIG)
+        now = _yaml(merge(yaml.safe_load(before), own))
+        if now != before:  # the demo was moved, or has another port
+            workspace.storage.write(CONFIG, now)
+        return workspace
+    # To the embedding, phantoms are more alike than people are: strangers reach a cosine of 0.96.
+    own["identity"] = {"min_similarity": 0.97}
+    text = _yaml({"format": 1, "recipe": "bundled"} | own).decode()
+    return Workspace.create(root, text, to_table(read_folders(folder / "world" / "photos")))
+
+
+def _yaml(values: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+
+
+def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
+    """Bring the build up to date; return whether there was anything to do."""
+    store, config = ModelStore(), workspace.config()
+    with workspace.lock():
+        tasks = plan_build(workspace, config, store)
+        if not tasks:
+            return False
+        store.ensure(_weights(tasks, config, store))
+        stages = STAGE_NAMES[min(task.first for task in tasks) :]
+        shards = workspace.shards()
+        total = sum(len(shards[task.shard]) for task in tasks)
+        with Display(console, stages, total) as display:
+            result = run_build(workspace, config, tasks, workers=workers, on_event=display)
+    if result.failed:
+        raise HqvoxError(
+            f"{workspace.url}: {len(result.failed)} shards failed, first "
+            f"{result.failed[0].task.shard}: {result.failed[0].error}; run the demo again"
+        )
+    return True
+
+
+def _weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
+    run = {name for task in tasks for name in task.stages}
+    stages = [stage for stage in make_stages(config, store) if stage.name in run]
+    return list(dict.fromkeys(name for stage in stages for name in stage.networks))

@@ -1,0 +1,1 @@
+"""Pixels: decoding and encoding, compositing on white, drawing."""

@@ -1,0 +1,221 @@
+"""Why a photo or an identity ended where it did: numbers against limits, and a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hqvox.errors import HqvoxError
+from hqvox.imaging.composite import composite_on_white
+from hqvox.imaging.drawing import draw_box, draw_landmarks, draw_outline, draw_pose
+from hqvox.imaging.pictures import (
+    GREY,
+    INK,
+    KEPT,
+    PAPER,
+    REFUSED,
+    SheetRow,
+    Tile,
+    clip_text,
+    contact_sheet,
+    fitted,
+    font,
+)
+from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
+from hqvox.runner.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tables import Row
+from models.protocols import Photo
+from pipelines.chain import STAGE_NAMES
+
+MAX_NAMED = 4
+"""Of several photos that a text could mean, how many are named."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a user asked about: an identity, or one of its photos."""
+
+    identity: Row
+    candidate: int | None
+    """None: the identity as a whole."""
+
+
+def find_subject(workspace: Workspace, text: str) -> Subject:
+    """The identity (by id or name) or photo (by url, file name, file, or SHA-256) that is meant.
+
+    Raises HqvoxError where there is none, or several.
+    """
+    identities = workspace.identities().to_pylist()
+    for field in ("identity_id", "name"):
+        found = [row for row in identities if row[field] == text]
+        if len(found) > 1:
+            ids = ", ".join(row["identity_id"] for row in found[:MAX_NAMED])
+            raise HqvoxError(f"{len(found)} identities are named {text}: use an id ({ids})")
+        if found:
+            return Subject(found[0], None)
+    by_id = {row["identity_id"]: row for row in identities}
+    matches = _photos(workspace, text)
+    if not matches:
+        raise HqvoxError(
+            f"{text!r} is no identity (id or name) and no photo (path, url, SHA-256 or its first 6 "
+            f"digits or more) of {workspace.url}; `hqvox explain {workspace.url} IDENTITY` lists "
+            "an identity's photos"
+        )
+    if len(matches) > 1:
+        named = ", ".join(unquote(url) for url, _ in matches[:MAX_NAMED])
+        more = ", …" if len(matches) > MAX_NAMED else ""
+        raise HqvoxError(f"{text!r} stands for {len(matches)} photos ({named}{more}): name one")
+    key = matches[0][1]
+    return Subject(by_id[key[0]], key[1])
+
+
+def _photos(workspace: Workspace, text: str) -> list[tuple[str, Key]]:
+    """Url and key of every photo that the text could mean; the closest kind of match only."""
+    path = Path(text)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    except OSError:
+        digest = None  # a file that cannot be read is still known by its name
+    prefix = text.lower() if re.fullmatch(r"[0-9a-fA-F]{6,64}", text) else None
+    kinds: tuple[list[tuple[str, Key]], ...] = ([], [], [], [])
+    for shard in workspace.shards():
+        found = workspace.read_stage("discover", shard, ["url"])
+        if found is None:
+            continue
+        loaded = workspace.read_stage("download", shard, ["photo_id"])
+        hashes: Mapping[Key, str | None] = (
+            {}
+            if loaded is None
+            else dict(zip(table_keys(loaded), loaded["photo_id"].to_pylist(), strict=True))
+        )
+        for key, url in zip(table_keys(found), found["url"].to_pylist(), strict=True):
+            plain = unquote(url)
+            photo_id = hashes.get(key) or ""
+            if text in (url, plain):
+                kinds[0].append((url, key))
+            elif f"/{text}".endswith(f"/{plain}"):
+                kinds[1].append((url, key))
+            elif (digest is not None and photo_id == digest) or f"/{plain}".endswith(f"/{text}"):
+                kinds[2].append((url, key))
+            elif prefix is not None and photo_id.startswith(prefix):
+                kinds[3].append((url, key))
+    return next((kind for kind in kinds if kind), [])
+
+
+def photo_rows(workspace: Workspace, subject: Subject) -> list[Row]:
+    """Everything the build knows of a photo: one row per face, or one where it has none."""
+    return [
+        row
+        for row in identity_rows(workspace, subject.identity)
+        if row["candidate"] == subject.candidate
+    ]
+
+
+def identity_rows(workspace: Workspace, identity: Row) -> list[Row]:
+    """Everything the build knows of an identity's photos: one row per photo, or per face of it."""
+    shard, identity_id = identity["shard"], identity["identity_id"]
+    keys: dict[tuple[int, int | None], Key] = {}
+    for stage in ("discover", "landmarks"):
+        table = workspace.read_stage(stage, shard, [])
+        for key in table_keys(table) if table is not None else []:
+            if key[0] == identity_id:
+                if key[2] is not None:
+                    keys.pop((key[1], None), None)
+                keys[key[1], key[2]] = key
+    ordered = sorted(keys, key=lambda k: (k[0], -1 if k[1] is None else k[1]))
+    return joined_rows(workspace, shard, [keys[k] for k in ordered], ALL_COLUMNS)
+
+
+def ended(row: Row) -> str:
+    """Where a row ended, in words."""
+    if row["reason"]:
+        return f"{row['stage']}: {row['reason']}"
+    if row["stage"] == STAGE_NAMES[-1]:
+        return "kept"
+    return f"kept so far, up to {row['stage']}" if row["stage"] else "not built yet"
+
+
+# Pictures ----------------------------------------------------------------------------------------
+
+
+def photo_picture(workspace: Workspace, rows: Sequence[Row], title: str) -> Image.Image | None:
+    """The photo with everything measured drawn in, and each face's crops; None without pixels."""
+    photo = upright_photo(workspace, rows[0])
+    if photo is None:
+        return None
+    shown = fitted(photo, 760, 620)
+    scale = shown.shape[1] / photo.shape[1]
+    for row in rows:
+        if row["box_xyxy"] is None:
+            continue
+        draw_box(shown, row, scale, REFUSED if row["reason"] else KEPT)
+        draw_landmarks(shown, row, scale)
+        if row["yaw_deg"] is not None:
+            draw_pose(shown, row, scale)
+    panels: list[tuple[Photo, str]] = []
+    for row in rows:
+        crop, alpha = aligned_crop(workspace, row), mask_of(workspace, row)
+        number = f"face {row['face']}: " if len(rows) > 1 else ""
+        if crop is not None:
+            outlined = fitted(crop, 300, 300)
+            if alpha is not None:
+                draw_outline(outlined, fitted(alpha, 300, 300))
+            panels.append((outlined, f"{number}aligned, mask outlined"))
+        if crop is not None and alpha is not None:
+            masked = fitted(composite_on_white(crop, alpha), 300, 300)
+            panels.append((masked, f"{number}masked"))
+    return _compose(shown, panels, title, "; ".join(ended(row) for row in rows))
+
+
+def _compose(
+    photo: Photo, panels: Sequence[tuple[Photo, str]], title: str, verdict: str
+) -> Image.Image:
+    gap, head, caption = 16, 60, 22
+    height, width = photo.shape[:2]
+    columns = -(-len(panels) // 2)
+    step = 300 + caption
+    total = (gap + width + gap + columns * (300 + gap), head + max(height, 2 * step) + gap)
+    page = Image.new("RGB", total if panels else (total[0], head + height + gap), PAPER)
+    draw = ImageDraw.Draw(page)
+    room = page.width - 2 * gap
+    draw.text((gap, 12), clip_text(title, room, 16, True), INK, font(16, True))
+    draw.text((gap, 34), clip_text(verdict, room, 13), GREY, font(13))
+    page.paste(Image.fromarray(photo), (gap, head))
+    for number, (panel, text) in enumerate(panels):
+        x, y = 2 * gap + width + number // 2 * (300 + gap), head + number % 2 * step
+        page.paste(Image.fromarray(np.ascontiguousarray(panel)), (x, y))
+        draw.rectangle((x, y, x + 299, y + 299), outline=(222, 226, 230))
+        draw.text((x, y + 303), clip_text(text, 300, 12), GREY, font(12))
+    return page
+
+
+def identity_picture(workspace: Workspace, rows: Sequence[Row], title: str) -> Image.Image:
+    """All photos of an identity, those kept first, each with where it ended."""
+    kept = [row for row in rows if not row["reason"]]
+    kept.sort(key=lambda row: -(row["quality"] or 0))
+    refused = [row for row in rows if row["reason"]]
+    refused.sort(key=lambda row: (STAGE_NAMES.index(row["stage"]), row["reason"]))
+    groups = [
+        SheetRow(f"kept: {len(kept)}", [_tile(workspace, row) for row in kept]),
+        SheetRow(f"refused: {len(refused)}", [_tile(workspace, row) for row in refused]),
+    ]
+    return contact_sheet([g for g in groups if g.tiles], columns=8, side_px=128, title=title)
+
+
+def _tile(workspace: Workspace, row: Row) -> Tile:
+    picture = masked_crop(workspace, row)
+    if picture is None:
+        picture = aligned_crop(workspace, row)
+    if picture is None:
+        picture = face_view(workspace, row)
+    name = unquote(row["url"]).rsplit("/", 1)[-1]
+    verdict = f"quality {row['quality']:.2f}" if row["quality"] is not None else row["reason"]
+    return Tile(picture, [name, verdict or ended(row)], REFUSED if row["reason"] else KEPT)

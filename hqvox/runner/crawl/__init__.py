@@ -1,0 +1,1 @@
+"""Crawling: one process that fetches photographs for many shards."""

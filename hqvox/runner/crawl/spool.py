@@ -1,0 +1,236 @@
+"""What a crawl has of a shard before the shard is committed: a growing tar and its journal.
+
+``crawl/<shard>.tar`` takes each photo as it arrives; ``crawl/<shard>.jsonl`` then takes a line with
+what is known of its url. Both are written without buffering, so a killed crawl loses the photos in
+flight and no more. They are not flushed to disk one by one, which would cost more than fetching:
+after a power failure the kernel may not have written the last seconds, so whoever goes on checks
+each photo against its hash and drops what does not hold.
+
+When the shard is committed, the tar is finished, flushed and renamed to its place, and the journal
+stays until the table is there too. So at no moment is a photo that was fetched without a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import disk_error
+from hqvox.workspace.tables import Row
+
+FOLDER = "crawl"
+_TIMES = ("time", "retrieved_at")
+
+
+class Spool:
+    """The spool of one shard. What is in it already is checked and kept on opening.
+
+    On object storage it lies in the user's cache folder of this machine.
+    """
+
+    def __init__(
+        self, workspace: Workspace, shard: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """``settings``: that decide what is kept; noted with a new journal.
+
+        Raises HqvoxError where the disk refuses.
+        """
+        self.storage = workspace.storage
+        self.settings = dict(settings or {})
+        """Those under which the journal was begun."""
+        self.found: dict[str, Row] = {}
+        """By url: the download columns and ``reason`` of what the journal holds."""
+        self.asked: set[str] = set()
+        """Urls that were asked for since the shard was committed last, whatever came of it."""
+        self.attempts: list[Row] = []
+        self._table = workspace.table_name("download", shard)
+        self._target = workspace.tar_name("download", shard)
+        folder = spool_folder(workspace)
+        self._tar_path = folder / f"{shard}.tar"
+        self._journal_path = folder / f"{shard}.jsonl"
+        self._places: dict[str, tuple[int, int]] = {}
+        self._end = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._find()
+            mode = "r+b" if self._tar_path.exists() else "w+b"
+            self._tar = open(self._tar_path, mode, buffering=0)  # noqa: SIM115 - closed by close
+            self._journal = open(self._journal_path, "ab", buffering=0)  # noqa: SIM115 - likewise
+            self._read_journal()
+            self._tar.truncate(self._end)
+        except OSError as error:
+            raise disk_error(error, str(error.filename or folder)) from error
+
+    def _find(self) -> None:
+        """Bring tar and journal together, wherever a kill left them."""
+        if not self._journal_path.exists():
+            self._tar_path.unlink(missing_ok=True)
+        elif not self._tar_path.exists():
+            committed = Path(self.storage.path(self._target))
+            cut_short = self.storage.local and not self.storage.exists(self._table)
+            if cut_short and committed.exists():
+                os.replace(committed, self._tar_path)  # between the tar's commit and the table's
+            else:
+                self._journal_path.unlink()
+
+    def _read_journal(self) -> None:
+        """Take over the journal as far as it is whole and the tar bears it out."""
+        good = 0
+        with open(self._journal_path, "rb") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line, object_hook=_with_times)
+                    if not good:
+                        self.settings = dict(entry["settings"])
+                        good = len(line)
+                        continue
+                    url, row, attempts = entry["url"], entry["row"], entry["attempts"]
+                except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+                    break
+                if not line.endswith(b"\n") or (row is not None and not self._holds(row)):
+                    break
+                good += len(line)
+                self._know(url, row, attempts, entry["asked"])
+        self._journal.truncate(good)
+        if not good:
+            # A line like the others, so that whoever reads them need know but one form.
+            nothing: Row = {"url": "", "row": None, "attempts": [], "asked": False}
+            self._write_line({**nothing, "settings": self.settings})
+
+    def _holds(self, row: Row) -> bool:
+        """Whether the tar has the row's photo."""
+        offset, size, name = row["photo_offset"], row["photo_bytes"], row["photo_id"]
+        if offset is None or self._places.get(name) == (offset, size):
+            return True
+        self._tar.seek(offset)
+        if hashlib.sha256(self._tar.read(size)).hexdigest() != name:
+            return False
+        self._places[name] = (offset, size)
+        self._end = max(self._end, offset + _padded(size))
+        return True
+
+    def store(self, name: str, data: bytes) -> tuple[int, int]:
+        """Append a photo under its hash, once; return its offset and size. Raises OSError."""
+        if name not in self._places:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            header = info.tobuf(tarfile.USTAR_FORMAT)
+            self._tar.seek(self._end)
+            padding = bytes(_padded(len(data)) - len(data))
+            _write_all(self._tar.fileno(), (header, data, padding))
+            self._places[name] = (self._end + len(header), len(data))
+            self._end += len(header) + len(data) + len(padding)
+        return self._places[name]
+
+    def note(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool = True) -> None:
+        """Write down what is known of a url, after its photo is stored. Raises OSError.
+
+        ``row``: null where what was known before still holds. ``asked``: whether it was asked for,
+        rather than copied from what is committed.
+        """
+        self._know(url, row, attempts, asked)
+        self._write_line({"url": url, "row": row, "attempts": list(attempts), "asked": asked})
+
+    def _write_line(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry, default=datetime.isoformat) + "\n"
+        _write_all(self._journal.fileno(), (line.encode(),))
+
+    def _know(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool) -> None:
+        if row is not None:
+            self.found[url] = row
+        if asked:
+            self.asked.add(url)
+        self.attempts += attempts
+
+    def commit_tar(self) -> None:
+        """Finish the tar and give it its place; the journal stays until :meth:`done`.
+
+        Raises HqvoxError where the disk refuses.
+        """
+        try:
+            self._tar.seek(self._end)
+            end = self._end + 2 * tarfile.BLOCKSIZE
+            trailer = end + (-end) % tarfile.RECORDSIZE - self._end
+            _write_all(self._tar.fileno(), (bytes(trailer),))
+            os.fsync(self._tar.fileno())
+            if self.storage.local:
+                target = Path(self.storage.path(self._target))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._tar_path, target)
+                _sync_folder(target.parent)
+            else:
+                self.storage.fs.put_file(str(self._tar_path), self.storage.path(self._target))
+        except OSError as error:
+            raise disk_error(error, str(self._tar_path)) from error
+
+    def close(self) -> None:
+        """Close the files; what is in them stays for the next crawl."""
+        self._tar.close()
+        self._journal.close()
+
+    def done(self) -> None:
+        """Close and remove: the shard is committed, or keeps what it had."""
+        self.close()
+        self._journal_path.unlink(missing_ok=True)
+        self._tar_path.unlink(missing_ok=True)
+
+
+def spool_folder(workspace: Workspace) -> Path:
+    """Where the spools of a workspace lie."""
+    storage = workspace.storage
+    if storage.local:
+        return Path(storage.path(FOLDER))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "hqvox" / FOLDER / hashlib.sha256(storage.url.encode()).hexdigest()[:16]
+
+
+def erase_spool(workspace: Workspace, shard: str) -> None:
+    """Remove what a crawl cut short left of a shard, wherever it was cut.
+
+    Raises HqvoxError where the disk refuses.
+    """
+    folder = spool_folder(workspace)
+    journal = folder / f"{shard}.jsonl"
+    try:
+        if journal.exists() and workspace.committed("download", shard) is None:
+            workspace.storage.remove(workspace.tar_name("download", shard))
+        (folder / f"{shard}.tar").unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(error, str(folder)) from error
+
+
+def _with_times(record: dict[str, Any]) -> dict[str, Any]:
+    for name in _TIMES:
+        if isinstance(record.get(name), str):
+            record[name] = datetime.fromisoformat(record[name])
+    return record
+
+
+def _padded(size: int) -> int:
+    return size + (-size) % tarfile.BLOCKSIZE
+
+
+def _write_all(handle: int, parts: Sequence[bytes]) -> None:
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        written = os.writev(handle, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Taking photographs and people down: what is erased, and where."""

@@ -1,0 +1,1 @@
+"""What lies on disk: storage, the layout of a workspace, its tables and shards."""

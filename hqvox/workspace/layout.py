@@ -1,0 +1,273 @@
+"""Where everything of a build lives, and reading it back.
+
+<workspace>/hqvox.yaml  identities.parquet
+  stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
+  stages/{download,align,segment}/<shard>.tar   pixels
+  tombstones.jsonl      what was taken down, see hqvox.workspace.tombstones
+  failed/<shard>.json   a shard that could not be finished, with its trace
+  runs/<time>-<id>/     config, versions, log.jsonl, timings
+  releases/<name>/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hqvox.config.build import BuildConfig
+from hqvox.config.file import load_config
+from hqvox.errors import HqvoxError
+from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.storage import Storage, disk_error
+from hqvox.workspace.tables import IDENTITIES, KEYS, Row
+
+CONFIG = "hqvox.yaml"
+IDENTITIES_FILE = "identities.parquet"
+FINGERPRINT = b"hqvox.fingerprint"
+"""Key of a stage table's schema metadata: JSON, see ``hqvox.runner.plan``."""
+PURGING = ".purging"
+"""There while photographs are being taken down; see :mod:`hqvox.takedown.purge`."""
+TAR_OF = {"photo": "download", "aligned": "align", "mask": "segment"}
+"""Which stage's tar holds which pixels."""
+
+
+class Workspace:
+    """One build: its configuration, identities, stage tables, pixels and releases."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.storage = Storage(root)
+
+    @classmethod
+    def open(cls, root: str | Path) -> Workspace:
+        """An existing workspace. Raises HqvoxError where there is none."""
+        workspace = cls(root)
+        if not workspace.storage.exists(CONFIG):
+            raise HqvoxError(
+                f"{root}: no workspace here ({CONFIG} is missing); make one with "
+                f"`hqvox init {root} --photos FOLDER`"
+            )
+        return workspace
+
+    @classmethod
+    def create(cls, root: str | Path, config_text: str, identities: pa.Table) -> Workspace:
+        """A new workspace. Raises HqvoxError where one is already."""
+        workspace = cls(root)
+        if workspace.storage.exists(CONFIG):
+            raise HqvoxError(f"{root}: a workspace is already here; choose another folder")
+        load_config(config_text)
+        sink = io.BytesIO()
+        pq.write_table(identities.cast(IDENTITIES), sink, compression="zstd")
+        workspace.storage.write(IDENTITIES_FILE, sink.getvalue())
+        workspace.storage.write(CONFIG, config_text.encode())
+        return workspace
+
+    @property
+    def url(self) -> str:
+        """The root as the user gave it."""
+        return self.storage.url
+
+    def config(self, settings: Sequence[str] = (), recipe: str | None = None) -> BuildConfig:
+        """hqvox.yaml resolved with ``--set`` values. Raises HqvoxError naming the line."""
+        text = self.storage.read(CONFIG).decode()
+        return load_config(text, self.storage.path(CONFIG), settings, recipe)
+
+    def identities(self) -> pa.Table:
+        """The identities table. Raises HqvoxError where the file is damaged."""
+        try:
+            return read_parquet(self.storage.read(IDENTITIES_FILE))
+        except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
+            path = self.storage.path(IDENTITIES_FILE)
+            raise HqvoxError(
+                f"{path}: cannot be read ({error}); make a workspace in another folder "
+                "with hqvox init"
+            ) from None
+
+    def shards(self) -> dict[str, list[Row]]:
+        """Identity rows of each shard, in order."""
+        shards: dict[str, list[Row]] = {}
+        for row in self.identities().to_pylist():
+            shards.setdefault(row["shard"], []).append(row)
+        return shards
+
+    # Stage tables ------------------------------------------------------------------------------
+
+    def table_name(self, stage: str, shard: str) -> str:
+        """Relative name of a stage's table."""
+        return f"stages/{stage}/{shard}.parquet"
+
+    def tar_name(self, stage: str, shard: str) -> str:
+        """Relative name of a stage's pixel shard."""
+        return f"stages/{stage}/{shard}.tar"
+
+    def committed(self, stage: str, shard: str) -> dict[str, Any] | None:
+        """The fingerprint record of a committed shard, or None where there is none (or damaged).
+
+        None also where the pixels that the table points into are gone.
+        """
+        name = self.table_name(stage, shard)
+        if not self.storage.exists(name):
+            return None
+        if stage in TAR_OF.values() and not self.storage.exists(self.tar_name(stage, shard)):
+            return None
+        try:
+            with self.storage.open(name) as file:
+                metadata = pq.read_schema(file).metadata or {}
+            return json.loads(metadata[FINGERPRINT])
+        except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError):
+            return None
+
+    def read_stage(
+        self, stage: str, shard: str, columns: Sequence[str] | None = None
+    ) -> pa.Table | None:
+        """A stage's table (keys always included), or None where it is not there.
+
+        Raises HqvoxError where the file is damaged.
+        """
+        name = self.table_name(stage, shard)
+        if not self.storage.exists(name):
+            return None
+        wanted = None if columns is None else [*KEYS, *columns]
+        try:
+            with self.storage.open(name) as file:
+                return read_parquet(file, wanted)
+        except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
+            raise HqvoxError(
+                f"{self.storage.path(name)}: cannot be read ({error}); delete it and run "
+                f"`hqvox build {self.url}`, which makes it again"
+            ) from None
+
+    def write_stage(
+        self, stage: str, shard: str, table: pa.Table, fingerprint: Mapping[str, Any]
+    ) -> None:
+        """Commit a stage's table: the marker that the shard's stage is done."""
+        table = table.replace_schema_metadata(
+            {FINGERPRINT: json.dumps(fingerprint, sort_keys=True).encode()}
+        )
+        with self.storage.writing(self.table_name(stage, shard)) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def kept_rows(
+        self, shard: str, stages: Sequence[str], columns: Mapping[str, Sequence[str]]
+    ) -> list[Row]:
+        """Rows that every one of ``stages`` kept, joined: the input of the stage that follows.
+
+        ``stages``: names in order. ``columns``: of each stage, the columns wanted.
+        """
+        rows: dict[tuple[str, int, int | None], Row] = {}
+        for number, stage in enumerate(stages):
+            table = self.read_stage(shard=shard, stage=stage, columns=[*columns[stage], "reason"])
+            if table is None:
+                raise HqvoxError(f"{self.storage.path(self.table_name(stage, shard))}: missing")
+            found: dict[tuple[str, int, int | None], Row] = {}
+            for row in table.to_pylist():
+                if row.pop("reason") is not None:
+                    continue
+                key = (row["identity_id"], row["candidate"], row["face"])
+                before = rows.get(key) or rows.get((key[0], key[1], None))
+                if number and before is None:
+                    continue
+                found[key] = {**(before or {}), **row}
+            rows = found
+        return list(rows.values())
+
+    def frame(
+        self,
+        stages: Sequence[str],
+        columns: Mapping[str, Sequence[str]],
+        shards: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Every row that ever entered a stage, with where it ended: for reports, never for work.
+
+        One row per photo or face: keys, the named columns of each stage (null where the row did
+        not get so far), ``stage`` (the last one it entered) and ``reason`` (null: kept there).
+        """
+        joined: list[Row] = []
+        for shard in shards or list(self.shards()):
+            rows: dict[tuple[str, int, int | None], Row] = {}
+            for stage in stages:
+                table = self.read_stage(
+                    shard=shard, stage=stage, columns=[*columns.get(stage, ()), "reason"]
+                )
+                if table is None:
+                    break
+                for row in table.to_pylist():
+                    key = (row["identity_id"], row["candidate"], row["face"])
+                    photo_key = (key[0], key[1], None)
+                    before = rows.get(key)
+                    if before is None and key[2] is not None:
+                        before = rows.get(photo_key)
+                    rows[key] = {**(before or {}), **row, "stage": stage, "shard": shard}
+            faced = {key[:2] for key in rows if key[2] is not None}
+            joined += [r for k, r in rows.items() if k[2] is not None or k[:2] not in faced]
+        return pd.DataFrame(joined)
+
+    def pixels(self, kind: str, row: Mapping[str, Any]) -> bytes:
+        """Encoded bytes of a row's ``photo``, ``aligned`` or ``mask``; the row names its shard."""
+        name = self.tar_name(TAR_OF[kind], row["shard"])
+        return self.storage.read(name, int(row[f"{kind}_offset"]), int(row[f"{kind}_bytes"]))
+
+    # Failed shards -----------------------------------------------------------------------------
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """Shards that could not be finished: name to what happened."""
+        return {
+            name.removesuffix(".json"): json.loads(self.storage.read(f"failed/{name}"))
+            for name in self.storage.names("failed")
+        }
+
+    def mark_failed(self, shard: str, record: Mapping[str, Any]) -> None:
+        """Record that a shard could not be finished."""
+        self.storage.write(f"failed/{shard}.json", json.dumps(record, indent=1).encode())
+
+    def clear_failed(self, shard: str) -> None:
+        """Forget a shard's failure."""
+        self.storage.remove(f"failed/{shard}.json")
+
+    # One build at a time -----------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, purging: bool = False) -> Iterator[None]:
+        """Hold the workspace for one build. Raises HqvoxError where another holds it.
+
+        The lock is the kernel's and goes with the process, however it ends. On object storage,
+        where there is none, the caller sees to it that only one build runs. Only ``purging`` may
+        hold a workspace in which a purge was cut short: anything else could work on photographs
+        that were taken down.
+        """
+        if not purging and self.storage.exists(PURGING):
+            raise HqvoxError(
+                f"{self.url}: photographs are being taken down here, or a purge was cut short; "
+                f"finish it with `hqvox purge {self.url}`"
+            )
+        if not self.storage.local:
+            yield
+            return
+        path = self.storage.path(".lock")
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(error, path) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise HqvoxError(
+                    f"{self.url}: another build is running here (process {holder}); "
+                    "wait for it, or stop it"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)

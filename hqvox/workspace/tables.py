@@ -1,0 +1,192 @@
+"""The columns of every table, in one place.
+
+A stage's table holds, for every row that entered the stage, the keys, the columns the stage adds,
+and ``reason``: null where the row was kept, else one of the stage's reasons. Columns added further
+up are not repeated; :func:`hqvox.workspace.layout.Workspace.rows` joins them by key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+Row = dict[str, Any]
+"""One row of a stage: column name to value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: Arrow type, and what it means with unit and range."""
+
+    type: pa.DataType
+    meaning: str
+
+
+KEYS: dict[str, Column] = {
+    "identity_id": Column(pa.string(), "identity, VoxCeleb's id (id10001) or the user's own"),
+    "candidate": Column(pa.int32(), "position of the candidate photo within its identity, from 0"),
+    "face": Column(pa.int16(), "face within the photo, best score first; null before landmarks"),
+}
+
+REASON = Column(
+    pa.dictionary(pa.int16(), pa.string()), "null: kept; else why this stage rejected the row"
+)
+
+
+def _floats(n: int) -> pa.DataType:
+    return pa.list_(pa.float32(), n)
+
+
+COLUMNS: dict[str, Column] = {
+    # discover
+    "url": Column(pa.string(), "where the photo is; folder source: percent-encoded relative path"),
+    "page_url": Column(pa.string(), "page that shows the photo"),
+    "source": Column(pa.dictionary(pa.int16(), pa.string()), "source that named the candidate"),
+    "query": Column(pa.string(), "what the source was asked; null: no query"),
+    "rank": Column(pa.int32(), "rank within the source's answer to the query, from 0"),
+    "title": Column(pa.string(), "title as the source states it"),
+    "licence": Column(pa.string(), "licence as the source states it"),
+    "licence_url": Column(pa.string(), "page of the licence's text"),
+    "author": Column(pa.string(), "author as the source states it"),
+    "stated_width_px": Column(pa.int32(), "width in pixels as the source states it"),
+    "stated_height_px": Column(pa.int32(), "height in pixels as the source states it"),
+    # download
+    "photo_id": Column(pa.string(), "SHA-256 of the photo's bytes, hex"),
+    "media_type": Column(pa.dictionary(pa.int16(), pa.string()), "type by content: image/jpeg, …"),
+    "width_px": Column(pa.int32(), "width in pixels, upright (EXIF orientation undone)"),
+    "height_px": Column(pa.int32(), "height in pixels, upright (EXIF orientation undone)"),
+    "retrieved_at": Column(pa.timestamp("s", "UTC"), "time of retrieval; local file: its mtime"),
+    "photo_offset": Column(pa.int64(), "offset of the photo's bytes in the download tar"),
+    "photo_bytes": Column(pa.int64(), "size of the photo in bytes"),
+    "requested_url": Column(pa.string(), "url that was asked for; local file: null, and so below"),
+    "final_url": Column(pa.string(), "url that answered, after redirects"),
+    "host": Column(pa.dictionary(pa.int32(), pa.string()), "host that answered"),
+    "http_status": Column(pa.int16(), "status of the last answer; null: there was none"),
+    "etag": Column(pa.string(), "ETag of the answer, for asking whether the photo changed"),
+    "last_modified": Column(pa.string(), "Last-Modified of the answer, likewise"),
+    # duplicates
+    "phash": Column(pa.uint64(), "64-bit perceptual hash (DCT)"),
+    "duplicate_of": Column(pa.int32(), "candidate that stands for this row's cluster"),
+    # landmarks
+    "faces_in_photo": Column(pa.int16(), "faces found in the photo"),
+    "box_xyxy": Column(_floats(4), "face box left, top, right, bottom, px of the upright photo"),
+    "face_score": Column(pa.float32(), "detector's score, its own scale, higher is surer"),
+    "other_boxes_xyxy": Column(
+        pa.list_(pa.float32()), "boxes of the photo's other faces, 4 numbers each, as box_xyxy"
+    ),
+    "landmarks_xy": Column(_floats(136), "68 iBUG points as x, y pairs, px of the upright photo"),
+    # pupils
+    "ipd_px": Column(pa.float32(), "distance of the eye centres, px of the upright photo"),
+    # pose
+    "yaw_deg": Column(pa.float32(), "yaw, degrees; positive: turned to the image's right"),
+    "pitch_deg": Column(pa.float32(), "pitch, degrees; positive: looking up"),
+    "roll_deg": Column(pa.float32(), "roll, degrees; positive: clockwise in the image"),
+    "asymmetry": Column(
+        pa.float32(),
+        "how far mirrored landmarks of one side fall from the other, fraction of the eye distance",
+    ),
+    # lighting
+    "light_ratio": Column(pa.float32(), "brighter over darker side of the face, luminance, >= 1"),
+    "light_gradient": Column(
+        pa.float32(),
+        "steep slope (95th percentile) of smoothed skin luminance, its mean per face width",
+    ),
+    "overexposed_fraction": Column(pa.float32(), "share of skin pixels at the bright end, 0 to 1"),
+    "underexposed_fraction": Column(pa.float32(), "share of skin pixels at the dark end, 0 to 1"),
+    # emotion
+    "emotion": Column(pa.dictionary(pa.int16(), pa.string()), "most probable expression"),
+    "emotion_probabilities": Column(
+        pa.map_(pa.string(), pa.float32()), "probability of each expression, 0 to 1, sum 1"
+    ),
+    "mouth_opening": Column(pa.float32(), "inner lip gap over mouth width, from landmarks"),
+    "mouth_width": Column(pa.float32(), "mouth width over eye distance, from landmarks"),
+    # identity
+    "embedding": Column(pa.list_(pa.float32()), "face embedding, L2-normalised"),
+    "core_similarity": Column(
+        pa.float32(),
+        "mean cosine to the faces of the identity's core, itself left out; null: the only face",
+    ),
+    # align
+    "transform": Column(_floats(6), "2 × 3 similarity, upright photo px to aligned crop px, rows"),
+    "crop_side_px": Column(pa.int32(), "side of the aligned square crop, px"),
+    "outside_fraction": Column(pa.float32(), "share of the crop outside the photo, 0 to 1"),
+    "compression": Column(
+        pa.float32(), "visibility of 8 × 8 block edges around the face, 0 none, 1 strong"
+    ),
+    "aligned_offset": Column(pa.int64(), "offset of the aligned crop (PNG) in the align tar"),
+    "aligned_bytes": Column(pa.int64(), "size of the aligned crop (PNG) in bytes"),
+    # segment
+    "person_fraction": Column(pa.float32(), "share of the crop covered by the person, 0 to 1"),
+    "face_coverage": Column(pa.float32(), "share of the face's landmark hull in the mask, 0 to 1"),
+    "edge_confidence": Column(
+        pa.float32(), "mean certainty |2p - 1| of the mask near its outline, 0 to 1"
+    ),
+    "mask_offset": Column(pa.int64(), "offset of the alpha mask (grey PNG) in the segment tar"),
+    "mask_bytes": Column(pa.int64(), "size of the alpha mask (grey PNG) in bytes"),
+    # quality
+    "sharpness": Column(pa.float32(), "detail of the face at a fixed scale, 0 to 1"),
+    "quality": Column(pa.float32(), "composite that ranks an identity's faces, 0 to 1"),
+}
+
+
+ATTEMPTS = pa.schema(
+    [
+        pa.field("url", pa.string(), nullable=False),  # as the source named it
+        pa.field("final_url", pa.string(), nullable=False),  # what was asked for this time
+        pa.field("status", pa.int16()),  # null: there was no answer, or nothing was asked
+        pa.field("reason", pa.dictionary(pa.int16(), pa.string())),  # null: it brought us on
+        pa.field("detail", pa.string()),
+        pa.field("bytes", pa.int64()),  # of the body, as it came over the network
+        pa.field("seconds", pa.float32()),
+        pa.field("time", pa.timestamp("ms", "UTC")),
+        pa.field("host", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+"""``attempts/<shard>.parquet``: each request that a crawl made, or refused to make."""
+
+
+def stage_schema(columns: tuple[str, ...]) -> pa.Schema:
+    """Arrow schema of a stage's table: keys, the stage's own columns, reason."""
+    fields = [pa.field(name, column.type) for name, column in KEYS.items()]
+    fields += [pa.field(name, COLUMNS[name].type) for name in columns]
+    fields.append(pa.field("reason", REASON.type))
+    return pa.schema(fields)
+
+
+IDENTITIES = pa.schema(
+    [
+        pa.field("identity_id", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),  # vox1, vox2, or the user's own
+        pa.field("gender", pa.string()),  # m, f, or null
+        pa.field("nationality", pa.string()),
+        pa.field("row", pa.int32(), nullable=False),  # position in its file: the official split
+        pa.field("folder", pa.string()),  # percent-encoded, below the photos folder
+        pa.field("shard", pa.string(), nullable=False),
+    ]
+)
+
+UTTERANCE_COLUMNS: dict[str, Column] = {
+    "identity_id": KEYS["identity_id"],
+    "video": Column(pa.string(), "video the utterance is from; empty: not known"),
+    "utterance": Column(pa.string(), "utterance within its video, unique there"),
+    "path": Column(pa.string(), "percent-encoded path below the audio folder"),
+    "shard": Column(pa.string(), "shard of its identity: <shard>.f16 holds the log-mels"),
+    "offset": Column(pa.int64(), "first frame in the shard's array; null: refused"),
+    "frames": Column(pa.int32(), "frames (10 ms each) in the shard's array; null: refused"),
+    "seconds": Column(pa.float32(), "speech that is left, s; 0: none"),
+    "source_seconds": Column(pa.float32(), "duration before VAD, s; null: not decoded"),
+    "media_type": Column(pa.dictionary(pa.int16(), pa.string()), "container and codec, by content"),
+    "rate_hz": Column(pa.int32(), "sample rate of the file, Hz"),
+    "channels": Column(pa.int16(), "channels of the file; their mean is taken"),
+    "peak_dbfs": Column(pa.float32(), "loudest sample, dB full scale; null: digital silence"),
+    "clipped_fraction": Column(pa.float32(), "share of samples at full scale, 0 to 1"),
+    "sha256": Column(pa.string(), "SHA-256 of the file, hex; null: not read"),
+    "reason": Column(REASON.type, "null: packed; else why the file was refused"),
+    "detail": Column(pa.string(), "what exactly was wrong, one line; null: nothing to add"),
+}
+
+UTTERANCES = pa.schema([pa.field(name, c.type) for name, c in UTTERANCE_COLUMNS.items()])
+"""A shard's index of utterances, packed and refused: ``speech/<shard>.parquet``."""

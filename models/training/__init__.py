@@ -1,0 +1,1 @@
+"""Training our own bundled weights."""

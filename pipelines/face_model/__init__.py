@@ -1,0 +1,1 @@
+"""The statistical face model behind pose: shape, landmark errors, and their fits."""

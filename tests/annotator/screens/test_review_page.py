@@ -1,0 +1,341 @@
+"""The review page in a real browser: by keyboard and mouse, alone and together."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from annotator.candidates.candidates import Candidates
+from annotator.log.access import Actor, TokenFile
+from annotator.log.decisions import Decision, Entry
+from annotator.log.schema import LEASES
+from annotator.log.store import Store, open_store
+from annotator.work.queue import Queue, QueueItem
+from hqvox.workspace.layout import Workspace
+from tests.helpers.browser_tools import Reviewer, Server, Team, running
+from tests.helpers.small_review import FACES, make_review
+
+
+def store_of(workspace: Path) -> Store:
+    return open_store(Workspace.open(workspace))
+
+
+def said(workspace: Path, name: str | None = None) -> list[Entry]:
+    store = store_of(workspace)
+    try:
+        return store.entries(annotator=name)
+    finally:
+        store.close()
+
+
+def my_name(who: Reviewer) -> str:
+    who.page.get_by_test_id("stExpandSidebarButton").click()
+    sidebar = who.page.get_by_test_id("stSidebar").get_by_test_id("stText")
+    return str(sidebar.inner_text()).split("\n")[0]
+
+
+def numbers(entry: Entry) -> list[int]:
+    shown = [face.key for face in entry.decision.shown]
+    return [shown.index(face.key) for face in entry.decision.faces]
+
+
+def test_a_session_by_keyboard(team: Team) -> None:
+    who = team.join().shown()
+    assert who.taken() == [0, 1, 2, 3, 4, 5, 6]  # the machine's own pick
+    assert who.counter() == "7 of 3–7 taken ✓"
+    first = who.identity_id()
+    who.press("1", "2", "3", "4", "5", "Enter")
+    assert who.message() == (
+        "Not saved: take 1 more face, or drop the person (X). At least 3 are needed."
+    )
+    who.press("ArrowLeft", "ArrowDown", "Space")  # from the fifth to the fourth, and a row down
+    chosen = [5, 6, 3 + who.columns()]
+    assert who.taken() == chosen
+    who.press("ArrowDown", "c")
+    who.page.keyboard.type("x and Enter do nothing here: ?")
+    assert who.press("Enter").name()  # back to the faces, not on
+    second = who.on("Enter").identity_id()
+    assert second != first
+    assert who.on("x", "3").identity_id() not in (first, second)
+    name = my_name(who)
+    one, two = said(team.workspace, name)
+    assert (one.decision.identity_id, numbers(one)) == (first, chosen)
+    assert one.decision.comment == "x and Enter do nothing here: ?"
+    assert len(one.decision.shown) == FACES
+    assert 0.4 < one.decision.seconds < 60
+    assert (two.decision.identity_id, two.decision.kind, two.decision.reason) == (
+        second, "dropped", "poor_quality",
+    )  # fmt: skip
+
+
+def test_an_undo_goes_back_to_the_person(team: Team) -> None:
+    who = team.join().shown()
+    first = who.identity_id()
+    who.on("1", "Enter")
+    assert who.on("u").identity_id() == first
+    assert "decide again" in who.message()
+    assert who.taken() == [1, 2, 3, 4, 5, 6]  # as they were decided
+    who.on("x", "1")
+    kinds = [(e.decision.identity_id, e.decision.kind) for e in said(team.workspace, my_name(who))]
+    assert kinds == [(first, "chosen"), (first, "undone"), (first, "dropped")]
+
+
+def test_a_reload_in_mid_work_loses_nothing(team: Team) -> None:
+    who = team.join().shown()
+    before = who.identity_id(), who.screen()
+    who.press("2", "4", "c")
+    who.page.keyboard.type("half a thought")
+    who.page.reload()
+    who.shown()
+    assert (who.identity_id(), who.screen()) == before
+    assert who.taken() == [0, 2, 4, 5, 6]
+    assert who.page.locator(".comment input").input_value() == "half a thought"
+
+
+@pytest.mark.slow
+def test_a_session_by_mouse(team: Team) -> None:
+    who = team.join().shown()
+    first = who.identity_id()
+    who.click(0, 1, 2, 3, 4, 8)
+    assert who.taken() == [5, 6, 8]
+    who.page.locator(".comment input").fill("by mouse")
+    before = who.screen()
+    who.button("accept").click()
+    who.shown(before)
+    who.button("zoom").click()
+    dialog = who.page.locator("dialog.look")
+    assert dialog.locator("img").is_visible()
+    dialog.locator("[data-look=next]").click()
+    assert "Face 2 of" in dialog.locator(".title").inner_text()
+    dialog.locator("[data-look=toggle]").click()
+    dialog.locator("[data-look=original]").click()
+    dialog.locator("svg rect").wait_for(state="attached")
+    assert dialog.locator("svg circle").count() == 68
+    dialog.locator("[data-look=close]").click()
+    assert who.taken() == [0, 2, 3, 4, 5, 6]
+    before, second = who.screen(), who.identity_id()
+    who.button("skip").click()
+    who.shown(before)
+    assert who.identity_id() != second
+    before = who.screen()
+    who.button("drop").click()
+    who.page.locator("dialog.reasons .reason").nth(1).click()
+    who.shown(before)
+    one, two = said(team.workspace, my_name(who))
+    assert (one.decision.identity_id, numbers(one), one.decision.comment) == (
+        first, [5, 6, 8], "by mouse",
+    )  # fmt: skip
+    assert two.decision.reason == "wrong_person"
+
+
+@pytest.mark.slow
+def test_two_side_by_side_never_get_the_same_person(team: Team) -> None:
+    one, two = team.join().shown(), team.join().shown()
+    seen = [one.identity_id(), two.identity_id()]
+    for who in (one, two, two, one):
+        seen.append(who.on("Enter").identity_id())
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.slow
+def test_a_double_enter_counts_once(team: Team) -> None:
+    who = team.join().shown()
+    before = who.screen()
+    who.press("Enter", "Enter").page.keyboard.down("Enter")
+    who.page.keyboard.down("Enter")  # held: repeats
+    who.page.keyboard.up("Enter")
+    who.shown(before)
+    time.sleep(0.5)
+    assert len(said(team.workspace, my_name(who))) == 1
+
+
+@pytest.mark.slow
+def test_a_lease_that_expired_and_went_to_another(team: Team) -> None:
+    who = team.join().shown()
+    lost = who.identity_id()
+    workspace = Workspace.open(team.workspace)
+    store, candidates = open_store(workspace), Candidates(workspace)
+    items = [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities]
+    queue = Queue(store, items, workspace.config().review)
+    with store.step() as step:
+        step.connection.execute(
+            sa.update(LEASES).where(LEASES.c.identity_id == lost).values(expires_us=0)
+        )
+    assert queue.lease(Actor("the other"), lost) is not None
+    store.close()
+    before = who.screen()
+    who.press("Enter").shown(before)
+    assert "went to somebody else" in who.message()
+    assert who.identity_id() != lost
+    assert said(team.workspace, my_name(who)) == []
+
+
+@pytest.mark.slow
+def test_names_and_comments_are_text(team: Team) -> None:
+    who = team.join().shown()
+    found = None
+    for _ in range(30):
+        if who.name().startswith("<"):
+            found = who.name()
+            break
+        who.on("s")
+    assert found == "<script>alert(1)</script>"
+    who.press("c")
+    who.page.keyboard.type("<img src=x onerror=alert(2)>")
+    who.press("Enter").on("Enter")
+    who.on("u")
+    assert "<script>alert(1)</script>" in who.message()
+    assert who.page.locator(".comment input").input_value() == "<img src=x onerror=alert(2)>"
+    assert who.alerts == []
+    assert who.elsewhere == []  # nothing is fetched from other servers
+
+
+@pytest.mark.slow
+def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
+    workspace = Workspace.open(team.workspace)
+    store, candidates = open_store(workspace), Candidates(workspace)
+    disputed = candidates.identities[-1].identity_id
+    faces = [face.ref for face in candidates.faces(disputed)]
+    twice = workspace.config().review.model_copy(update={"second_fraction": 1.0})
+    queue = Queue(store, [QueueItem(disputed, len(faces), 0.5)], twice)
+    build = candidates.fingerprint(disputed)
+    for name, chosen in (("first eye", faces[:3]), ("second eye", faces[7:11])):
+        decision = Decision(disputed, "chosen", tuple(chosen), tuple(faces), fingerprint=build)
+        assert queue.lease(Actor(name), disputed) is not None
+        store.append(decision, key=name, actor=Actor(name))
+    assert store.state()[disputed].status == "disputed"
+    lead = team.join("lead").shown()
+    assert lead.identity_id() == disputed
+    text = lead.page.locator(".picks").inner_text()
+    assert "A took" in text
+    assert "B took" in text
+    assert "eye" not in text  # blind
+    assert lead.taken() == []
+    lead.press("b")
+    assert lead.taken() in ([0, 1, 2], [7, 8, 9, 10])
+    expected = lead.taken()
+    lead.on("Enter")
+    verdict = store.state()[disputed]
+    assert verdict.status == "chosen"
+    assert verdict.settlement is not None
+    assert numbers(store.entries(identity_ids=[disputed])[-1]) == expected
+    store.close()
+
+
+def tabs(who: Reviewer) -> list[str]:
+    who.page.get_by_test_id("stTopNavLink").first.wait_for()
+    return [str(text) for text in who.page.get_by_test_id("stTopNavLink").all_inner_texts()]
+
+
+@pytest.mark.slow
+def test_roles_and_tokens(team: Team, chromium: Any) -> None:
+    assert "Explore" in " ".join(tabs(team.join("lead").shown()))
+    annotator = team.join("annotator").shown()
+    assert "Explore" not in " ".join(tabs(annotator))
+    annotator.page.goto(f"{team.server.url}/explore")
+    annotator.shown()  # what is not theirs is not there: they are led to the review
+    stranger = Reviewer(chromium, team.server.url, "hqv_wrong")
+    stranger.page.get_by_text("This token is not known here").wait_for()
+    assert stranger.page.locator(".review").count() == 0
+    stranger.page.get_by_label("Your token").fill(team.add("late comer", "annotator"))
+    stranger.page.get_by_role("button", name="Sign in").click()
+    stranger.shown()
+    assert "token" not in stranger.page.url
+    stranger.page.reload()
+    stranger.shown()  # the tab remembers
+    stranger.close()
+
+
+@pytest.mark.slow
+def test_nothing_outside_the_workspace_can_be_read(team: Team) -> None:
+    team.join().shown()
+    for path in (
+        "/app/static/hqvox.yaml", "/app/static/../hqvox.yaml", "/media/../../../etc/passwd",
+        "/static/../../../../../etc/passwd", "/component/hqvox_review/../../app.py",
+        "/_stcore/bidi-components/hqvox_review/../../../etc/passwd", "/hqvox.yaml",
+        "/media/review-tokens.json", "/%2e%2e/%2e%2e/etc/passwd",
+    ):  # fmt: skip
+        try:
+            with urllib.request.urlopen(team.server.url + path, timeout=10) as answer:
+                body = answer.read()
+        except urllib.error.HTTPError as error:
+            body = error.read()
+        assert b"root:" not in body, path
+        assert b"discover:" not in body, path
+        assert b"sha256" not in body, path
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_loses_nothing(chromium: Any, tmp_path: Path) -> None:
+    workspace = make_review(tmp_path)
+    with running(workspace, "--as", "ada") as server:
+        who = Reviewer(chromium, server.url).shown()
+        first = who.identity_id()
+        second = who.on("Enter").identity_id()
+        who.press("1", "2")
+        server.stop(kill=True)
+        server.start()
+        who.page.reload()
+        who.shown()
+        assert (who.identity_id(), who.taken()) == (second, [2, 3, 4, 5, 6])
+        who.on("Enter")
+        who.close()
+        decided = [(e.decision.identity_id, e.decision.annotator) for e in said(workspace)]
+        assert decided == [(first, "ada"), (second, "ada")]
+
+
+@pytest.mark.slow
+def test_it_works_on_a_tablet(team: Team) -> None:
+    for width, height in ((768, 1024), (1024, 768)):
+        who = team.join(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+        who.shown()
+        sizes = who.page.locator(".review button:visible").evaluate_all(
+            """all => all.map(one => one.getBoundingClientRect())
+                .map(box => [box.width, box.height])"""
+        )
+        assert min(min(size) for size in sizes) >= 44
+        wide = who.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width
+        who.page.locator(".tile").nth(1).tap()
+        assert who.taken() == [0, 2, 3, 4, 5, 6]
+        before = who.screen()
+        who.button("accept").tap()
+        who.shown(before)
+
+
+@pytest.mark.slow
+def test_streamlit_starts_it_too_and_keeps_the_rule(chromium: Any, tmp_path: Path) -> None:
+    workspace = make_review(tmp_path)
+    server = Server(workspace, "--sign-in", streamlit=True)
+    try:
+        server.start()
+        page = chromium.new_page()
+        page.goto(f"{server.url}/explore")
+        page.get_by_text("hqvox review token add").wait_for()
+        token = TokenFile(Workspace.open(workspace)).add("ada", "lead")
+        who = Reviewer(chromium, server.url, token).shown()
+        assert who.taken() == [0, 1, 2, 3, 4, 5, 6]
+        TokenFile(Workspace.open(workspace)).remove("ada")
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_reviewed_is_said_in_one_line(tmp_path: Path) -> None:
+    workspace = make_review(tmp_path, names=("Ada", "Bedřich", "Few"))
+    (tmp_path / "empty").mkdir()
+    for folder, options, said_line in (
+        (tmp_path / "empty", (), "no workspace here"),
+        (workspace, ("--sign-in",), "hqvox review token add"),
+        (workspace, ("--address", "0.0.0.0"), "hqvox review token add"),
+        (workspace, ("--as", " "), "a reviewer needs a name"),
+    ):
+        with pytest.raises(AssertionError, match=said_line) as failure:
+            Server(folder, *options).start()
+        assert "Traceback" not in str(failure.value)

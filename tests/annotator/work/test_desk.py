@@ -1,0 +1,157 @@
+"""What an annotator does, and what it leads to, without a browser; and what browsers may send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from annotator.candidates.candidates import Candidates
+from annotator.log.access import Actor
+from annotator.log.store import Store
+from annotator.work.desk import Desk
+from annotator.work.packs import FIRST_FACES, piece_now, pieces
+from annotator.work.queue import Queue, QueueItem
+from hqvox.workspace.layout import Workspace
+from tests.helpers.small_review import FACES, make_review
+
+NAMES = ("Ada", "Bo", "Few Faces", "Nobody", "Cy", "Di")
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
+    return Candidates(Workspace.open(make_review(tmp_path_factory.mktemp("desk"), NAMES)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "reviews.sqlite")
+
+
+def desk(store: Store, candidates: Candidates, name: str = "ada", **review: Any) -> Desk:
+    config = candidates.workspace.config().review
+    config = config.model_copy(update={"second_fraction": 0.0, **review})
+    items = [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities]
+    return Desk(store, Queue(store, items, config), candidates, Actor(name))
+
+
+def act(at: Desk, do: str, key: str, **more: Any) -> None:
+    name = None if at.screen is None else at.screen.name
+    at.handle({"do": do, "key": key, "screen": name, **more})
+
+
+def test_people_come_one_after_another_until_none_is_left(
+    store: Store, candidates: Candidates
+) -> None:
+    at, seen = desk(store, candidates), []
+    while at.screen is not None:
+        upcoming = at.upcoming()
+        seen.append(at.screen.person.identity_id)
+        act(at, "accept", f"key {len(seen)}", faces=list(at.screen.taken), seconds=1.5)
+        assert (at.screen and at.screen.person.identity_id) == upcoming
+    assert sorted(seen) == ["id0", "id1", "id4", "id5"]
+    assert at.decided == 4
+    act(at, "undo", "key 9")
+    assert at.screen is not None
+    assert at.screen.person.identity_id == seen[-1]
+    assert at.decided == 3
+
+
+def test_the_same_key_counts_once(store: Store, candidates: Candidates) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    first = at.screen
+    sent = {"do": "accept", "key": "k", "screen": first.name, "faces": [0, 1, 2]}
+    at.handle(sent)
+    at.handle(sent)
+    # In another session, as after a restart of the server: it was written, only not answered.
+    again = desk(store, candidates)
+    again.handle(sent)
+    assert again.message == ""
+    assert [entry.key for entry in store.entries()] == ["k"]
+    assert again.screen is not None
+    assert again.screen.person.identity_id != first.person.identity_id
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ({"do": "accept", "faces": [0, 1]}, "2 faces chosen"),
+        ({"do": "accept", "faces": [0, 1, FACES]}, "not on the screen"),
+        ({"do": "accept", "faces": [0, 1, -1]}, "not on the screen"),
+        ({"do": "accept", "faces": [0, 1, True]}, "not on the screen"),
+        ({"do": "accept", "faces": "012"}, "0 faces"),
+        ({"do": "drop", "reason": "no reason"}, "is no reason to drop"),
+        ({"do": "drop", "reason": "other"}, "needs a comment"),
+        ({"do": "drop", "reason": "other", "comment": "x" * 2001}, "2,000 at most"),
+        ({"do": "accept", "faces": [0, 1, 2], "screen": "another"}, "nothing was saved"),
+    ],
+    ids=["few", "beyond", "negative", "bool", "text", "reason", "other", "long", "screen"],
+)
+def test_what_will_not_do_is_refused_in_words(
+    store: Store, candidates: Candidates, sent: dict[str, Any], why: str
+) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    before = at.screen
+    at.handle({"key": "k", "screen": before.name, **sent})
+    assert why in at.message
+    assert at.refused
+    assert at.answered == "k"
+    assert at.screen == before
+    assert store.entries() == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sent=st.fixed_dictionaries(
+        {"key": JSON, "do": JSON | st.sampled_from(["accept", "drop", "look", "alive", "more"])},
+        optional=dict.fromkeys(("faces", "reason", "comment", "seconds", "face", "kind"), JSON),
+    )
+)
+def test_nothing_that_a_browser_sends_breaks_it(
+    store: Store, candidates: Candidates, sent: dict[str, Any]
+) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    at.handle({**sent, "screen": at.screen.name})
+    assert at.screen is not None
+
+
+def test_a_decision_that_the_build_left_behind_comes_again(
+    store: Store, candidates: Candidates
+) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    first = at.screen.person.identity_id
+    while at.screen is not None:
+        act(at, "accept", at.screen.name, faces=[0, 1, 2])
+    [entry] = store.entries(identity_ids=[first])
+    at.queue.again = {first: entry.seq}
+    act(at, "alive", "beat")
+    assert at.screen is not None
+    assert at.screen.person.identity_id == first
+    assert at.screen.taken == (0, 1, 2)
+
+
+def test_pieces_hold_every_face_once(candidates: Candidates) -> None:
+    for person in candidates.identities:
+        parts = pieces(candidates, person.identity_id)
+        covered = [n for part in parts for n in range(part.first, part.last)]
+        assert covered == list(range(person.candidates))
+        assert parts[0].last == min(FIRST_FACES, person.candidates)
+        data = piece_now(candidates, parts[0])
+        length = int.from_bytes(data[:4])
+        assert data[4 + length :].count(b"\xff\xd8\xff") == parts[0].last

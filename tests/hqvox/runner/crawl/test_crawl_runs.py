@@ -1,0 +1,194 @@
+"""The crawl as a build runs it: processes that die, sources that fail, what is shown and logged."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from hqvox.config.build import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.runner.crawl.crawler import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled
+from hqvox.runner.crawl.process import CrawlProcess
+from hqvox.runner.plan import ShardTask
+from hqvox.runner.progress import Display, crawl_line
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
+from pipelines.discover.source import SourceError
+from pipelines.discover.stage import DiscoverStage
+from tests.helpers.crawl_site import QUICK, Site, answer, build, make, picture, reasons, rows
+
+TASKS = tuple(ShardTask(f"{n:05d}", 0, 1, "test") for n in range(3))
+STANDING = Crawling(
+    urls=5000, waiting=3600, fetched=1260, unchanged=0, failed={"timed_out": 40, "opted_out": 100},
+    bytes=104_580_000, hosts_waiting=7, requests=1500, seconds=10.0,
+)  # fmt: skip
+
+
+def serve_and_die(pipe: Connection, root: str, config: BuildConfig, order: CrawlOrder) -> None:
+    """Finishes one shard and dies, until shard 2 is the only one left; dies on that always."""
+    task = order.tasks[0]
+    if task.shard != "00002":
+        pipe.send(("event", Crawled(task, 1.0, None)))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def serve_full_disk(pipe: Connection, root: str, config: BuildConfig, order: CrawlOrder) -> None:
+    """Reports that the disk is full."""
+    pipe.send(("stop", "/w: the disk is full"))
+
+
+def heard(process: CrawlProcess) -> list[CrawlEvent]:
+    events = []
+    while process.alive:
+        events += process.hear()
+    return events
+
+
+def test_a_crawl_that_dies_goes_on_with_what_is_left() -> None:
+    context = multiprocessing.get_context("forkserver")
+    order = CrawlOrder(TASKS)
+    events = heard(CrawlProcess(context, "", BuildConfig(), order, serve_and_die))
+    assert [e.task.shard for e in events if isinstance(e, Crawled)] == ["00000", "00001"]
+    (failed,) = [e for e in events if isinstance(e, NotCrawled)]
+    assert failed.task.shard == "00002"
+    assert failed.error == "the crawl died 3 times, the last with signal 9"
+
+
+def test_a_crawl_that_must_stop_stops_the_build() -> None:
+    context = multiprocessing.get_context("forkserver")
+    process = CrawlProcess(context, "", BuildConfig(), CrawlOrder(TASKS), serve_full_disk)
+    with pytest.raises(HqvoxError, match="disk is full"):
+        heard(process)
+    process.stop()
+
+
+def test_a_source_that_fails_leaves_its_shard_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DiscoverStage.process
+
+    def process(self: DiscoverStage, found: list, pixels: object) -> list:
+        if found[0]["identity_id"] == "b":
+            raise SourceError("quota of google spent (100 of 100 today)")
+        return real(self, found, pixels)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DiscoverStage, "process", process)
+    with Site({f"/{n}": answer(200, picture(n)) for n in range(3)}) as site:
+        urls = [(person, site.url(f"/{n}")) for n, person in enumerate("abc")]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
+        result = build(workspace)
+        assert [(f.task.shard, f.error) for f in result.failed] == [
+            ("00001", "quota of google spent (100 of 100 today)")
+        ]
+        assert workspace.committed("discover", "00001") is None
+        monkeypatch.undo()
+        assert not build(workspace).failed
+    assert reasons(workspace) == {"/0": None, "/1": None, "/2": None}
+    assert site.asked() == {"/0": 1, "/1": 1, "/2": 1}
+    assert workspace.failures() == {}
+
+
+def test_a_defect_marks_its_shard_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Workspace.write_stage
+
+    def write_stage(self: Workspace, stage: str, shard: str, *rest: object) -> None:
+        if shard == "00000":
+            raise ValueError("no")
+        real(self, stage, shard, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Workspace, "write_stage", write_stage)
+    with Site({f"/{n}": answer(200, picture(n)) for n in range(2)}) as site:
+        urls = [(person, site.url(f"/{n}")) for n, person in enumerate("ab")]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
+        (failed,) = build(workspace).failed
+    assert failed.error == "ValueError: no"
+    assert "Traceback" in failed.trace
+    assert workspace.committed("download", "00001") is not None
+
+
+def test_a_full_disk_ends_the_crawl_and_a_rerun_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.writev, iter(range(1000))
+
+    def writev(handle: int, parts: list) -> int:
+        if next(calls) > 8:
+            raise OSError(28, "No space left on device")
+        return real(handle, parts)
+
+    monkeypatch.setattr(os, "writev", writev)
+    with Site({f"/{n}": answer(200, picture(n)) for n in range(9)}) as site:
+        urls = [("a", site.url(f"/{n}")) for n in range(9)]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host], host_connections=1)
+        with pytest.raises(HqvoxError, match="the disk is full; free some space"):
+            build(workspace)
+        monkeypatch.undo()
+        build(workspace)
+    assert set(reasons(workspace).values()) == {None}
+    assert site.asked().total() <= 10  # the one that did not fit comes again
+
+
+def test_on_object_storage_the_spool_lies_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with Site({f"/{n}": answer(200, picture(n)) for n in range(3)}) as site:
+        local = make(tmp_path / "w", [("a", site.url(f"/{n}")) for n in range(3)])
+        values = {
+            "format": 1,
+            "discover": {"sources": ["urls"], "urls": {"file": str(tmp_path / "w.csv")}},
+            "download": {**QUICK, "allow_hosts": [site.host]},
+        }
+        people = identities.to_table(identities.read_csv(tmp_path / "w-people.csv"))
+        url = f"memory://{tmp_path.name}"
+        workspace = Workspace.create(url, yaml.safe_dump(values), people)
+        build(workspace)
+    assert len(rows(workspace)) == 3
+    for row in rows(workspace):
+        assert workspace.pixels("photo", row) == picture(int(row["url"][-1]))
+    assert not list((tmp_path / "cache").rglob("*.tar"))
+    assert not local.storage.exists("stages")
+
+
+def test_how_a_crawl_stands_in_one_line() -> None:
+    assert crawl_line(STANDING) == (
+        "crawl: 1400/5000 urls, 140.0/s, 104.6 MB, 90 % had, failed: opted_out 100, timed_out 40, "
+        "7 hosts waiting, 0:00:25 left of these"
+    )
+
+
+def test_the_crawl_is_shown_without_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=40, force_terminal=False, record=True)
+    monkeypatch.setattr("hqvox.runner.progress.PLAIN_EVERY_SECONDS", 0.0)
+    with Display(console, ("discover", "download"), 3) as display:
+        display(STANDING)
+    assert "1400/5000 urls" in console.export_text()
+
+
+def test_the_log_takes_the_crawl_down(tmp_path: Path) -> None:
+    with Site({"/1": answer(200, picture())}) as site:
+        workspace = make(tmp_path / "w", [("a", site.url("/1"))], allow_hosts=[site.host])
+        build(workspace)
+    (log,) = (tmp_path / "w" / "runs").glob("*/log.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"started", "finished", "identity", "crawling"} <= {e["event"] for e in events}
+    last = [e for e in events if e["event"] == "crawling"][-1]
+    assert (last["fetched"], last["waiting"]) == (1, 0)
+
+
+def test_refresh_of_a_folder_is_refused(tmp_path: Path, small_world: Path) -> None:
+    values = {"format": 1, "discover": {"photos": str(small_world)}}
+    people = identities.to_table(identities.read_folders(small_world))
+    workspace = Workspace.create(str(tmp_path / "w"), yaml.safe_dump(values), people)
+    with pytest.raises(HqvoxError, match="here they come from a folder"):
+        build(workspace, refresh=True)

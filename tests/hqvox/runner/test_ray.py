@@ -1,0 +1,114 @@
+"""The Ray executor: the same bytes as here, and workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hqvox
+from hqvox.config.build import BuildConfig
+from hqvox.errors import HqvoxError
+from hqvox.runner import ray as on_ray
+from hqvox.runner.build import plan_build
+from hqvox.runner.local import Event, Failed, Finished, Started, run_here
+from hqvox.runner.plan import ShardTask
+from hqvox.workspace import identities
+from hqvox.workspace.layout import Workspace
+from models.store import ModelStore
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def workspace_of(root: Path, photos: Path) -> Workspace:
+    text = yaml.safe_dump({"format": 1, "discover": {"photos": str(photos)}})
+    rows = identities.read_folders(photos)[:2]
+    return Workspace.create(str(root), text, identities.to_table(rows))
+
+
+def stages(root: Path) -> dict[str, bytes]:
+    files = sorted((root / "stages").rglob("*"))
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(300)
+def test_a_cluster_gives_the_same_bytes_as_this_process(small_world: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    for name, run in (("here", run_here), ("ray", on_ray.run_ray)):
+        workspace = workspace_of(tmp_path / name, small_world)
+        config = workspace.config()
+        run(workspace.url, config, plan_build(workspace, config, ModelStore()), events.append)
+    assert sum(isinstance(event, Finished) for event in events) == 4
+    assert not [event for event in events if isinstance(event, Failed)]
+    assert stages(tmp_path / "here") == stages(tmp_path / "ray")
+    assert len(stages(tmp_path / "ray")) == 2 * (12 + 3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.timeout(120)
+def test_a_shard_that_kills_its_workers_is_failed_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fragile:  # defined here, so that it travels to the workers by value
+        def __init__(self, root: str, config: BuildConfig) -> None:
+            pass
+
+        def run(self, version: str, task: ShardTask) -> Iterator[on_ray.Message]:
+            if task.shard == "deadly":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield ("done", 0.0)
+
+    monkeypatch.setattr(on_ray, "ShardActor", Fragile)
+    events: list[Event] = []
+    tasks = [ShardTask(shard, 0, 1, "") for shard in ("00000", "deadly", "00002")]
+    on_ray.run_ray(str(tmp_path), BuildConfig(), tasks, events.append)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [event.task.shard for event in failed] == ["deadly"]
+    assert "3 workers died on it" in failed[0].error
+    assert {e.task.shard for e in events if isinstance(e, Finished)} == {"00000", "00002"}
+    deadly = [e for e in events if isinstance(e, Started) and e.task.shard == "deadly"]
+    assert len(deadly) == 3
+
+
+def test_a_node_of_another_version_or_without_the_workspace_stops_the_build(tmp_path: Path) -> None:
+    actor = on_ray.ShardActor(str(tmp_path / "nowhere"), BuildConfig())
+    task = ShardTask("00000", 0, 1, "")
+    (message,) = actor.run("0.0.0", task)
+    assert message[0] == "stop"
+    assert "install the same on every node" in message[1]
+    (message,) = actor.run(hqvox.__version__, task)
+    assert message[0] == "stop"
+    assert "every node reaches" in message[1]
+
+
+def test_a_cluster_without_room_and_a_missing_one_are_one_line(monkeypatch: Any) -> None:
+    class Small:
+        @staticmethod
+        def cluster_resources() -> dict[str, float]:
+            return {"CPU": 2.0}
+
+    config = BuildConfig.model_validate({"runner": {"ray_gpus": 1.0}})
+    with pytest.raises(HqvoxError, match=r"too few for a worker.*runner\.ray_gpus"):
+        on_ray._room(Small, config)
+    assert on_ray._room(Small, BuildConfig()) == 2
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(HqvoxError, match=r"pip install 'hqvox\[ray\]'"):
+        on_ray.run_ray("w", BuildConfig(), [], lambda event: None)

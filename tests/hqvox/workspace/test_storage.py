@@ -1,0 +1,111 @@
+"""Atomic writes, range reads, and pixel shards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from hqvox.errors import HqvoxError
+from hqvox.workspace.shards import ShardReader, ShardWriter
+from hqvox.workspace.storage import TEMPORARY, Storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    root = tmp_path / "w" if request.param == "local" else f"memory://{tmp_path.name}"
+    return Storage(root)
+
+
+def test_written_files_read_back_whole_and_in_ranges(storage: Storage) -> None:
+    storage.write("a/b.bin", b"0123456789")
+    assert storage.read("a/b.bin") == b"0123456789"
+    assert storage.read("a/b.bin", offset=3, size=4) == b"3456"
+    assert storage.names("a") == ["b.bin"]
+    assert storage.names("missing") == []
+    storage.remove("a/b.bin")
+    assert not storage.exists("a/b.bin")
+
+
+def test_a_write_that_fails_leaves_the_file_before_it(storage: Storage) -> None:
+    storage.write("x", b"before")
+
+    def fail() -> None:
+        with storage.writing("x") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert storage.read("x") == b"before"
+
+
+def test_a_killed_writer_leaves_nothing_visible(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    child = os.fork()
+    if child == 0:
+        pending = storage.begin("stages/x/0.parquet")
+        pending.file.write(b"half")
+        pending.file.flush()
+        os._exit(9)
+    os.waitpid(child, 0)
+    assert storage.names("stages/x") == []
+    assert list((tmp_path / "stages/x").glob(f".*{TEMPORARY}"))
+    storage.remove_leftovers("stages/x")
+    assert not list((tmp_path / "stages/x").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "disk is full; free some space"),
+        (errno.EROFS, "read-only; choose"),
+        (errno.EACCES, "permission denied; choose"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(HqvoxError, match=words) as error:
+        Storage(tmp_path).write("x", b"data")
+    assert "\n" not in str(error.value)
+    assert str(tmp_path / "x") in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_scheme_is_one_line() -> None:
+    with pytest.raises(HqvoxError, match="nosuch://x"):
+        Storage("nosuch://x")
+
+
+def test_shard_members_are_read_by_offset_and_stored_once(storage: Storage) -> None:
+    writer = ShardWriter(storage, "s/0.tar")
+    first = writer.add("a.png", b"A" * 700)
+    second = writer.add("b.png", b"B")
+    assert writer.add("a.png", b"A" * 700) == first
+    assert writer.read(*first) == b"A" * 700
+    third = writer.add("c.png", b"CC")
+    writer.commit()
+    reader = ShardReader(storage, "s/0.tar")
+    assert [reader.read(*where) for where in (third, second, first)] == [b"CC", b"B", b"A" * 700]
+    reader.close()
+    with storage.open("s/0.tar") as file, tarfile.open(fileobj=file) as tar:
+        assert tar.getnames() == ["a.png", "b.png", "c.png"]
+        assert {member.mtime for member in tar} == {0}
+
+
+def test_same_members_give_the_same_bytes(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    for name in ("one", "two"):
+        writer = ShardWriter(storage, name)
+        writer.add("a", b"1")
+        writer.add("b", b"2" * 513)
+        writer.commit()
+    assert storage.read("one") == storage.read("two")

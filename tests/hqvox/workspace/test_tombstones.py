@@ -1,0 +1,123 @@
+"""The list of what was taken down: what it covers, what it keeps, how it is written."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from hqvox.errors import HqvoxError
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.tombstones import FILE, Tombstone, Tombstones, normalised_url, url_digest
+
+DAY = date(2026, 1, 31)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://Example.org/a.jpg", "http://example.org/a.jpg"),
+        ("https://example.org:443/a.jpg#face", "https://example.org/a.jpg"),
+        ("https://user:word@example.org/a.jpg", "https://example.org/a.jpg"),
+        ("https://example.org./a.jpg", "https://example.org/a.jpg"),
+        ("https://bücher.example/ä.jpg", "https://xn--bcher-kva.example/%c3%a4.jpg"),
+        ("https://example.org/%41%7E b.jpg", "https://example.org/A~%20b.jpg"),
+        ("https://example.org", "https://example.org/"),
+        ("https://example.org/a%2db%2E.jpg", "https://example.org/a-b..jpg"),
+        ("Ada Lovelace/1.jpg", "Ada%20Lovelace/1.jpg"),
+    ],
+)
+def test_one_address_has_one_form(one: str, other: str) -> None:
+    assert normalised_url(one) == normalised_url(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://example.org/a.jpg", "https://example.org/b.jpg"),
+        ("https://example.org/a.jpg?n=1", "https://example.org/a.jpg?n=2"),
+        ("https://example.org/a%2Fb.jpg", "https://example.org/a/b.jpg"),
+        ("https://example.org:8080/a.jpg", "https://example.org/a.jpg"),
+        ("https://example.org/A.jpg", "https://example.org/a.jpg"),
+        ("https://example.org/a%26b", "https://example.org/a&b"),
+    ],
+)
+def test_other_addresses_stay_others(one: str, other: str) -> None:
+    assert normalised_url(one) != normalised_url(other)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://h:99999/", "", "http://a..ü/", "\udcff.jpg"])
+def test_what_is_no_address_is_compared_as_it_is(url: str) -> None:
+    list_of_it = Tombstones([Tombstone("url", url_digest(url)), Tombstone("host", "example.org")])
+    assert list_of_it.covers_url(url) == bool(url)
+
+
+def test_covers_what_was_taken_down_and_nothing_else() -> None:
+    stones = Tombstones(
+        [
+            Tombstone("identity", "id1"),
+            Tombstone("photo", "ab" * 32),
+            Tombstone("host", "example.org"),
+            Tombstone("url", url_digest("https://other.net/one.jpg")),
+        ]
+    )
+    assert stones.covers_identity("id1")
+    assert not stones.covers_identity("id10")
+    assert stones.covers_photo("ab" * 32)
+    assert not stones.covers_photo("cd" * 32)
+    assert not stones.covers_photo(None)
+    assert stones.covers_url("http://example.org:81/x.jpg")
+    assert stones.covers_url("https://a.b.EXAMPLE.org/x.jpg")
+    assert not stones.covers_url("https://notexample.org/x.jpg")
+    assert not stones.covers_url("https://org/x.jpg")
+    assert stones.covers_url("http://other.net/one.jpg")
+    assert not stones.covers_url("http://other.net/two.jpg")
+    assert not stones.covers_url(None)
+    assert not Tombstones().covers_url("http://example.org/")
+
+
+def test_list_is_only_added_to_and_keeps_no_urls(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert Tombstones.read(workspace).entries == ()
+    asked = "she asked, by letter «é»"
+    first = [Tombstone("url", url_digest("https://a.example/private-name.jpg"), asked)]
+    Tombstones.read(workspace).add(workspace, first, DAY)
+    before = (tmp_path / FILE).read_bytes()
+    later = [Tombstone("identity", "id1"), Tombstone("identity", "id1"), *first]
+    both = Tombstones.read(workspace).add(workspace, later, date(2026, 2, 1))
+    assert (tmp_path / FILE).read_bytes().startswith(before)
+    assert Tombstones.read(workspace).entries == both.entries
+    assert [e.kind for e in both.entries] == ["url", "identity"]
+    assert (both.entries[0].reason, both.entries[0].date) == (asked, "2026-01-31")
+    assert b"private-name" not in (tmp_path / FILE).read_bytes()
+    assert b"a.example" not in (tmp_path / FILE).read_bytes()
+    # Nothing new: not even touched.
+    stamp = (tmp_path / FILE).stat().st_mtime_ns
+    both.add(workspace, first)
+    assert (tmp_path / FILE).stat().st_mtime_ns == stamp
+
+
+def test_what_would_be_covered_can_be_asked_before_it_is_written(tmp_path: Path) -> None:
+    would = Tombstones.read(Workspace(tmp_path)).added([Tombstone("identity", "id1")])
+    assert would.covers_identity("id1")
+    assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        json.dumps({"kind": "page", "value": "x", "reason": "", "date": ""}).encode(),
+        json.dumps({"kind": "photo", "value": 3, "reason": "", "date": ""}).encode(),
+        json.dumps({"kind": "photo", "value": "", "reason": "", "date": ""}).encode(),
+        json.dumps({"kind": "photo", "value": "x", "more": 1}).encode(),
+    ],
+)
+def test_damaged_list_stops_everything_in_one_line(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / FILE).write_bytes(line + b"\n")
+    with pytest.raises(HqvoxError, match=r"tombstones\.jsonl:1: not a takedown; restore"):
+        Tombstones.read(Workspace(tmp_path))
