@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint docs rooms clean
 
 demo: $(INSTALLED)
 	$(BIN)/hqvox demo $(DEMO)
@@ -21,6 +21,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The documentation as a site: build/docs/index.html. Warnings, such as broken links, are errors.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "wrote build/docs/index.html"
+
+# The picture of the packages in docs/architecture.md; needs Graphviz.
+rooms: $(INSTALLED)
+	$(BIN)/python docs/rooms.py
 
 # OpenCV's desktop wheel needs libGL, which servers often lack: there its headless twin serves.
 $(INSTALLED): setup.cfg pyproject.toml
