@@ -23,7 +23,7 @@ from pipelines.discover.budget import Budget, Pace
 from pipelines.discover.secrets import Redactor
 from pipelines.discover.source import SourceError
 from pipelines.fetch.client import user_agent
-from pipelines.fetch.retry_after import retry_after_seconds
+from pipelines.fetch.headers import retry_after_seconds
 
 MAX_BYTES = 32 << 20
 """Largest answer, decompressed: fifty times the largest that any of the APIs gives."""

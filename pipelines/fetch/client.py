@@ -22,8 +22,7 @@ import hqvox
 from hqvox.config.build import DownloadConfig
 from hqvox.errors import HqvoxError
 from pipelines.fetch.guard import Guard, GuardedResolver, Lookup, RefusedUrlError, system_lookup
-from pipelines.fetch.limits import ByteBudget
-from pipelines.fetch.retry_after import retry_after_seconds
+from pipelines.fetch.headers import retry_after_seconds
 
 AGENT = "hqvox"
 """Our name in robots.txt and X-Robots-Tag."""
@@ -78,6 +77,36 @@ class _BodyError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class ByteBudget:
+    """Bytes that bodies in flight may take up together.
+
+    One download at a time may go beyond it, so that full memory never stops all of them: the most
+    ever taken is the limit and one body.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._beyond: object | None = None
+        self._freed = asyncio.Event()
+
+    async def take(self, holder: object, size: int) -> None:
+        """Take ``size`` bytes for ``holder``, once they are there."""
+        while self.used + size > self.limit and self._beyond not in (None, holder):
+            self._freed.clear()
+            await self._freed.wait()
+        if self.used + size > self.limit:
+            self._beyond = holder
+        self.used += size
+
+    def give_back(self, holder: object, size: int) -> None:
+        """Give back all that ``holder`` took."""
+        self.used -= size
+        if self._beyond is holder:
+            self._beyond = None
+        self._freed.set()
 
 
 class Client:

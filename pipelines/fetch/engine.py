@@ -20,9 +20,8 @@ from hqvox.config.build import DownloadConfig
 from pipelines.fetch import robots
 from pipelines.fetch.client import AGENT, Answer, Client
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
-from pipelines.fetch.limits import Host, backoff_seconds
-from pipelines.fetch.optout import opted_out
-from pipelines.fetch.queues import HostQueues
+from pipelines.fetch.headers import opted_out
+from pipelines.fetch.hosts import Host, HostQueues, backoff_seconds
 
 RETRIED = frozenset(
     {

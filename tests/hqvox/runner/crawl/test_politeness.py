@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hqvox.errors import HqvoxError
-from pipelines.fetch.limits import ByteBudget
-from pipelines.fetch.optout import opted_out
+from pipelines.fetch.client import ByteBudget
+from pipelines.fetch.headers import opted_out
 from pipelines.fetch.robots import parse
 from tests.helpers.crawl_site import Request, Site, answer, build, in_turn, make, picture, reasons
 
