@@ -1,4 +1,4 @@
-"""One request and its answer: limits kept while the body streams in, what went wrong named."""
+"""One request and its response: limits on the body while it streams in, failures by name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NON
 
 
 def user_agent(contact: str) -> str:
-    """Who we are and whom to write to. Raises HqvoxError where there is no contact."""
+    """The User-Agent header: our name and the contact. Raises HqvoxError without a contact."""
     if not contact.strip():
         raise HqvoxError(
             "a crawl says to every server who it is: set download.contact in hqvox.yaml to an "
@@ -48,12 +48,12 @@ def user_agent(contact: str) -> str:
 
 @dataclass(slots=True)
 class Answer:
-    """What one request came to."""
+    """The result of one request."""
 
     url: str
     status: int | None = None
     reason: str | None = None
-    """Null: there is a body, a redirect, or (asked conditionally) status 304."""
+    """None: there is a body, a redirect, or status 304 to a conditional request."""
     detail: str | None = None
     location: str | None = None
     retry_after_seconds: float | None = None
@@ -64,9 +64,9 @@ class Answer:
     sha256: str = ""
     wire_bytes: int = 0
     hopeless: bool = False
-    """The host's name is known not to exist: asking again soon is no use."""
+    """The host name does not exist: retrying soon is no use."""
     taken_bytes: int = 0
-    """Of the budget, to be given back."""
+    """Bytes taken from the budget; the caller returns them."""
     seconds: float = 0.0
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -80,10 +80,10 @@ class _BodyError(Exception):
 
 
 class ByteBudget:
-    """Bytes that bodies in flight may take up together.
+    """Limit on the bytes of all bodies in memory.
 
-    One download at a time may go beyond it, so that full memory never stops all of them: the most
-    ever taken is the limit and one body.
+    One download at a time may exceed it, so that a full budget never stops all of them. The
+    maximum is the limit plus one body.
     """
 
     def __init__(self, limit: int) -> None:
@@ -93,7 +93,7 @@ class ByteBudget:
         self._freed = asyncio.Event()
 
     async def take(self, holder: object, size: int) -> None:
-        """Take ``size`` bytes for ``holder``, once they are there."""
+        """Take ``size`` bytes for ``holder``; wait until they are free."""
         while self.used + size > self.limit and self._beyond not in (None, holder):
             self._freed.clear()
             await self._freed.wait()
@@ -102,7 +102,7 @@ class ByteBudget:
         self.used += size
 
     def give_back(self, holder: object, size: int) -> None:
-        """Give back all that ``holder`` took."""
+        """Return the bytes that ``holder`` took."""
         self.used -= size
         if self._beyond is holder:
             self._beyond = None
@@ -110,15 +110,15 @@ class ByteBudget:
 
 
 class Client:
-    """A session: connections kept and shared, no cookies, no proxies, redirects not followed."""
+    """A session: shared connections, no cookies, no proxies; redirects are not followed."""
 
     def __init__(self, config: DownloadConfig, lookup: Lookup = system_lookup) -> None:
-        """``lookup``: how names are resolved. Raises HqvoxError without ``download.contact``."""
+        """``lookup``: resolves host names. Raises HqvoxError without ``download.contact``."""
         self.config = config
         self.guard = Guard(config.allow_hosts)
         self.budget = ByteBudget(config.memory_mb * 1_000_000)
         self.requests = 0
-        """Sent so far, those for robots.txt included."""
+        """Requests sent so far, including those for robots.txt."""
         self._agent = user_agent(config.contact)
         self._lookup = lookup
 
@@ -165,11 +165,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
         cut: bool = False,
     ) -> Answer:
-        """Ask for a url that the guard let through, once; never raises for what the net does.
+        """Request a url that the guard allowed, once. Network errors become reasons.
 
-        ``cut``: a body longer than ``max_bytes`` is cut off there, instead of refused.
-        The body's bytes are taken from ``budget``: the caller gives back ``taken_bytes`` for the
-        answer (its holder) when it is done with them.
+        ``max_bytes``: limit of the body, both as sent and decompressed. ``cut``: a longer body is
+        cut there instead of refused. The body's bytes are taken from ``budget``; the caller
+        returns ``taken_bytes`` with the answer as holder.
         """
         answer = Answer(str(url))
         started = time.monotonic()
@@ -205,7 +205,7 @@ class Client:
         if status in _REDIRECTS:
             answer.location = headers.get("Location")
             if answer.location is None:
-                answer.reason, answer.detail = "malformed_response", "a redirect to nowhere"
+                answer.reason, answer.detail = "malformed_response", "a redirect without Location"
         elif status == 429:
             answer.reason = "rate_limited"
         elif status == 408:
@@ -229,35 +229,36 @@ class Client:
             raise _BodyError("unsupported_encoding", f"Content-Encoding {coding[:40]}, not asked")
         inflate = _Inflater() if coding in _DECODED else None
         window_at, window_bytes = time.monotonic(), 0
-        digest, chunks, size = hashlib.sha256(), [], 0
+        digest, chunks, size, over = hashlib.sha256(), [], 0, False
         async for chunk in response.content.iter_any():
             answer.wire_bytes += len(chunk)
             window_bytes += len(chunk)
             data = chunk if inflate is None else inflate(chunk, max_bytes - size)
             size += len(data)
-            if size > max_bytes and not cut:
+            over = size > max_bytes or answer.wire_bytes > max_bytes
+            if over and not cut:
                 raise _BodyError("too_large", f"more than {max_bytes} bytes")
             await self.budget.take(answer, len(data))
             answer.taken_bytes += len(data)
             digest.update(data)
             chunks.append(data)
-            passed = time.monotonic() - window_at
-            if passed > self.config.slow_seconds:
-                rate = window_bytes / passed
+            elapsed = time.monotonic() - window_at
+            if elapsed > self.config.slow_seconds:
+                rate = window_bytes / elapsed
                 if rate < self.config.slowest_bytes_per_second:
                     raise _BodyError("too_slow", f"{rate:.0f} bytes a second")
                 window_at, window_bytes = time.monotonic(), 0
-            if size > max_bytes:
-                response.close()
+            if over or (inflate is not None and inflate.complete and inflate.excess):
+                response.close()  # too long, or bytes after the end of the compressed data
                 break
-        if inflate is not None and not inflate.complete and size <= max_bytes:
+        if inflate is not None and not inflate.complete and not over:
             raise _BodyError("truncated", f"{coding} data ends early")
         answer.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         answer.sha256 = digest.hexdigest()
 
 
 class _Inflater:
-    """Undoes gzip or deflate, never giving much more than is still allowed."""
+    """Decompresses gzip or deflate; returns at most one byte more than allowed."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
@@ -265,6 +266,11 @@ class _Inflater:
     @property
     def complete(self) -> bool:
         return self._stream.eof
+
+    @property
+    def excess(self) -> bool:
+        """Whether there were bytes after the end of the compressed data."""
+        return bool(self._stream.unused_data)
 
     def __call__(self, chunk: bytes, room: int) -> bytes:
         try:
@@ -274,17 +280,17 @@ class _Inflater:
 
 
 async def _drop_body(response: aiohttp.ClientResponse) -> None:
-    """Read a short body away, so that the connection can serve again; hang up on any other."""
+    """Read and drop a short body, so that the connection can be reused; else close it."""
     length = response.content_length
     if length is not None and length <= _ERROR_PAGE_BYTES:
         with contextlib.suppress(aiohttp.ClientError, OSError):
-            await response.read()  # where it fails, the connection is closed as well
+            await response.read()  # if this fails, the connection is closed too
             return
     response.close()
 
 
 def reason_of(error: BaseException) -> str:
-    """The reason that stands for what a request raised."""
+    """The reason for an exception of a request."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, http_exceptions.TransferEncodingError):
@@ -306,7 +312,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _bounded(value: str | None) -> str | None:
-    """A header short enough to be kept and sent back."""
+    """The header's value if it is short enough to be stored and sent back."""
     return value if value is not None and len(value) <= 256 and value.isprintable() else None
 
 

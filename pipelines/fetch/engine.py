@@ -1,8 +1,11 @@
-"""The download engine: many urls, each host at its pace, what can pass tried again.
+"""The download engine: many urls, each host at its own pace, transient failures retried.
 
-Every url stands in the queue of the host that it (or what it was redirected to) names. A host's
-queue moves when its pace, its number of connections and its health allow; so a slow or dead host
-holds up its own urls and nobody else's, and waiting takes no connection.
+A url waits in the queue of its host (after a redirect: of the host it leads to). A host's queue
+moves when its pace, its connections and its health allow. Waiting takes no connection.
+
+The retry rule is :meth:`Engine._retry_or_give_up`; its numbers are ``download.retries``,
+``backoff_seconds``, ``longest_backoff_seconds``, ``longest_retry_after_seconds`` and
+``host_patience_seconds``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.headers import opted_out
 from pipelines.fetch.hosts import Host, HostQueues, backoff_seconds
 
-RETRIED = frozenset(
+TRANSIENT = frozenset(
     {
         "dns_failed",
         "connection_failed",
@@ -35,9 +38,9 @@ RETRIED = frozenset(
         "http_server_error",
     }
 )
-"""What can pass within a crawl."""
-_ILL = (None, 429, 503)
-"""Statuses of failures that say more about the host than about the url; None: no answer at all."""
+"""Reasons of failures that a later try may not meet: they are retried within the crawl."""
+_HOST_FAILURES = (None, 429, 503)
+"""Statuses of failures of the whole host, not of one url; None: no response at all."""
 
 Attempt = dict[str, Any]
 """One request, or one refusal to make it: a row of the attempts table."""
@@ -45,12 +48,12 @@ Attempt = dict[str, Any]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a url."""
+    """The result for one url."""
 
     url: str
     reason: str | None
     answer: Answer | None
-    """The last one; null where nothing was asked. Its body is valid until the callback returns."""
+    """The last one; None if no request was made. Its body is valid until the callback returns."""
     attempts: list[Attempt]
     final_url: str
     host: str | None
@@ -70,7 +73,7 @@ class _Item:
 
 @dataclass
 class Counts:
-    """What the engine did so far."""
+    """Totals so far."""
 
     fetched: int = 0
     unchanged: int = 0
@@ -81,7 +84,7 @@ class Counts:
 class Engine:
     """Fetches urls; use as an asynchronous context manager.
 
-    ``refuse``: asked before each request, with the url; a reason refuses it.
+    ``refuse``: called with the url before each request; returns a reason to refuse it, or None.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Engine:
         self.refuse = refuse
         self.counts = Counts()
         self.waiting = 0
-        """Urls added and not done."""
+        """Urls that were added and are not finished."""
         self._robots = robots.Robots(AGENT, self.client)
         self._queues = HostQueues(config)
         self._running: set[asyncio.Task[None]] = set()
@@ -127,10 +130,10 @@ class Engine:
         etag: str | None = None,
         last_modified: str | None = None,
     ) -> None:
-        """Queue a url. ``done`` is called in the event loop, once, with what became of it.
+        """Queue a url. ``done`` is called once, in the event loop, with the result.
 
-        ``etag``, ``last_modified``: of the answer that is at hand; status 304 then says that it
-        still holds.
+        ``etag``, ``last_modified``: of a copy that the caller has; status 304 then means that the
+        copy is still valid.
         """
         headers = {}
         if etag:
@@ -141,7 +144,7 @@ class Engine:
         self._aim(_Item(url, done, headers), url)
 
     def hosts_waiting(self) -> int:
-        """Hosts with urls that wait for the host's pace, its connections or its recovery."""
+        """Number of hosts whose urls wait for pace, connections or recovery."""
         return self._queues.waiting()
 
     # Queues --------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Engine:
             await self._slots.acquire()
             host = await self._queues.next()
             if self._failure is not None:
-                return  # what cannot be stored must not be asked for
+                return  # a callback failed (a full disk, say): do not fetch what cannot be stored
             item = host.take(self._loop.time())
             self._queues.put(host)
             task = asyncio.create_task(self._run(item, host))
@@ -191,7 +194,7 @@ class Engine:
             self._failure = self._failure or task.exception()
 
     def check(self) -> None:
-        """Raise what a callback raised (a full disk, a defect)."""
+        """Raise the error that a callback raised, if any."""
         if self._failure is not None:
             raise self._failure
         if self._dispatcher.done():
@@ -219,21 +222,21 @@ class Engine:
             host.interval_seconds = self._interval(rules)
         answer = await self.client.ask(item.url, self.config.max_bytes, item.headers or None)
         try:
-            self._take(item, host, answer)
+            self._handle(item, host, answer)
         finally:
             self.client.budget.give_back(answer, answer.taken_bytes)
 
-    def _take(self, item: _Item, host: Host, answer: Answer) -> None:
-        """Decide what an answer means for its url and its host."""
+    def _handle(self, item: _Item, host: Host, answer: Answer) -> None:
+        """Decide what a response means for its url and its host."""
         if answer.reason is None:
             out = opted_out(answer.robots_tags, AGENT, self.config.opt_out)
             if out is not None:
                 answer.reason, answer.detail = "opted_out", f"X-Robots-Tag: {out}"
                 answer.body = b""
             elif answer.status == 304 and not item.headers:
-                answer.reason, answer.detail = "malformed_response", "304, but nothing was at hand"
-        if answer.reason in RETRIED:
-            self._failed(item, host, answer)
+                answer.reason, answer.detail = "malformed_response", "304, but we have no copy"
+        if answer.reason in TRANSIENT:
+            self._retry_or_give_up(item, host, answer)
             return
         if answer.status is not None:
             host.answered(self._loop.time())
@@ -258,8 +261,14 @@ class Engine:
             return
         self._aim(item, target, first=True)
 
-    def _failed(self, item: _Item, host: Host, answer: Answer) -> None:
-        """Try again later, or give up: the url where the host is well, else the host."""
+    def _retry_or_give_up(self, item: _Item, host: Host, answer: Answer) -> None:
+        """Retry later, or give up: the url if its host works, else the host.
+
+        Only no response, 429 and 503 count against the host: it pauses, for as long as its
+        Retry-After asks or with a growing backoff. A url is tried ``retries`` + 1 times. If the
+        host answered nothing else meanwhile, the url waits until the host has failed for
+        ``host_patience_seconds``; then the host is given up with all its urls.
+        """
         config, now = self.config, self._loop.time()
         item.attempts.append(_attempt(answer))
         item.tries += 1
@@ -267,8 +276,9 @@ class Engine:
             item.failed_at = now
         wait = backoff_seconds(config.backoff_seconds, config.longest_backoff_seconds, item.tries)
         asked = answer.retry_after_seconds
-        if answer.status in _ILL:
-            host.failed(now)
+        speaks_for_host = answer.status in _HOST_FAILURES
+        if speaks_for_host:
+            host.failed(now, asked_at=now - answer.seconds)
             if asked is not None:
                 host.pause(now + min(asked, config.longest_retry_after_seconds))
             elif host.failures > 1 or answer.reason == "rate_limited":
@@ -280,15 +290,20 @@ class Engine:
             self._give_up_host(item, host, answer, now + config.longest_backoff_seconds)
             return
         if asked is not None and asked > config.longest_retry_after_seconds:
-            self._give_up_host(item, host, answer, now + asked)
+            if speaks_for_host:
+                self._give_up_host(item, host, answer, now + asked)
+            else:
+                self._end(item, answer.reason, answer)
             return
+        if asked is not None:
+            wait = max(wait, asked)
         if item.tries > config.retries:
-            well_since = host.answered_at >= item.failed_at
-            since = host.failing_since
-            if well_since or since is None:
+            answered_since = host.answered_at >= item.failed_at
+            failing_since = host.failing_since
+            if answered_since or failing_since is None:
                 self._end(item, answer.reason, answer)
                 return
-            if now - since >= config.host_patience_seconds:
+            if now - failing_since >= config.host_patience_seconds:
                 self._give_up_host(item, host, answer, now + config.longest_backoff_seconds)
                 return
         host.later(item, now + wait)
@@ -304,7 +319,7 @@ class Engine:
     def _finish(
         self, item: _Item, reason: str, *, detail: str = "", final_url: str | None = None
     ) -> None:
-        """End an item without a request."""
+        """End an item for which no request was made."""
         url = final_url if final_url is not None else str(item.url)
         item.attempts.append(_attempt(Answer(url, reason=reason, detail=detail or None)))
         self._end(item, reason, None)
@@ -329,11 +344,11 @@ class Engine:
     # robots.txt ----------------------------------------------------------------------------------
 
     async def _learn_rules(self, item: _Item, host: Host) -> None:
-        """Have the rules fetched and put the item back in front, or end it where there are none."""
+        """Fetch the robots.txt and put the item back in front; end it if there are no rules."""
         origin = _origin(item.url)
-        answer = await self._robots.ask(origin, RETRIED)
-        if answer.reason in RETRIED:
-            self._failed(item, host, answer)
+        answer = await self._robots.ask(origin, TRANSIENT)
+        if answer.reason in TRANSIENT:
+            self._retry_or_give_up(item, host, answer)
             return
         item.attempts.append(_attempt(answer))
         rules = self._robots.known(origin)
@@ -341,18 +356,18 @@ class Engine:
             self._end(item, answer.reason, answer)
             return
         if self._disallowed(rules, str(item.url)) is None:
-            host.interval_seconds = self._interval(rules)  # it holds for the first picture already
+            host.interval_seconds = self._interval(rules)  # for the first photograph too
         host.ready.appendleft(item)
 
     def _interval(self, rules: robots.Rules) -> float:
         return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
 
     def _disallowed(self, rules: robots.Rules, url: str) -> str | None:
-        """Null where the rules let us ask for a url within a time that we wait."""
+        """None: allowed. Else why not: disallowed, or a Crawl-delay longer than we wait."""
         if not rules.allow(url):
             return ""
         if rules.delay_seconds > self.config.longest_retry_after_seconds:
-            return f": one request in {rules.delay_seconds:.0f} s, longer than is waited for"
+            return f": one request in {rules.delay_seconds:.0f} s, longer than we wait"
         return None
 
 

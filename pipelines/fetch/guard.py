@@ -1,7 +1,7 @@
-"""What may be asked for: http(s) urls without credentials, at public addresses.
+"""Which urls may be requested: http(s), without credentials, at public addresses.
 
-The address that was checked is the one that is connected to: the resolver hands checked addresses
-to the connector and nothing asks the DNS again, so a second answer cannot swap them.
+The resolver passes checked addresses to the connector, and nothing asks the DNS again. So the
+address that was checked is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port to addresses, in the order to try them. Raises OSError."""
 
 URL_CHARACTERS = 4096
-"""Longest url that is asked for."""
+"""Longest url that is requested."""
 KEPT_SECONDS = 60.0
 """How long an answer of the DNS is used."""
 
 _EMBEDDING = tuple(ipaddress.ip_network(n) for n in ("::/96", "64:ff9b::/96"))
 """IPv4-compatible and NAT64: the last 32 bits are an IPv4 address."""
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All that is given out of IPv6 (RFC 4291, IANA); the old site-local addresses lie outside."""
+"""All of IPv6 that is assigned (RFC 4291, IANA); the old site-local addresses are outside."""
 _METADATA = frozenset(
     ipaddress.ip_address(a) for a in ("168.63.129.16", "192.0.0.192", "fd00:ec2::254")
 )
-"""Cloud metadata services outside of the ranges that are refused anyway."""
+"""Cloud metadata services outside the ranges that are refused in any case."""
 
 
 class RefusedUrlError(Exception):
@@ -49,9 +49,9 @@ class Guard:
         self._allowed = {entry.strip().lower() for entry in allow_hosts}
 
     def url(self, text: str) -> URL:
-        """The url, normalised, if it may be asked for as far as it tells. Raises RefusedUrlError.
+        """The normalised url. Raises RefusedUrlError if it may not be requested.
 
-        A host written as an address is checked here, a name when it is resolved.
+        A host written as an address is checked here, a host name when it is resolved.
         """
         if len(text) > URL_CHARACTERS:
             raise RefusedUrlError("bad_url", f"longer than {URL_CHARACTERS} characters")
@@ -71,13 +71,13 @@ class Guard:
         except ValueError:
             if host.rstrip(".").rpartition(".")[2].isdigit():
                 # 2130706433 and 127.1 are 127.0.0.1 to those who read addresses as C does.
-                raise RefusedUrlError("bad_url", f"{host[:100]} is no address") from None
+                raise RefusedUrlError("bad_url", f"{host[:100]} is not an address") from None
             return url
         self.check(host, port, address)
         return url
 
     def check(self, host: str, port: int, address: Address) -> None:
-        """Raise RefusedUrlError where the address is not public and the host not allowed."""
+        """Raise RefusedUrlError if the address is not public and the host is not allowed."""
         name = host.lower().rstrip(".")
         name = f"[{name}]" if ":" in name else name
         if name in self._allowed or f"{name}:{port}" in self._allowed:
@@ -89,7 +89,7 @@ class Guard:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, and so is any IPv4 address inside it."""
+    """Whether an address is public, and any IPv4 address embedded in it too."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return False
@@ -108,7 +108,7 @@ def is_public(address: Address) -> bool:
 
 
 def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for (mapped, compatible, NAT64, 6to4)."""
+    """The IPv4 address embedded in an IPv6 address (mapped, compatible, NAT64, 6to4)."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -120,14 +120,14 @@ def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 async def system_lookup(host: str, port: int) -> Sequence[str]:
     """Addresses by the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(
+    entries = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
     )
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names to checked addresses. One that is refused refuses the name as a whole."""
+    """Resolves names to checked addresses. One refused address refuses the whole name."""
 
     def __init__(self, guard: Guard, lookup: Lookup = system_lookup) -> None:
         self._guard = guard

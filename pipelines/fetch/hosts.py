@@ -19,12 +19,12 @@ from hqvox.config.build import DownloadConfig
 KEPT_HOSTS = 50_000
 """With more hosts than this, idle ones are dropped."""
 LAG_SECONDS = 0.05
-"""How late a request may come and still be on time: timers are no finer than a millisecond."""
+"""Tolerance of the pace: a request this late does not delay the next one."""
 
 
 @dataclass
 class Host:
-    """One host's queue, pace and state of health. Times are of the event loop's clock."""
+    """One host's queue, pace and health. Times are of the event loop's clock."""
 
     name: str
     interval_seconds: float
@@ -33,22 +33,24 @@ class Host:
     active: int = 0
     next_at: float = 0.0
     queued_at: float | None = None
-    """Where it stands in the engine's queue of hosts."""
+    """Its time in :class:`HostQueues`, or None if it is not queued there."""
     failures: int = 0
-    """In a row."""
+    """Outages counted in a row; requests that failed in one outage count once."""
     failing_since: float | None = None
+    counted_at: float = float("-inf")
+    """When the last failure was counted."""
     answered_at: float = float("-inf")
     closed_until: float = float("-inf")
     closed_reason: str = ""
     _numbers: int = 0
 
     def later(self, item: Any, at: float) -> None:
-        """Queue an item that may not be tried before ``at``."""
+        """Queue an item, not to be tried before ``at``."""
         self._numbers += 1
         heapq.heappush(self.delayed, (at, self._numbers, item))
 
     def due(self) -> float | None:
-        """When the next item may be asked for; None where there is none."""
+        """When the next item may be requested; None: no items."""
         if self.ready:
             return self.next_at
         return max(self.next_at, self.delayed[0][0]) if self.delayed else None
@@ -64,7 +66,7 @@ class Host:
         return item
 
     def not_asked(self) -> None:
-        """The item that was taken last needed no request: the next one need not wait for it."""
+        """The item taken last needed no request: do not make the next one wait."""
         self.next_at -= self.interval_seconds
 
     def take_all(self) -> list[Any]:
@@ -75,28 +77,34 @@ class Host:
         return items
 
     def answered(self, now: float) -> None:
-        """It gave an answer that shows it well."""
+        """It gave a response that shows that it works."""
         self.answered_at = now
         self.failures = 0
         self.failing_since = None
 
-    def failed(self, now: float) -> None:
-        """It gave none, or one that shows it ill."""
-        self.failures += 1
+    def failed(self, now: float, asked_at: float) -> None:
+        """It did not respond, or said that it is overloaded.
+
+        Requests that were already under way (``asked_at``) when a failure was counted belong to
+        the same outage: they do not make the backoff longer.
+        """
         if self.failing_since is None:
             self.failing_since = now
+        if asked_at >= self.counted_at:
+            self.failures += 1
+            self.counted_at = now
 
     def pause(self, until: float) -> None:
-        """Ask nothing before ``until``."""
+        """Make no request before ``until``."""
         self.next_at = max(self.next_at, until)
 
     def close(self, until: float, reason: str) -> None:
-        """Give it up until then: what is asked of it meanwhile fails at once."""
+        """Give it up until then: its urls fail at once."""
         self.closed_until, self.closed_reason = until, reason
 
 
 class HostQueues:
-    """Hosts by name, and those with something to ask for by the time when it is due."""
+    """Hosts by name, and a heap of those with urls, by due time."""
 
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
@@ -115,8 +123,8 @@ class HostQueues:
         return waiting
 
     def of(self, url: URL) -> Host:
-        """The host of a url; the usual ports of http and https count as one host."""
-        name = url.raw_host or ""
+        """The host of a url. Ports 80 and 443 are one host, and so are ``name`` and ``name.``."""
+        name = (url.raw_host or "").rstrip(".")
         if url.port not in (80, 443):
             name = f"{name}:{url.port}"
         host = self._hosts.get(name)
@@ -136,31 +144,31 @@ class HostQueues:
         }
 
     def put(self, host: Host) -> None:
-        """Put a host where the dispatcher finds it when its next item is due."""
+        """Queue a host for the time when its next item is due."""
         due = host.due()
         if due is None or host.active >= self._config.host_connections:
             return
         if host.queued_at is not None and host.queued_at <= due:
-            return  # it is looked at in time, and then put where it belongs
+            return  # it comes up early enough, and is queued again then
         host.queued_at = due
         self._number += 1
         heapq.heappush(self._due, (due, self._number, host))
         self._wake.set()
 
     async def next(self) -> Host:
-        """The next host that may be asked now, once there is one."""
+        """Wait for the next host that may be asked now."""
         while True:
             self._wake.clear()
             now = _now()
             while self._due and self._due[0][0] <= now:
                 at, _, host = heapq.heappop(self._due)
                 if at != host.queued_at:
-                    continue  # it was put further to the front meanwhile
+                    continue  # an outdated entry: the host was queued for an earlier time
                 host.queued_at = None
                 due = host.due()
                 if due is not None and due <= now and host.active < self._config.host_connections:
                     return host
-                self.put(host)  # its pace changed meanwhile
+                self.put(host)  # its pace has changed
             timer = None
             if self._due:
                 timer = asyncio.get_running_loop().call_at(self._due[0][0], self._wake.set)
@@ -174,6 +182,6 @@ def _now() -> float:
 
 
 def backoff_seconds(first: float, longest: float, failures: int) -> float:
-    """Pause before another try: doubles with each failure, with jitter of half its length."""
+    """Seconds to wait before another try: doubled with each failure, times 0.5 to 1 at random."""
     whole = min(longest, first * 2.0 ** min(failures - 1, 30))
     return whole * random.uniform(0.5, 1.0)

@@ -1,8 +1,10 @@
-"""robots.txt (RFC 9309): the rules of an origin, fetched once and kept."""
+"""robots.txt (RFC 9309): the rules of an origin, fetched once and cached."""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -13,13 +15,13 @@ from pipelines.fetch.client import Answer, Client
 from pipelines.fetch.guard import RefusedUrlError
 
 KEPT_SECONDS = 24 * 3600.0
-"""RFC 9309, 2.4: no longer than a day."""
+"""RFC 9309, 2.4: at most a day."""
 MAX_BYTES = 512 * 1024
-"""RFC 9309, 2.5: at least 500 KiB; what comes after is not read."""
+"""RFC 9309, 2.5: at least 500 KiB; the rest is not read."""
 REDIRECTS = 5
-"""RFC 9309, 2.3.1.2: at least five are followed."""
+"""RFC 9309, 2.3.1.2: follow at least five."""
 UNREADABLE = ("tls_error", "refused_address", "bad_url", "unsupported_encoding")
-"""Reasons for which rules cannot be had; a picture of that origin would fail of most of them too.
+"""Reasons for which there are no rules. Most photographs of such an origin would fail too.
 
 RFC 9309, 2.3.1.4: rules that cannot be read allow nothing.
 """
@@ -27,21 +29,21 @@ RFC 9309, 2.3.1.4: rules that cannot be read allow nothing.
 
 @dataclass(frozen=True)
 class Rules:
-    """What an origin asks of us. ``parsed`` is None where it asks nothing."""
+    """The rules of an origin. ``parsed`` is None if there are none."""
 
     agent: str
     parsed: Protego | None = None
     delay_seconds: float = 0.0
-    """Crawl-delay, or what Request-rate comes to."""
+    """Crawl-delay, or the interval that Request-rate means."""
 
     def allow(self, url: str) -> bool:
-        """Whether the url may be asked for."""
+        """Whether the url may be requested."""
         return self.parsed is None or bool(self.parsed.can_fetch(url, self.agent))
 
 
 @dataclass
 class Robots:
-    """Rules by origin (``https://host:port``); asks for what it has not."""
+    """Rules by origin (``https://host:port``); fetches those that are missing."""
 
     agent: str
     client: Client
@@ -54,9 +56,9 @@ class Robots:
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
     async def ask(self, origin: str, retried: frozenset[str]) -> Answer:
-        """Fetch an origin's rules, once for all who wait for them; the last answer.
+        """Fetch an origin's rules, once for all who wait for them; return the last response.
 
-        The rules are known then, unless its reason is in ``retried`` or :data:`UNREADABLE`.
+        Then the rules are known, unless its reason is in ``retried`` or :data:`UNREADABLE`.
         """
         task = self._asking.get(origin)
         if task is None:
@@ -66,7 +68,7 @@ class Robots:
         return await asyncio.shield(task)
 
     def cancel(self) -> list[asyncio.Task[Answer]]:
-        """Cancel what is under way; the tasks, to be waited for."""
+        """Cancel running requests; return their tasks, to be awaited."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
@@ -86,15 +88,22 @@ class Robots:
                 url = self.client.guard.url(str(url.join(URL(answer.location))))
             except (RefusedUrlError, ValueError):
                 break
-        # A body that got here is that of a 2xx; 4xx and redirects to nowhere ask nothing.
-        rules = parse(answer.body, self.agent) if answer.reason is None else Rules(self.agent)
+        # Here a body belongs to a 2xx; 4xx and bad redirects mean that there are no rules.
+        rules = Rules(self.agent)
+        if answer.reason is None:  # half a megabyte takes a second to parse: not in the loop
+            rules = await asyncio.to_thread(parse, answer.body, self.agent)
         self._kept[origin] = (time.monotonic() + KEPT_SECONDS, rules)
         return answer
 
 
 def parse(body: bytes, agent: str) -> Rules:
-    """Rules of a robots.txt for our user agent."""
+    """Rules of a robots.txt for our user agent. A file that is no text allows nothing."""
+    if b"\0" in body or body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Rules(agent, Protego.parse("User-agent: *\nDisallow: /"))
     text = body[:MAX_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")
+    # A group for `hqvox/0.1.0` or `hqvox (+https://…)` is for us: the product's name counts.
+    group = rf"(?im)^([ \t]*user-agent[ \t]*:[ \t]*{re.escape(agent)})[/ \t(][^\r\n#]*"
+    text = re.sub(group, r"\1", text)
     parsed = Protego.parse(text)
     delay = parsed.crawl_delay(agent) or 0.0
     rate = parsed.request_rate(agent)

@@ -20,10 +20,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from yarl import URL
 
+from hqvox.config.build import DownloadConfig
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
+from pipelines.fetch.hosts import Host, HostQueues
 from tests.helpers.crawl_site import (
+    Handler,
     Request,
     Site,
     answer,
@@ -82,6 +86,27 @@ async def stop_within_chunks(request: Request, writer: asyncio.StreamWriter) -> 
     writer.write(head + b"400\r\n" + PHOTO[:1024] + b"\r\n")
     await writer.drain()
     writer.close()
+
+
+EMPTY_BLOCKS = b"\x00\x00\x00\xff\xff" * 4096
+"""Blocks of deflate that decompress to nothing."""
+SENT: Counter[str] = Counter()
+"""Bytes that the endless routes wrote."""
+
+
+def endless(start: bytes, more: bytes, limit: int = 60_000_000) -> Handler:
+    """A gzip body that goes on until the client hangs up, or after ``limit`` bytes."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+
+    async def send(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head + start)
+        while SENT[request.path] < limit:
+            writer.write(more)
+            await writer.drain()
+            SENT[request.path] += len(more)
+        writer.close()
+
+    return send
 
 
 def chunked(body: bytes, sizes: str = "%x") -> bytes:
@@ -153,6 +178,8 @@ FAULTS = {
     "/to-file": (to("file:///etc/passwd"), "bad_url", 1, 1),
     "/to-credentials": (to("http://me:secret@127.0.0.1/a.jpg"), "bad_url", 1, 1),
     "/bomb": (answer(200, BOMB, "Content-Encoding: gzip"), "too_large", 1, 1),
+    "/gzip-then-junk": (endless(gzip.compress(PHOTO), b"junk" * 5000), None, 1, 1),
+    "/empty-blocks": (endless(gzip.compress(b"")[:10], EMPTY_BLOCKS), "too_large", 1, 1),
     "/bad-gzip": (answer(200, PHOTO, "Content-Encoding: gzip"), "malformed_response", 3, 3),
     "/half-gzip": (
         answer(200, gzip.compress(PHOTO)[:-500], "Content-Encoding: gzip"), "truncated", 3, 3,
@@ -320,6 +347,40 @@ def test_a_retry_after_that_is_too_long_gives_the_host_up(tmp_path: Path) -> Non
         build(workspace)
     assert set(reasons(workspace).values()) == {"rate_limited"}
     assert site.asked().total() <= 2
+
+
+def test_a_body_is_limited_as_sent_too(crawled: tuple[Workspace, Site]) -> None:
+    """Against a limit of 1 MB; what socket buffers hold comes on top."""
+    assert set(SENT) == {"/gzip-then-junk", "/empty-blocks"}
+    assert max(SENT.values()) < 12_000_000
+
+
+def test_an_error_of_one_url_does_not_speak_for_its_host(tmp_path: Path) -> None:
+    routes = {f"/{n}": answer(200, picture(n)) for n in range(12)}
+    routes["/3"] = answer(500, b"", "Retry-After: 99999")
+    with Site(routes) as site:  # type: ignore[arg-type]
+        urls = [("a", site.url(f"/{n}")) for n in range(12)]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host], host_connections=1)
+        build(workspace)
+        assert reasons(workspace) == {
+            f"/{n}": "http_server_error" if n == 3 else None for n in range(12)
+        }
+        assert site.asked()["/3"] == 1  # it asked for more patience than we have
+
+
+def test_an_outage_counts_once_however_many_requests_it_meets() -> None:
+    host = Host("a.example", 0.1)
+    for _ in range(64):
+        host.failed(10.0, asked_at=9.0)
+    assert host.failures == 1
+    host.failed(12.0, asked_at=10.5)
+    assert (host.failures, host.failing_since) == (2, 10.0)
+
+
+def test_a_host_with_a_dot_at_its_end_is_the_same_host() -> None:
+    queues = HostQueues(DownloadConfig())
+    assert queues.of(URL("http://a.example/1")) is queues.of(URL("http://a.example./2"))
+    assert queues.of(URL("http://a.example/1")) is not queues.of(URL("http://b.example/1"))
 
 
 def test_a_host_that_dies_for_a_while_is_waited_for(tmp_path: Path) -> None:

@@ -54,7 +54,22 @@ def test_robots_rules_are_those_for_us() -> None:
     assert not rules.allow("http://a.example/no1.jpg")
     assert rules.allow("http://a.example/no1.jpg?x")
     assert rules.delay_seconds == 2.5
-    assert parse(bytes(range(256)) * 10, "hqvox").allow("http://a.example/1")
+
+
+@pytest.mark.parametrize("name", ["hqvox/0.1.0", "hqvox (+https://a.example)", "HQVox/2 # us"])
+def test_a_group_for_our_product_in_any_version_is_for_us(name: str) -> None:
+    body = f"User-agent: {name}\nDisallow: /\n\nUser-agent: *\nAllow: /\n"
+    assert not parse(body.encode(), "hqvox").allow("http://a.example/1.jpg")
+    other = body.replace(name, "otherbot/1").encode()
+    assert parse(other, "hqvox").allow("http://a.example/1.jpg")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [bytes(range(256)) * 10, "User-agent: *\nAllow: /\n".encode("utf-16"), b"\x89PNG\r\n\0\0"],
+)
+def test_a_robots_txt_that_is_no_text_allows_nothing(body: bytes) -> None:
+    assert not parse(body, "hqvox").allow("http://a.example/1.jpg")
 
 
 def test_robots_txt_is_asked_for_once_a_host(tmp_path: Path) -> None:
