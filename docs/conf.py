@@ -10,7 +10,7 @@ copyright = "the hqvox authors, Apache License 2.0"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.apidoc", "sphinx.ext.viewcode", "myst_parser"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 root_doc = "index"
-exclude_patterns = ["images/*.py"]
+exclude_patterns = ["images/*.py", "api/*/modules.rst", "api/annotator/annotator.app.rst"]
 html_theme = "furo"
 html_title = "hqvox"
 
@@ -20,6 +20,8 @@ myst_enable_extensions = ["html_image"]
 
 # Docstrings: `single backticks` are code.
 default_role = "code"
+# Type hints such as ``bytes`` also match attributes of that name.
+suppress_warnings = ["ref.python"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -30,6 +32,7 @@ apidoc_modules = [
         "max_depth": 2,
         "separate_modules": True,
         "module_first": True,
+        "exclude_patterns": ["../annotator/app.py"],  # runs when it is imported
     }
     for name in ("hqvox", "pipelines", "annotator", "models")
 ]

@@ -1,4 +1,4 @@
-"""Asking a search API: at its pace, within a budget, again after what can pass, keys kept."""
+"""Requests to a search API: paced, within a budget, retried, without showing the keys."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ import urllib3
 
 from hqvox.config.discover import ApiConfig
 from hqvox.errors import HqvoxError
-from pipelines.discover.budget import Budget, Pace
+from pipelines.discover.budget import Budget, RequestPace
 from pipelines.discover.secrets import Redactor
 from pipelines.discover.source import SourceError
 from pipelines.fetch.client import user_agent
 from pipelines.fetch.headers import retry_after_seconds
 
 MAX_BYTES = 32 << 20
-"""Largest answer, decompressed: fifty times the largest that any of the APIs gives."""
+"""Largest response, decompressed: fifty times the largest that any of the APIs sends."""
 MAX_REDIRECTS = 3
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that may be gone next time."""
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of transient failures: a later try may not meet them."""
 DETAIL_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What an API said."""
+class ApiResponse:
+    """A response of an API."""
 
     status: int
     headers: Mapping[str, str]
-    """Names in any case."""
+    """Header names in any case."""
     body: Any
     """Parsed JSON without secrets; None where it is not JSON."""
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Why an answer will not do, and whether to ask again."""
+class Failure:
+    """Why a response cannot be used, and whether to retry."""
 
     what: str
     again: bool = True
     wait_seconds: float = 0.0
-    """At least so long, as the API says."""
+    """Seconds that the API asks us to wait before."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """The quota is used up until then; None: until the source's next day."""
+    """The quota is used up until this time; None: until the source's next day."""
 
     until: datetime | None = None
 
@@ -71,27 +71,27 @@ class ApiClient:
         contact: str,
         budget: Budget,
         keys: Mapping[str, str],
-        judge: Callable[[Answer], Failed | Spent | None],
+        classify: Callable[[ApiResponse], Failure | Spent | None],
         stopping: threading.Event,
     ) -> None:
-        """``keys``: environment variable to its secret. ``stopping``: ends whatever waits.
+        """``keys``: environment variable to its secret. ``stopping``: ends all waits.
 
-        ``judge``: what the source alone knows of an answer: that it is a failure or a spent quota
-        whatever its status; None leaves it to the status.
+        ``classify``: the source's own reading of a response: a failure or a spent quota, whatever
+        its status; None leaves it to the status.
         """
         self.source = source
         self.config = config
         self.contact = contact
         self.budget = budget
         self.variables = list(keys)
-        self.judge = judge
+        self.classify = classify
         self.redactor = Redactor(keys.values())
         self.stopping = stopping
-        self._pace = Pace(config.requests_per_second, stopping)
+        self._pace = RequestPace(config.requests_per_second, stopping)
         self._local = threading.local()
 
     def work_for(self, shard: str) -> None:
-        """This thread's next requests are for that shard; earlier ones go first."""
+        """This thread's next requests are for that shard; requests of earlier shards go first."""
         self._local.shard = shard
 
     def get(
@@ -101,10 +101,10 @@ class ApiClient:
         secret_parameters: Mapping[str, str] | None = None,
         secret_headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The JSON object that the API answers, without the secrets in it.
+        """The JSON object of the response, without secrets.
 
-        Raises QuotaSpent; SourceError where it still fails after the retries, or refuses the
-        request; HqvoxError where it refuses the key. None of them says a secret.
+        Raises QuotaSpent; SourceError if it still fails after the retries; HqvoxError if the API
+        refuses the key. Their messages hold no secrets.
         """
         sent = {**parameters, **(secret_parameters or {})}
         headers = {
@@ -112,7 +112,7 @@ class ApiClient:
             "Accept": "application/json",
             **(secret_headers or {}),
         }
-        failure = Failed("was not asked")
+        failure = Failure("was not asked")
         for attempt in range(self.config.retries + 1):
             self._pace.wait(getattr(self._local, "shard", ""))
             self.budget.take()
@@ -133,39 +133,39 @@ class ApiClient:
 
     def _ask(
         self, url: str, parameters: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> dict[str, Any] | Failed:
+    ) -> dict[str, Any] | Failure:
         answer = self._send(url, parameters, headers)
-        if isinstance(answer, Failed):
+        if isinstance(answer, Failure):
             return answer
-        judged = self.judge(answer)
-        if isinstance(judged, Spent):
-            raise self.budget.spend(judged.until or self.budget.next_day())
-        if judged is not None:
-            return judged
+        problem = self.classify(answer)
+        if isinstance(problem, Spent):
+            raise self.budget.spend(problem.until or self.budget.next_day())
+        if problem is not None:
+            return problem
         detail = _detail(answer.body)
         if 200 <= answer.status < 300:
             if isinstance(answer.body, dict):
                 return answer.body
-            return Failed("answered something that is no JSON object")
-        if answer.status in PASSING:
+            return Failure("answered with something that is not a JSON object")
+        if answer.status in TRANSIENT:
             seconds = wait_seconds(answer.headers)
             if seconds > self.config.longest_wait_seconds:
                 if answer.status == 429:
                     raise self.budget.spend(datetime.now(UTC) + timedelta(seconds=seconds))
-                return Failed(f"answered {answer.status}{detail} and asks for a long wait", False)
-            return Failed(f"answered {answer.status}{detail}", wait_seconds=seconds)
+                return Failure(f"answered {answer.status}{detail} and asks for a long wait", False)
+            return Failure(f"answered {answer.status}{detail}", wait_seconds=seconds)
         if answer.status in (401, 403):
             named = " and ".join(self.variables)
             remedy = f"check {named}" if named else "check download.contact and the terms of use"
             raise HqvoxError(
                 f"{self.source} refuses us: {answer.status}{self.redactor.text(detail)}; {remedy}"
             )
-        return Failed(f"answered {answer.status}{detail}", again=False)
+        return Failure(f"answered {answer.status}{detail}", again=False)
 
     def _send(
         self, url: str, parameters: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> Answer | Failed:
-        """One request. What the library raises is put into words: its own hold the address."""
+    ) -> ApiResponse | Failure:
+        """One request. Errors of the library get our own words: its messages hold the url."""
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 with self._session().get(
@@ -181,25 +181,25 @@ class ApiClient:
                         target = urljoin(url, location)
                         if urlsplit(target)[:2] != urlsplit(url)[:2]:
                             host = urlsplit(target).hostname
-                            return Failed(f"sends us to another host ({host})", again=False)
+                            return Failure(f"sends us to another host ({host})", again=False)
                         url, parameters = target, {}
                         continue
                     data = self._body(response)
-                    if isinstance(data, Failed):
+                    if isinstance(data, Failure):
                         return data
-                    return Answer(response.status_code, response.headers, self._parsed(data))
-            return Failed("sends us in a circle", again=False)
+                    return ApiResponse(response.status_code, response.headers, self._parsed(data))
+            return Failure("sends us in a circle", again=False)
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            return Failed(f"did not answer within {self.config.timeout_seconds:g} s")
+            return Failure(f"did not answer within {self.config.timeout_seconds:g} s")
         except (requests.exceptions.SSLError, ssl.SSLError):
-            return Failed("has no valid TLS certificate", again=False)
+            return Failure("has no valid TLS certificate", again=False)
         except (OSError, urllib3.exceptions.HTTPError):  # requests' own are OSErrors
-            return Failed("could not be reached, or broke off")
+            return Failure("could not be reached, or broke off")
         except ValueError:
-            return Failed("sends us to what is no address", again=False)
+            return Failure("sends us to what is no address", again=False)
 
-    def _body(self, response: requests.Response) -> bytes | Failed:
-        """The answer's bytes, within the limits of size and time."""
+    def _body(self, response: requests.Response) -> bytes | Failure:
+        """The response's bytes, within the limits of size and time."""
         parts: list[bytes] = []
         size = 0
         deadline = time.monotonic() + self.config.timeout_seconds
@@ -207,13 +207,13 @@ class ApiClient:
             parts.append(part)
             size += len(part)
             if size > MAX_BYTES:
-                return Failed(f"answered more than {MAX_BYTES >> 20} MB", again=False)
+                return Failure(f"answered more than {MAX_BYTES >> 20} MB", again=False)
             if time.monotonic() > deadline:
-                return Failed(f"did not finish within {self.config.timeout_seconds:g} s")
+                return Failure(f"did not finish within {self.config.timeout_seconds:g} s")
         announced = response.headers.get("Content-Length", "")
         whole = "Content-Encoding" in response.headers or not announced.isdigit()
         if not whole and size < int(announced):
-            return Failed("broke off")
+            return Failure("broke off")
         return b"".join(parts)
 
     def _parsed(self, data: bytes) -> Any:
@@ -223,30 +223,31 @@ class ApiClient:
             return None
 
     def _session(self) -> requests.Session:
-        """This thread's own: sessions are not made to be shared."""
+        """This thread's session: sessions cannot be shared between threads."""
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            session.auth = lambda request: request  # else a ~/.netrc overrides our own header
+            session.auth = lambda request: request  # else a ~/.netrc overrides our header
         return session
 
 
 def wait_seconds(headers: Mapping[str, str]) -> float:
-    """How long an answer's headers ask us to wait; 0 where they do not say."""
+    """Seconds that the headers ask us to wait; 0 if they do not say."""
     return retry_after_seconds(headers.get("Retry-After"), headers.get("Date")) or 0.0
 
 
 def _detail(body: Any) -> str:
-    """The API's own words for an error, in brackets; they stand in a few usual places."""
-    found = body
+    """The API's own error message, in brackets; looked up under the usual keys."""
+    message = body
     for key in ("error", "message", "detail", "info"):
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-            if key == "error" and isinstance(found, dict):
-                found = next((found[k] for k in ("message", "detail", "info") if k in found), None)
+        if isinstance(message, dict) and key in message:
+            message = message[key]
+            if key == "error" and isinstance(message, dict):
+                inner = ("message", "detail", "info")
+                message = next((message[k] for k in inner if k in message), None)
                 break
-    if not isinstance(found, str):
+    if not isinstance(message, str):
         return ""
-    line = "".join(c if c.isprintable() else " " for c in found)
+    line = "".join(c if c.isprintable() else " " for c in message)
     return f" ({' '.join(line.split())[:DETAIL_CHARACTERS]})"

@@ -1,7 +1,7 @@
 """Brave's image search API.
 
 Documented at https://api-dashboard.search.brave.com/app/documentation/image-search: up to 200
-results in one answer, which has no further pages; the plan's limits stand in the headers.
+results in one answer, which has no further pages; the plan's limits are in the headers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from hqvox.config.discover import BraveConfig
-from pipelines.discover.api import Answer, ApiClient, Failed, Spent
-from pipelines.discover.paged import ApiSource, Page, Token
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
+from pipelines.discover.paged import ApiSource, ResultPage, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of
 
 MOST = 200
@@ -23,7 +23,7 @@ class BraveSource(ApiSource[BraveConfig]):
     name = "brave"
     keys: ClassVar = {"HQVOX_BRAVE_KEY": "API key of the Brave Search API"}
 
-    def page(self, client: ApiClient, token: Token) -> Page:
+    def page(self, client: ApiClient, token: Token) -> ResultPage:
         """The whole answer: there is one page."""
         parameters = {
             "q": token["q"],
@@ -35,10 +35,10 @@ class BraveSource(ApiSource[BraveConfig]):
         secret = {"X-Subscription-Token": self.secrets["HQVOX_BRAVE_KEY"]}
         address = f"{self.config.base_url}/res/v1/images/search"
         body = client.get(address, parameters, secret_headers=secret)
-        found = []
+        candidates = []
         for result in objects_of(body.get("results")):
             if url := url_of(part_of(result, "properties", "url")):
-                found.append(
+                candidates.append(
                     Candidate(
                         url,
                         page_url=url_of(result.get("url")),
@@ -47,10 +47,10 @@ class BraveSource(ApiSource[BraveConfig]):
                         height_px=size_of(part_of(result, "properties", "height")),
                     )
                 )
-        return Page(found)
+        return ResultPage(candidates)
 
-    def judge(self, answer: Answer) -> Failed | Spent | None:
-        """429 is either the second's limit, which passes, or the plan's, which is spent."""
+    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
+        """429: the limit per second, which is transient, or the plan's, which is spent."""
         if answer.status == 402:
             return Spent()
         if answer.status != 429:

@@ -1,4 +1,4 @@
-"""How many requests a source was sent today, counted on disk, and how fast they may follow."""
+"""Requests to a source: how many today (counted on disk), and how fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hqvox.workspace.storage import Storage
 from pipelines.discover.source import QuotaSpent, SourceError
 
 LOOK_SECONDS = 0.5
-"""How often a waiting thread looks whether it should stop."""
+"""How often a waiting thread checks whether it should stop."""
 
 
 class Budget:
@@ -42,7 +42,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self) -> None:
-        """Count a request that is about to be sent. Raises QuotaSpent where there is none left."""
+        """Count a request before it is sent. Raises QuotaSpent if none is left."""
         with self._lock:
             day, requests, spent_until = self._read()
             if spent_until is not None and self.now() < spent_until:
@@ -54,7 +54,7 @@ class Budget:
             self._write(day, requests + 1, None)
 
     def spend(self, until: datetime) -> QuotaSpent:
-        """The source says that the quota is used up until then; the exception to raise."""
+        """Record that the quota is used up until then; return the exception to raise."""
         with self._lock:
             day, requests, _ = self._read()
             self._write(day, requests, until)
@@ -66,7 +66,7 @@ class Budget:
         return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=self.zone)
 
     def _line(self, how_far: str, until: datetime) -> str:
-        # Rounded up to the minute: at the time that is named, the quota is there again.
+        # Rounded up to the minute, so that the quota is there again at the time named.
         minute = (until.astimezone(UTC) + timedelta(seconds=59)).strftime("%Y-%m-%d %H:%M UTC")
         return f"quota of {self.source} spent ({how_far}); run again after {minute}"
 
@@ -92,10 +92,10 @@ class Budget:
         self.storage.write(self.file, json.dumps(record).encode())
 
 
-class Pace:
-    """Keeps requests apart. Of the threads that wait, that of the first shard goes first.
+class RequestPace:
+    """Spaces requests. Of the waiting threads, the one with the first shard goes first.
 
-    So a small quota finishes shards one after the other, instead of beginning them all.
+    So a small quota finishes shards one by one, instead of starting all of them.
     """
 
     def __init__(self, per_second: float, stopping: threading.Event) -> None:
@@ -112,17 +112,19 @@ class Pace:
         Raises SourceError within half a second when ``stopping`` is set.
         """
         with self._changed:
-            own = (shard, next(self._numbers))
-            self._waiting.append(own)
+            ticket = (shard, next(self._numbers))
+            self._waiting.append(ticket)
             try:
-                while (first := min(self._waiting)) != own or time.monotonic() < self._next:
+                while (first := min(self._waiting)) != ticket or time.monotonic() < self._next:
                     if self.stopping.is_set():
                         break
-                    left = max(self._next - time.monotonic(), 0.0) if first == own else LOOK_SECONDS
+                    left = (
+                        max(self._next - time.monotonic(), 0.0) if first == ticket else LOOK_SECONDS
+                    )
                     self._changed.wait(min(left, LOOK_SECONDS))
                 if self.stopping.is_set():
                     raise SourceError("stopped")
                 self._next = time.monotonic() + self.gap
             finally:
-                self._waiting.remove(own)
+                self._waiting.remove(ticket)
                 self._changed.notify_all()

@@ -50,7 +50,7 @@ class FolderSource:
         return entries
 
     def settings(self) -> dict[str, Any]:
-        """Nothing: where the folder stands does not matter, and what is in it is listed."""
+        """None: the folder's place does not matter, and its files are in :meth:`listing`."""
         return {}
 
     def missing(self) -> list[str]:

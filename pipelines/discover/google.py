@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hqvox.config.discover import GoogleConfig
-from pipelines.discover.api import Answer, ApiClient, Failed, Spent
-from pipelines.discover.paged import ApiSource, Page, Token
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
+from pipelines.discover.paged import ApiSource, ResultPage, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of
 
 PER_PAGE = 10
 MOST = 100
-"""Results of one query; Google refuses to go on after them."""
+"""Most results of one query; Google refuses further pages."""
 DAILY = ("per day", "daily limit", "dailylimit", "perday")
-"""How an error names the daily quota, rather than that of a minute."""
+"""Words of an error about the daily quota, not that per minute."""
 
 
 class GoogleSource(ApiSource[GoogleConfig]):
@@ -30,7 +30,7 @@ class GoogleSource(ApiSource[GoogleConfig]):
     }
     day_zone = "America/Los_Angeles"
 
-    def page(self, client: ApiClient, token: Token) -> Page:
+    def page(self, client: ApiClient, token: Token) -> ResultPage:
         """Ten results from ``token["start"]`` on, counted from 1."""
         start = int(token.get("start", 1))
         parameters: dict[str, Any] = {
@@ -47,10 +47,10 @@ class GoogleSource(ApiSource[GoogleConfig]):
             "cx": self.secrets["HQVOX_GOOGLE_ENGINE"],
         }
         body = client.get(f"{self.config.base_url}/customsearch/v1", parameters, secret)
-        found = []
+        candidates = []
         for item in objects_of(body.get("items")):
             if url := url_of(item.get("link")):
-                found.append(
+                candidates.append(
                     Candidate(
                         url,
                         page_url=url_of(part_of(item, "image", "contextLink")),
@@ -62,22 +62,22 @@ class GoogleSource(ApiSource[GoogleConfig]):
         after = objects_of(part_of(body, "queries", "nextPage"))
         following = size_of(after[0].get("startIndex")) if after else None
         more = following is not None and start < following <= MOST - PER_PAGE + 1
-        return Page(found, {"q": token["q"], "start": following} if more else None)
+        return ResultPage(candidates, {"q": token["q"], "start": following} if more else None)
 
-    def judge(self, answer: Answer) -> Failed | Spent | None:
-        """The daily quota, spent, comes as 403 or 429; so does that of a minute, which passes."""
+    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
+        """403, 429: the daily quota, which is spent, or that per minute, which is transient."""
         if answer.status not in (403, 429):
             return None
         error = part_of(answer.body, "error")
-        said = [part_of(error, "message")]
-        said += [
+        texts = [part_of(error, "message")]
+        texts += [
             e.get(k) for e in objects_of(part_of(error, "errors")) for k in ("reason", "message")
         ]
         for detail in objects_of(part_of(error, "details")):
-            said += [part_of(detail, "metadata", k) for k in ("quota_limit", "quota_unit")]
-        words = " ".join(text for text in said if isinstance(text, str)).lower()
+            texts += [part_of(detail, "metadata", k) for k in ("quota_limit", "quota_unit")]
+        words = " ".join(text for text in texts if isinstance(text, str)).lower()
         if any(name in words for name in DAILY) or "quotaexceeded" in words:
             return Spent()
         if answer.status == 403 and "ratelimitexceeded" in words:
-            return Failed("answered 403 (too many requests)")
+            return Failure("answered 403 (too many requests)")
         return None

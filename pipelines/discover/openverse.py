@@ -9,7 +9,7 @@ from typing import Any
 
 from hqvox.config.discover import OpenverseConfig
 from pipelines.discover.api import ApiClient
-from pipelines.discover.paged import ApiSource, Page, Token
+from pipelines.discover.paged import ApiSource, ResultPage, Token
 from pipelines.discover.source import Candidate, objects_of, size_of, text_of, url_of
 
 TOKEN = "HQVOX_OPENVERSE_TOKEN"
@@ -22,18 +22,18 @@ class OpenverseSource(ApiSource[OpenverseConfig]):
     name = "openverse"
     optional_keys = (TOKEN,)
 
-    def page(self, client: ApiClient, token: Token) -> Page:
-        """Page ``token["page"]`` of the results, counted from 1."""
+    def page(self, client: ApiClient, token: Token) -> ResultPage:
+        """ResultPage ``token["page"]`` of the results, counted from 1."""
         number = int(token.get("page", 1))
         parameters = {"q": token["q"], "page": number, "page_size": self.config.page_size}
         secret = {"Authorization": f"Bearer {self.secrets[TOKEN]}"} if TOKEN in self.secrets else {}
         address = f"{self.config.base_url}/v1/images/"
         body = client.get(address, parameters, secret_headers=secret)
         results = objects_of(body.get("results"))
-        found = []
+        candidates = []
         for result in results:
             if url := url_of(result.get("url")):
-                found.append(
+                candidates.append(
                     Candidate(
                         url,
                         page_url=url_of(result.get("foreign_landing_url")),
@@ -47,7 +47,7 @@ class OpenverseSource(ApiSource[OpenverseConfig]):
                 )
         pages = size_of(body.get("page_count")) or 0
         more = bool(results) and number < pages
-        return Page(found, {"q": token["q"], "page": number + 1} if more else None)
+        return ResultPage(candidates, {"q": token["q"], "page": number + 1} if more else None)
 
 
 def _licence(result: dict[str, Any]) -> str | None:

@@ -1,29 +1,98 @@
-"""What the search APIs have in common: queries, and pages that are asked for once."""
+"""What the search APIs have in common: queries, and pages that are cached on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
+from urllib.parse import quote
 
 from hqvox.config.discover import ApiConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from pipelines.discover.api import Answer, ApiClient, Failed, Spent
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
 from pipelines.discover.budget import Budget
-from pipelines.discover.kept import KeptPages, Page, Token
 from pipelines.discover.secrets import from_environment, keep_out_of_logs
 from pipelines.discover.source import Candidate, Stream, render_queries
 
 MAX_PAGES = 200
-"""Of one query: an API that always names a next page ends too."""
+"""Limit for one query, against an API that always names a next page."""
 
 OPERATION = frozenset(ApiConfig.model_fields) | {"wikidata_url"}
-"""Settings that decide where and how fast an API is asked, not what; queries are listed apart."""
+"""Settings that do not change the results. Queries are listed separately."""
+
+
+FOLDER = "discover"
+"""Folder of cached results, below the workspace."""
+
+Token = dict[str, Any]
+"""Names one page: JSON values, without secrets."""
+
+
+@dataclass(frozen=True)
+class ResultPage:
+    """One page of results: candidates, best first, and the token of the next page or None."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    next: Token | None = None
+
+
+class KeptPages:
+    """An identity's cached pages: lines of ``discover/<source>/<shard>/<identity>.jsonl``.
+
+    A rerun requests only pages that are missing. After deleting such files, the next discover
+    requests them again.
+    """
+
+    def __init__(
+        self, storage: Storage, source: str, identity: Row, settings: Mapping[str, Any]
+    ) -> None:
+        self.storage = storage
+        self.settings = settings
+        leaf = f"{quote(identity['identity_id'], safe=' ') or '_'}.jsonl"
+        self.shard: str = identity["shard"]
+        self.file = f"{FOLDER}/{source}/{self.shard}/{leaf}"
+        self._lines: list[str] = []
+        self._pages: dict[str, ResultPage] = {}
+        try:
+            text = storage.read(self.file).decode("utf-8", "replace")
+        except FileNotFoundError:
+            return
+        for line in text.split("\n"):  # not splitlines: titles may hold other separators
+            try:
+                record = json.loads(line)
+                candidates = [Candidate(**c) for c in record["candidates"]]
+                self._pages[record["page"]] = ResultPage(candidates, record["next"])
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged: the page is requested again
+            self._lines.append(line)
+
+    def get(self, token: Token) -> ResultPage | None:
+        """A cached page, or None."""
+        return self._pages.get(self._name(token))
+
+    def put(self, token: Token, query: str, page: ResultPage) -> None:
+        """Store a page; it is on disk when this returns. Raises HqvoxError if the disk fails."""
+        name = self._name(token)
+        self._pages[name] = page
+        candidates = [
+            {key: value for key, value in asdict(c).items() if value is not None}
+            for c in page.candidates
+        ]
+        record = {"page": name, "query": query, "next": page.next, "candidates": candidates}
+        self._lines.append(json.dumps(record, ensure_ascii=False))
+        text = "\n".join([*self._lines, ""])
+        self.storage.write(self.file, text.encode("utf-8", "replace"))
+
+    def _name(self, token: Token) -> str:
+        request = json.dumps([self.settings, token], sort_keys=True)
+        return hashlib.sha256(request.encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -38,12 +107,12 @@ Config = TypeVar("Config", bound=ApiConfig)
 
 
 class ApiSource(ABC, Generic[Config]):
-    """A source that is a search API. Subclasses say what to ask for and how to read it."""
+    """A source that is a search API. Subclasses define the requests and read the responses."""
 
     name: str
     remote = True
     keys: ClassVar[Mapping[str, str]] = {}
-    """Environment variables that must be set, and what they hold."""
+    """Required environment variables, and what they hold."""
     optional_keys: ClassVar[tuple[str, ...]] = ()
     day_zone: ClassVar[str] = "UTC"
     """Time zone in which the quota's day begins."""
@@ -56,7 +125,7 @@ class ApiSource(ABC, Generic[Config]):
         contact: str,
         stopping: threading.Event,
     ) -> None:
-        """``queries``: templates where the section has none of its own."""
+        """``queries``: templates, used if the section has none."""
         self.config = config
         self.queries = queries if config.queries is None else config.queries
         self.storage = storage
@@ -70,19 +139,19 @@ class ApiSource(ABC, Generic[Config]):
         if storage is not None:
             budget = Budget(storage, self.name, config.daily_requests, self.day_zone)
             self.client = ApiClient(
-                self.name, config, contact, budget, self.secrets, self.judge, stopping
+                self.name, config, contact, budget, self.secrets, self.classify, stopping
             )
 
     @abstractmethod
-    def page(self, client: ApiClient, token: Token) -> Page:
-        """Ask for one page. What is malformed in it is left out, candidate by candidate."""
+    def page(self, client: ApiClient, token: Token) -> ResultPage:
+        """Request one page. Malformed candidates are left out."""
 
     def searches(self, identity: Row) -> list[Search]:
-        """What to ask for an identity; by default its queries, one by one."""
+        """What to request for an identity; by default one search per query."""
         return [Search(q, {"q": q}) for q in render_queries(self.queries, identity)]
 
-    def judge(self, answer: Answer) -> Failed | Spent | None:
-        """What the source alone knows of an answer; see :class:`ApiClient`."""
+    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
+        """The source's own reading of a response; see :class:`ApiClient`."""
         return None
 
     def streams(self, identity: Row) -> list[Stream]:
@@ -93,11 +162,11 @@ class ApiSource(ABC, Generic[Config]):
         ]
 
     def listing(self, identity: Row) -> list[Any]:
-        """What would be asked."""
+        """What would be requested."""
         return [[search.query, search.first] for search in self.searches(identity)]
 
     def settings(self) -> dict[str, Any]:
-        """Options that change the answer."""
+        """Settings that change the results."""
         return self.config.model_dump(mode="json", exclude=set(OPERATION))
 
     def missing(self) -> list[str]:
@@ -109,7 +178,7 @@ class ApiSource(ABC, Generic[Config]):
         ]
 
     def forecast(self, identities: Sequence[Row]) -> str:
-        """The fewest requests that the identities take, and how long those last."""
+        """The minimum of requests for the identities, and how long they take."""
         requests = sum(len(self.searches(identity)) for identity in identities)
         days = requests / self.config.requests_per_second / 86_400
         pace = f"{self.config.requests_per_second:g} a second"
@@ -129,7 +198,7 @@ class ApiSource(ABC, Generic[Config]):
             if page is None:
                 if self.missing():
                     raise HqvoxError(self.missing()[0])
-                assert self.client is not None  # made with the storage, which _storage() saw to
+                assert self.client is not None  # made together with the storage, see _storage()
                 self.client.work_for(kept.shard)
                 page = self.page(self.client, token)
                 kept.put(token, search.query, page)

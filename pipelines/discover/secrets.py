@@ -1,4 +1,4 @@
-"""Keys of search APIs: out of the environment, and into nothing that is written or shown."""
+"""Keys of search APIs: read from the environment, removed from all that is written or shown."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
 MIN_LENGTH = 5
-"""Shorter strings stand in ordinary words; no API's key is that short."""
+"""Shorter strings occur in ordinary words; no API's key is that short."""
 
 
 def from_environment(variable: str) -> str:
-    """The variable's value without surrounding space; "" where it is not set."""
+    """The variable's value without surrounding space; "" if it is not set."""
     return os.environ.get(variable, "").strip()
 
 
 class Redactor:
-    """Takes secrets out of text, however they are escaped there."""
+    """Removes secrets from text, also in escaped forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = set()
@@ -48,7 +48,7 @@ class Redactor:
 
 
 class _LogFilter(logging.Filter):
-    """urllib3 logs the address of every request when it is asked to: keys stand in some."""
+    """urllib3 can log the url of every request, and some hold keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ _LOG_FILTER = _LogFilter()
 
 
 def keep_out_of_logs(secrets: Iterable[str]) -> None:
-    """Take these secrets out of whatever the HTTP library logs."""
+    """Remove these secrets from the logs of the HTTP libraries."""
     known = frozenset(secrets)
     _LOG_FILTER.redactors[known] = Redactor(known)
     for name in ("urllib3.connectionpool", "urllib3.util.retry", "requests"):

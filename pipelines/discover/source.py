@@ -1,4 +1,4 @@
-"""What a source of photographs is: an identity in, candidates out, best first, page by page."""
+"""The contract of a source: an identity in, candidates out, best first, page by page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hqvox.workspace.tables import Row
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photograph that a source names. What the source does not say is None."""
+    """A photograph that a source names. Fields that it does not state are None."""
 
     url: str
     """Of the photograph itself; folder source: percent-encoded relative path."""
@@ -28,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Stream:
-    """The answer to one query: candidates, best first; asked for only as far as it is read."""
+    """The results of one query, best first; requested only as far as they are read."""
 
     query: str | None
     candidates: Iterator[Candidate]
@@ -39,52 +39,52 @@ class Source(Protocol):
 
     name: str
     remote: bool
-    """Whether its candidates are urls to fetch, rather than files of this machine."""
+    """Whether its candidates are urls to fetch, not local files."""
 
     def streams(self, identity: Row) -> list[Stream]:
         """One stream for each variant of the query.
 
-        Reading a stream raises :class:`SourceError` where the source cannot answer now, and
-        HqvoxError where the user must mend something first.
+        Reading a stream raises :class:`SourceError` if the source cannot answer now, and HqvoxError
+        if the user has to change something first.
         """
         ...
 
     def listing(self, identity: Row) -> Any:
-        """What makes discovery stale when it changes, as JSON values; asks nobody."""
+        """What makes discovery stale when it changes, as JSON values. Makes no request."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """The part of its configuration that decides what it answers, as JSON values."""
+        """The settings that change its results, as JSON values."""
         ...
 
     def missing(self) -> list[str]:
-        """What must be set before it can be asked, one line each; empty where it is ready."""
+        """Settings that it needs and does not have, one line each; empty if it is ready."""
         ...
 
     def forecast(self, identities: Sequence[Row]) -> str:
-        """What looking for these identities comes to, in one line; asks nobody."""
+        """Requests and time that these identities need, in one line. Makes no request."""
         ...
 
 
 class SourceError(Exception):
     """A source cannot answer now; ``str()`` is one line, without secrets.
 
-    The shard at hand stays uncommitted and the rest goes on: it is no HqvoxError, which would end
-    the build. What was answered before is kept, and a rerun asks only for what is missing.
+    The shard stays uncommitted and the others go on; an HqvoxError would end the build. Earlier
+    results are cached, and a rerun requests only what is missing.
     """
 
 
 class QuotaSpent(SourceError):
-    """A source's quota is used up; ``str()`` says how far, and when to run again."""
+    """A source's quota is used up; ``str()`` says how much, and when to run again."""
 
 
 GENDERS = {"m": "male", "f": "female"}
 
 
 def render_query(template: str, identity: Mapping[str, Any]) -> str:
-    """A query template with an identity's fields filled in; unknown ones are left out.
+    """A query template with an identity's fields filled in; unknown ones become empty.
 
-    ``_`` in names (VoxCeleb writes them so) becomes a space.
+    ``_`` in names, as VoxCeleb writes them, becomes a space.
     """
     fields = {
         "name": str(identity["name"]).replace("_", " "),
@@ -97,7 +97,7 @@ def render_query(template: str, identity: Mapping[str, Any]) -> str:
 
 
 def render_queries(templates: list[str], identity: Mapping[str, Any]) -> list[str]:
-    """Every template's query, each once, in order."""
+    """The templates' queries in order, without repeats."""
     return list(dict.fromkeys(render_query(template, identity) for template in templates))
 
 
@@ -106,16 +106,16 @@ LONGEST_TEXT = 2_000
 
 
 def text_of(value: Any) -> str | None:
-    """A text that a source gave, on one line, printable; None where it is none, or empty."""
+    """A source's text on one line, printable characters only; None if it is no text or empty."""
     if not isinstance(value, str):
         return None
-    # Lone surrogates, which JSON can hold, are not printable either: no table could store them.
+    # JSON can hold lone surrogates, which no table can store: they are not printable either.
     line = "".join(c if c.isprintable() else " " for c in value[: 4 * LONGEST_TEXT])
     return " ".join(line.split())[:LONGEST_TEXT] or None
 
 
 def url_of(value: Any) -> str | None:
-    """An http(s) address that a source gave; None where it is none."""
+    """A source's http(s) url; None if it is not one."""
     if not isinstance(value, str) or len(value) > 8 * LONGEST_TEXT:
         return None
     url = value.strip()
@@ -128,7 +128,7 @@ def url_of(value: Any) -> str | None:
 
 
 def size_of(value: Any) -> int | None:
-    """A width or height that a source gave, in pixels; None where it is no sensible number."""
+    """A source's width or height in pixels; None if it is not a sensible number."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:12])
     if isinstance(value, float) and value.is_integer():
@@ -138,12 +138,12 @@ def size_of(value: Any) -> int | None:
 
 
 def part_of(value: Any, *path: str) -> Any:
-    """What stands at ``path`` within nested JSON objects; None where one of them is none."""
+    """The value at ``path`` in nested JSON objects; None if there is none."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def objects_of(value: Any) -> list[dict[str, Any]]:
-    """The objects of a JSON array; empty where it is none."""
+    """The objects in a JSON array; empty if it is not an array."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""The discover stage: every source asked, their answers merged into one list per identity."""
+"""The discover stage: asks every source, and merges the results into one list per identity."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource
 from pipelines.discover.google import GoogleSource
-from pipelines.discover.kept import FOLDER
 from pipelines.discover.openverse import OpenverseSource
-from pipelines.discover.paged import ApiSource
+from pipelines.discover.paged import FOLDER, ApiSource
 from pipelines.discover.source import Candidate, Source, SourceError, Stream
 from pipelines.discover.urls import UrlsSource
 from pipelines.discover.wikimedia import WikimediaSource
@@ -32,8 +31,8 @@ class DiscoverStage(Stage):
     """Lists the candidate photographs of an identity.
 
     Its input is one row per identity (``identity_id``, ``name``, ``folder``, …); its output one
-    row per candidate. Several sources, and several variants of a query, take turns until the limit
-    is reached; a url that was named before is passed over.
+    row per candidate. Several sources and several queries take turns until the limit is reached. A
+    url that came before is skipped.
     """
 
     name = "discover"
@@ -63,9 +62,9 @@ class DiscoverStage(Stage):
         storage: Storage | None = None,
         contact: str = "",
     ) -> None:
-        """``storage``: the workspace's, where answers are kept; remote sources need it to work.
+        """``storage``: the workspace's; results are cached there, and remote sources need it.
 
-        ``contact``: whom to write to about the crawl, for the User-Agent.
+        ``contact``: e-mail address or page of the operator, for the User-Agent header.
         """
         super().__init__(config, store)
         self._stopping = threading.Event()
@@ -84,38 +83,38 @@ class DiscoverStage(Stage):
 
     @property
     def remote(self) -> bool:
-        """Whether candidates are urls to fetch, rather than files of this machine."""
+        """Whether candidates are urls to fetch, not local files."""
         return any(source.remote for source in self.sources)
 
     def missing(self) -> list[str]:
-        """What must be set before the sources can be asked, one line each."""
+        """Settings that the sources need and do not have, one line each."""
         return [line for source in self.sources for line in source.missing()]
 
     def stop(self) -> None:
-        """End what waits for a source, in every thread, soon and with a SourceError."""
+        """End all waits for a source, in every thread, with a SourceError."""
         self._stopping.set()
 
     def forecast(self, identities: Sequence[Row]) -> list[str]:
-        """What looking for these identities comes to, a line for each source; asks nobody."""
+        """Requests and time that these identities need: one line a source. Makes no request."""
         return [source.forecast(identities) for source in self.sources]
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """One row per candidate of each identity row; may be called from several threads.
 
-        Raises SourceError where a source cannot answer now, after the others were asked (their
-        answers are kept); HqvoxError where the user must mend something first.
+        Raises SourceError if a source cannot answer now; the others are asked first, and their
+        results are cached. Raises HqvoxError if the user has to change something first.
         """
         return [row for identity in rows for row in self._discover(identity)]
 
     def judge(self, rows: Sequence[Row]) -> None:
-        """Every candidate goes on."""
+        """Refuses nothing."""
 
     def listing(self, identity: Row) -> list[Any]:
-        """What decides whether an identity's discovery is stale, source by source."""
+        """What makes an identity's candidates stale when it changes, per source."""
         return [source.listing(identity) for source in self.sources]
 
     def settings(self) -> dict[str, Any]:
-        """The part of the configuration that decides what is found."""
+        """The settings that change the result."""
         return {
             "enabled": self.config.enabled,
             "sources": list(self.config.sources),
@@ -126,12 +125,12 @@ class DiscoverStage(Stage):
         streams = [
             (source, stream) for source in self.sources for stream in source.streams(identity)
         ]
-        found: list[Row] = []
+        candidates: list[Row] = []
         for source, query, rank, candidate in take_turns(streams, self.config.limit):
-            found.append(
+            candidates.append(
                 {
                     "identity_id": identity["identity_id"],
-                    "candidate": len(found),
+                    "candidate": len(candidates),
                     "face": None,
                     "url": candidate.url,
                     "page_url": candidate.page_url,
@@ -147,7 +146,7 @@ class DiscoverStage(Stage):
                     "reason": None,
                 }
             )
-        return found
+        return candidates
 
 
 def take_turns(
@@ -155,9 +154,8 @@ def take_turns(
 ) -> Iterator[tuple[Source, str | None, int, Candidate]]:
     """Candidates of several streams, one from each in turn, each url once, up to ``limit``.
 
-    Yields (source, query, rank within the stream, candidate). A stream that cannot be read on keeps
-    its turns, so that the others are read as far as they would have been, and its SourceError is
-    raised at the end.
+    Yields (source, query, rank within the stream, candidate). A stream that fails keeps its turns,
+    so that the others are read as far as if it had worked; its SourceError is raised at the end.
     """
     waiting = [(source, stream.query, enumerate(stream.candidates)) for source, stream in streams]
     seen: set[str] = set()
@@ -184,7 +182,7 @@ def take_turns(
 
 
 def _next_new(numbered: Iterator[tuple[int, Candidate]], seen: set[str]) -> tuple[int, Candidate]:
-    """The stream's next candidate that nobody named before. Raises StopIteration at its end."""
+    """The stream's next candidate with a new url. Raises StopIteration at the end."""
     while True:
         rank, candidate = next(numbered)
         key = normalised_url(candidate.url)

@@ -1,4 +1,4 @@
-"""The urls source: a file that names every photograph, however large, looked up by identity."""
+"""The urls source: a file, of any size, that lists photographs by identity."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pipelines.discover.urls_index import UrlsIndex, open_index
 class UrlsSource:
     """Candidates out of a CSV, TSV, JSONL or Parquet file (each also .gz), in the file's order.
 
-    A row belongs to the identity whose id its identity column holds; where no row holds the id, to
-    the one whose name it holds.
+    The identity column holds an identity's id or, if no row holds the id, its name.
     """
 
     name = "urls"
@@ -42,7 +41,7 @@ class UrlsSource:
         return [] if key is None else [index.digest(key)]
 
     def settings(self) -> dict[str, Any]:
-        """Nothing: which file, and how its columns are named, shows in the digest of its rows."""
+        """None: another file or other columns change the digest of the rows."""
         return {}
 
     def missing(self) -> list[str]:
@@ -72,7 +71,7 @@ class UrlsSource:
             yield Candidate(**row)
 
     def _opened(self) -> UrlsIndex:
-        """The file's index, made at the first need; one thread makes it, the others wait."""
+        """The file's index, made when first needed; one thread makes it, the others wait."""
         if not self.config.file:
             raise HqvoxError(self.missing()[0])
         with self._lock:

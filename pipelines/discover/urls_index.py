@@ -1,10 +1,9 @@
-"""A file of urls as an index on disk: rows sorted by identity, memory-mapped, read once.
+"""The index of a file of urls: rows sorted by identity, memory-mapped.
 
-``<workspace>/discover/urls/<key>.arrow`` holds the rows, ``<key>.json`` where each identity's
-begin, how many they are, and a digest of them; a workspace in an object store keeps them in the
-user's cache folder. The key is the file's path, size and time and the
-names of its columns, so another file, or a changed one, makes another index; older ones go.
-Deleting them is safe: they are made again when needed.
+``<workspace>/discover/urls/<key>.arrow`` holds the rows; ``<key>.json`` holds each identity's first
+row, number of rows and their digest. For a workspace in an object store they are in the user's
+cache folder. The key is a hash of the file's path, size, time and column names: a changed file gets
+a new index, and old ones are deleted. Deleting an index is safe: it is made again when needed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from hqvox.workspace.tables import Row
 from pipelines.discover.urls_read import KEY, SCHEMA, read_batches
 
 VERSION = 1
-"""Raised by hand when reading a file, sorting or digests change."""
+"""Increase it when reading, sorting or digests change."""
 WINDOW_ROWS = 65_536
 FIELDS = [field.name for field in SCHEMA if field.name != KEY]
 
@@ -42,7 +41,7 @@ class UrlsIndex:
         self._places = places
 
     def key_of(self, identity: Row) -> str | None:
-        """What the file calls an identity: its id, else its name; None where it has no rows."""
+        """The file's key for an identity: its id, else its name; None if it has no rows."""
         return next(
             (k for k in (identity["identity_id"], identity["name"]) if k in self._places), None
         )
@@ -52,7 +51,7 @@ class UrlsIndex:
         return self._places[key][2]
 
     def count(self, key: str) -> int:
-        """How many rows an identity has."""
+        """Number of rows of an identity."""
         return self._places[key][1]
 
     def rows(self, key: str) -> list[dict[str, Any]]:
@@ -62,9 +61,9 @@ class UrlsIndex:
 
 
 def open_index(file: Path, columns: UrlsConfig, folder: Path) -> UrlsIndex:
-    """The file's index in ``folder``, made first where it is missing.
+    """Open the file's index in ``folder``; make it first if it is missing.
 
-    Raises HqvoxError where the file cannot be read, or the disk refuses.
+    Raises HqvoxError if the file cannot be read, or the disk fails.
     """
     try:
         status = os.stat(file)
@@ -104,7 +103,7 @@ def _build(file: Path, columns: UrlsConfig, rows: Path, places: Path) -> None:
         of_row = np.concatenate(codes) if codes else np.empty(0, np.int32)
         order = np.argsort(of_row, kind="stable")
         ends = np.cumsum(np.bincount(of_row, minlength=len(numbers)))
-        found: dict[str, tuple[int, int, str]] = {}
+        located: dict[str, tuple[int, int, str]] = {}
         with pa.memory_map(str(unsorted)) as mapped:
             source = pa.ipc.open_file(mapped)
             batches = [source.get_batch(i) for i in range(source.num_record_batches)]
@@ -115,10 +114,10 @@ def _build(file: Path, columns: UrlsConfig, rows: Path, places: Path) -> None:
                 for window, keys in _windows(list(numbers), ends):
                     taken = _take(batches, order[window]).drop_columns([KEY])
                     writer.write_table(taken)
-                    _place(taken, keys, ends, window.start, found)
+                    _place(taken, keys, ends, window.start, located)
             del batches, source
         os.replace(temporary, rows)
-        temporary.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
+        temporary.write_text(json.dumps(located, ensure_ascii=False), "utf-8")
         os.replace(temporary, places)
     finally:
         unsorted.unlink(missing_ok=True)
@@ -130,18 +129,18 @@ def _without_key() -> pa.Schema:
 
 
 def _numbered(keys: pa.Array, numbers: dict[str, int]) -> NDArray[np.int32]:
-    """Each row's identity as a number, given out in the order they come."""
+    """Each row's identity as a number, in order of first appearance."""
     encoded = keys.dictionary_encode()
-    own = [numbers.setdefault(key, len(numbers)) for key in encoded.dictionary.to_pylist()]
-    if not own:
+    codes = [numbers.setdefault(key, len(numbers)) for key in encoded.dictionary.to_pylist()]
+    if not codes:
         return np.empty(0, np.int32)
-    return np.asarray(own, np.int32)[encoded.indices.to_numpy()]
+    return np.asarray(codes, np.int32)[encoded.indices.to_numpy()]
 
 
 def _windows(
     keys: list[str], ends: NDArray[np.int64]
 ) -> Iterator[tuple[slice, list[tuple[int, str]]]]:
-    """Whole identities, some tens of thousands of rows together: their rows, their keys."""
+    """Groups of whole identities with some ten thousand rows: (rows, keys)."""
     start, chosen = 0, []
     for number, key in enumerate(keys):
         chosen.append((number, key))
@@ -171,14 +170,14 @@ def _place(
     keys: list[tuple[int, str]],
     ends: NDArray[np.int64],
     first: int,
-    found: dict[str, tuple[int, int, str]],
+    places: dict[str, tuple[int, int, str]],
 ) -> None:
-    """Note where each identity's rows are, and their digest."""
+    """Record each identity's rows and their digest."""
     texts = [pc.fill_null(rows[name].cast(pa.string()), "\x00") for name in FIELDS]
     lines = pc.binary_join_element_wise(*texts, "\x1f").to_pylist()
     start = first
     for number, key in keys:
         end = int(ends[number])
         joined = "\x1e".join(lines[start - first : end - first])
-        found[key] = (start, end - start, hashlib.sha256(joined.encode()).hexdigest())
+        places[key] = (start, end - start, hashlib.sha256(joined.encode()).hexdigest())
         start = end

@@ -32,15 +32,15 @@ SCHEMA = pa.schema(
     + [(name, pa.string()) for name in TEXTS]
     + [(name, pa.int32()) for name in NUMBERS.values()]
 )
-"""What a batch has, however the file's columns are named."""
+"""Columns of a batch, whatever the file's columns are called."""
 
 
 def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
     """The file's rows in order, as batches of :data:`SCHEMA`.
 
-    Rows without identity or url are left out. Values of any type become text; empty text, and
-    sizes that are no positive number, null. Memory is bounded by the batch. Raises HqvoxError
-    where the file cannot be read or lacks a column.
+    Rows without identity or url are left out. Values become text; empty texts and sizes that are
+    not positive numbers become null. Memory is bounded by the batch. Raises HqvoxError if the file
+    cannot be read or lacks a column.
     """
     kind = _format(file)
     try:
@@ -67,11 +67,11 @@ def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
 
 
 def read_identities(file: Path, columns: UrlsConfig | None = None) -> list[str]:
-    """What the file's identity column holds, each once, in order; errors as for the rows."""
-    found: dict[str, None] = {}
+    """The values of the file's identity column, each once, in order. Raises as the rows do."""
+    keys: dict[str, None] = {}
     for batch in read_batches(file, columns or UrlsConfig()):
-        found.update(dict.fromkeys(batch.column(KEY).unique().to_pylist()))
-    return list(found)
+        keys.update(dict.fromkeys(batch.column(KEY).unique().to_pylist()))
+    return list(keys)
 
 
 def _format(file: Path) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from hqvox.config.discover import WikimediaConfig
 from hqvox.workspace.tables import Row
-from pipelines.discover.api import Answer, ApiClient, Failed, Spent, wait_seconds
-from pipelines.discover.paged import ApiSource, Page, Search, Token
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent, wait_seconds
+from pipelines.discover.paged import ApiSource, ResultPage, Search, Token
 from pipelines.discover.source import (
     Candidate,
     objects_of,
@@ -28,16 +28,16 @@ from pipelines.discover.source import (
 PER_PAGE = 50
 """Files a request: the most for which Commons gives every licence in one answer."""
 ITEMS = 5
-"""People of one name that are looked at."""
+"""People of one name that are considered."""
 HUMAN = "Q5"
 SEX = {"m": "Q6581097", "f": "Q6581072"}
-PASSING = frozenset({"maxlag", "ratelimited", "readonly"})
+TRANSIENT = frozenset({"maxlag", "ratelimited", "readonly"})
 PICTURES = frozenset({"image/jpeg", "image/png", "image/webp", "image/tiff", "image/gif"})
 ITEM = re.compile(r"Q[1-9]\d*")
 
 
 class WikimediaSource(ApiSource[WikimediaConfig]):
-    """Pictures of the person's item first, then what Commons finds for each query."""
+    """Pictures of the person's item first, then the results of each query on Commons."""
 
     name = "wikimedia"
 
@@ -54,7 +54,7 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         ]
         return [Search(f"Wikidata: {key if 'ids' in item else name}", item), *commons]
 
-    def page(self, client: ApiClient, token: Token) -> Page:
+    def page(self, client: ApiClient, token: Token) -> ResultPage:
         """One step: find the item, read it, its pictures, its category, or a Commons search."""
         steps = {
             "find": self._find,
@@ -65,16 +65,16 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         }
         return steps[token["step"]](client, token)
 
-    def judge(self, answer: Answer) -> Failed | Spent | None:
-        """MediaWiki says errors with status 200."""
+    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
+        """MediaWiki sends errors with status 200."""
         error = part_of(answer.body, "error")
         if not isinstance(error, dict):
             return None
         code = text_of(error.get("code")) or "unknown"
         wait = wait_seconds(answer.headers)
-        return Failed(f"answered with the error {code}", code in PASSING, wait)
+        return Failure(f"answered with the error {code}", code in TRANSIENT, wait)
 
-    def _find(self, client: ApiClient, token: Token) -> Page:
+    def _find(self, client: ApiClient, token: Token) -> ResultPage:
         body = client.get(
             f"{self.config.wikidata_url}/w/api.php",
             {
@@ -87,17 +87,17 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
                 "maxlag": 5,
             },
         )
-        found = []
+        ids = []
         for entry in objects_of(body.get("search")):
             key, wanted = text_of(entry.get("id")), _letters(token["name"])
             names = (part_of(entry, "match", "text"), entry.get("label"))
             # The search also answers with longer names: those are other people.
             if key and ITEM.fullmatch(key) and wanted in [_letters(n) for n in names if n]:
-                found.append(key)
-        ids = list(dict.fromkeys(found))[:ITEMS]
-        return Page(next={"step": "item", "ids": ids, "sex": token["sex"]} if ids else None)
+                ids.append(key)
+        ids = list(dict.fromkeys(ids))[:ITEMS]
+        return ResultPage(next={"step": "item", "ids": ids, "sex": token["sex"]} if ids else None)
 
-    def _item(self, client: ApiClient, token: Token) -> Page:
+    def _item(self, client: ApiClient, token: Token) -> ResultPage:
         body = client.get(
             f"{self.config.wikidata_url}/w/api.php",
             {
@@ -111,17 +111,19 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         entities = [part_of(body, "entities", key) for key in token["ids"]]
         people = [e for e in entities if isinstance(e, dict) and self._fits(e, token["sex"])]
         if not people:
-            return Page()
+            return ResultPage()
         claims = max(people, key=self._likeliness)["claims"]
         titles = [f"File:{name}" for name in _values(claims, "P18")][:PER_PAGE]
         category = next(iter(_values(claims, "P373")), None)
-        return Page(next=_onward({"step": "files", "titles": titles, "category": category}))
+        return ResultPage(next=_onward({"step": "files", "titles": titles, "category": category}))
 
-    def _files(self, client: ApiClient, token: Token) -> Page:
+    def _files(self, client: ApiClient, token: Token) -> ResultPage:
         body = self._commons(client, {"titles": "|".join(token["titles"])})
-        return Page(_candidates(body), _onward({"step": "files", "category": token["category"]}))
+        return ResultPage(
+            _candidates(body), _onward({"step": "files", "category": token["category"]})
+        )
 
-    def _category(self, client: ApiClient, token: Token) -> Page:
+    def _category(self, client: ApiClient, token: Token) -> ResultPage:
         body = self._commons(
             client,
             {
@@ -132,9 +134,9 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
                 **token.get("continue", {}),
             },
         )
-        return Page(_candidates(body), _continued(token, body))
+        return ResultPage(_candidates(body), _continued(token, body))
 
-    def _search(self, client: ApiClient, token: Token) -> Page:
+    def _search(self, client: ApiClient, token: Token) -> ResultPage:
         body = self._commons(
             client,
             {
@@ -145,7 +147,7 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
                 **token.get("continue", {}),
             },
         )
-        return Page(_candidates(body), _continued(token, body))
+        return ResultPage(_candidates(body), _continued(token, body))
 
     def _commons(self, client: ApiClient, parameters: dict[str, Any]) -> dict[str, Any]:
         return client.get(
@@ -172,14 +174,14 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         return sex is None or not stated or sex in stated
 
     def _likeliness(self, entity: dict[str, Any]) -> tuple[bool, int]:
-        """Of people of one name: first those of the occupations wanted, then the best known."""
+        """Order among people of one name: wanted occupations first, then the best known."""
         wanted = set(self.config.occupations) & set(_values(entity["claims"], "P106"))
         links = entity.get("sitelinks")
         return bool(wanted), len(links) if isinstance(links, dict) else 0
 
 
 def _onward(token: Token) -> Token | None:
-    """What is left of an item to ask for: its pictures, then its category."""
+    """The next page of an item: its pictures, then its category."""
     if token.get("titles"):
         return token
     category = token.get("category")
@@ -196,13 +198,13 @@ def _continued(token: Token, body: dict[str, Any]) -> Token | None:
 
 def _values(claims: Any, name: str) -> list[str]:
     """Values of a property: texts, or ids of items; preferred ones first, deprecated ones not."""
-    found: list[tuple[bool, str]] = []
+    texts: list[tuple[bool, str]] = []
     for claim in objects_of(part_of(claims, name)):
         value = part_of(claim, "mainsnak", "datavalue", "value")
         text = text_of(value.get("id") if isinstance(value, dict) else value)
         if text and claim.get("rank") != "deprecated":
-            found.append((claim.get("rank") != "preferred", text))
-    return [text for _, text in sorted(found, key=lambda pair: pair[0])]
+            texts.append((claim.get("rank") != "preferred", text))
+    return [text for _, text in sorted(texts, key=lambda pair: pair[0])]
 
 
 def _candidates(body: dict[str, Any]) -> list[Candidate]:
@@ -211,27 +213,29 @@ def _candidates(body: dict[str, Any]) -> list[Candidate]:
     listed = objects_of(list(pages.values()) if isinstance(pages, dict) else pages)
     # A search numbers its results; without numbers the order is the answer's own.
     listed.sort(key=lambda page: size_of(page.get("index")) or 0)
-    found = []
+    candidates = []
     for page in listed:
         for info in objects_of(page.get("imageinfo"))[:1]:
             url = url_of(info.get("url"))
             if url is None or info.get("mime") not in PICTURES:
                 continue
-            said = info.get("extmetadata")
+            metadata = info.get("extmetadata")
             name = text_of(page.get("title"))
-            found.append(
+            candidates.append(
                 Candidate(
                     url,
                     page_url=url_of(info.get("descriptionurl")),
-                    title=_plain(said, "ObjectName") or (name or "").removeprefix("File:") or None,
-                    licence=_plain(said, "LicenseShortName"),
-                    licence_url=url_of(part_of(said, "LicenseUrl", "value")),
-                    author=_plain(said, "Artist"),
+                    title=_plain(metadata, "ObjectName")
+                    or (name or "").removeprefix("File:")
+                    or None,
+                    licence=_plain(metadata, "LicenseShortName"),
+                    licence_url=url_of(part_of(metadata, "LicenseUrl", "value")),
+                    author=_plain(metadata, "Artist"),
                     width_px=size_of(info.get("width")),
                     height_px=size_of(info.get("height")),
                 )
             )
-    return found
+    return candidates
 
 
 def _plain(metadata: Any, name: str) -> str | None:

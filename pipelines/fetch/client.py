@@ -47,7 +47,7 @@ def user_agent(contact: str) -> str:
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """The result of one request."""
 
     url: str
@@ -164,14 +164,14 @@ class Client:
         max_bytes: int,
         headers: Mapping[str, str] | None = None,
         cut: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Request a url that the guard allowed, once. Network errors become reasons.
 
         ``max_bytes``: limit of the body, both as sent and decompressed. ``cut``: a longer body is
         cut there instead of refused. The body's bytes are taken from ``budget``; the caller
         returns ``taken_bytes`` with the answer as holder.
         """
-        answer = Answer(str(url))
+        answer = Response(str(url))
         started = time.monotonic()
         self.requests += 1
         try:
@@ -195,7 +195,7 @@ class Client:
         answer.seconds = time.monotonic() - started
         return answer
 
-    def _read_headers(self, answer: Answer, response: aiohttp.ClientResponse) -> None:
+    def _read_headers(self, answer: Response, response: aiohttp.ClientResponse) -> None:
         headers, status = response.headers, response.status
         answer.robots_tags = tuple(headers.getall("X-Robots-Tag", ()))
         answer.etag = _bounded(headers.get("ETag"))
@@ -219,7 +219,7 @@ class Client:
             answer.detail = f"status {status} does not bring a photo"
 
     async def _read_body(
-        self, answer: Answer, response: aiohttp.ClientResponse, max_bytes: int, cut: bool
+        self, answer: Response, response: aiohttp.ClientResponse, max_bytes: int, cut: bool
     ) -> None:
         announced = response.content_length
         if announced is not None and announced > max_bytes and not cut:

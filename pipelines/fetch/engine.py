@@ -21,7 +21,7 @@ from yarl import URL
 
 from hqvox.config.build import DownloadConfig
 from pipelines.fetch import robots
-from pipelines.fetch.client import AGENT, Answer, Client
+from pipelines.fetch.client import AGENT, Client, Response
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.headers import opted_out
 from pipelines.fetch.hosts import Host, HostQueues, backoff_seconds
@@ -47,12 +47,12 @@ Attempt = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Outcome:
+class FetchResult:
     """The result for one url."""
 
     url: str
     reason: str | None
-    answer: Answer | None
+    answer: Response | None
     """The last one; None if no request was made. Its body is valid until the callback returns."""
     attempts: list[Attempt]
     final_url: str
@@ -62,7 +62,7 @@ class Outcome:
 @dataclass(slots=True)
 class _Item:
     asked: str
-    done: Callable[[Outcome], None]
+    done: Callable[[FetchResult], None]
     headers: dict[str, str]
     attempts: list[Attempt] = field(default_factory=list)
     url: URL = field(default_factory=URL)
@@ -72,7 +72,7 @@ class _Item:
 
 
 @dataclass
-class Counts:
+class FetchCounts:
     """Totals so far."""
 
     fetched: int = 0
@@ -96,7 +96,7 @@ class Engine:
         self.config = config
         self.client = Client(config, lookup)
         self.refuse = refuse
-        self.counts = Counts()
+        self.counts = FetchCounts()
         self.waiting = 0
         """Urls that were added and are not finished."""
         self._robots = robots.Robots(AGENT, self.client)
@@ -126,7 +126,7 @@ class Engine:
     def add(
         self,
         url: str,
-        done: Callable[[Outcome], None],
+        done: Callable[[FetchResult], None],
         etag: str | None = None,
         last_modified: str | None = None,
     ) -> None:
@@ -226,7 +226,7 @@ class Engine:
         finally:
             self.client.budget.give_back(answer, answer.taken_bytes)
 
-    def _handle(self, item: _Item, host: Host, answer: Answer) -> None:
+    def _handle(self, item: _Item, host: Host, answer: Response) -> None:
         """Decide what a response means for its url and its host."""
         if answer.reason is None:
             out = opted_out(answer.robots_tags, AGENT, self.config.opt_out)
@@ -246,7 +246,7 @@ class Engine:
         item.attempts.append(_attempt(answer))
         self._end(item, answer.reason, answer)
 
-    def _redirect(self, item: _Item, answer: Answer) -> None:
+    def _redirect(self, item: _Item, answer: Response) -> None:
         item.attempts.append(_attempt(answer))
         item.redirects += 1
         if item.redirects > self.config.redirects:
@@ -261,7 +261,7 @@ class Engine:
             return
         self._aim(item, target, first=True)
 
-    def _retry_or_give_up(self, item: _Item, host: Host, answer: Answer) -> None:
+    def _retry_or_give_up(self, item: _Item, host: Host, answer: Response) -> None:
         """Retry later, or give up: the url if its host works, else the host.
 
         Only no response, 429 and 503 count against the host: it pauses, for as long as its
@@ -309,7 +309,7 @@ class Engine:
         host.later(item, now + wait)
         self._queues.put(host)
 
-    def _give_up_host(self, item: _Item, host: Host, answer: Answer, until: float) -> None:
+    def _give_up_host(self, item: _Item, host: Host, answer: Response, until: float) -> None:
         assert answer.reason is not None
         host.close(until, answer.reason)
         self._end(item, answer.reason, answer)
@@ -321,15 +321,15 @@ class Engine:
     ) -> None:
         """End an item for which no request was made."""
         url = final_url if final_url is not None else str(item.url)
-        item.attempts.append(_attempt(Answer(url, reason=reason, detail=detail or None)))
+        item.attempts.append(_attempt(Response(url, reason=reason, detail=detail or None)))
         self._end(item, reason, None)
 
-    def _end(self, item: _Item, reason: str | None, answer: Answer | None) -> None:
+    def _end(self, item: _Item, reason: str | None, answer: Response | None) -> None:
         last = item.attempts[-1]
         for attempt in item.attempts:
             attempt["url"] = item.asked
         self.waiting -= 1
-        outcome = Outcome(
+        outcome = FetchResult(
             item.asked, reason, answer, item.attempts, last["final_url"], last["host"]
         )
         item.done(outcome)
@@ -375,7 +375,7 @@ def _origin(url: URL) -> str:
     return f"{url.scheme}://{url.raw_authority}"
 
 
-def _attempt(answer: Answer) -> Attempt:
+def _attempt(answer: Response) -> Attempt:
     return {
         "url": "",
         "final_url": answer.url,

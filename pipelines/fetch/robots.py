@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from protego import Protego
 from yarl import URL
 
-from pipelines.fetch.client import Answer, Client
+from pipelines.fetch.client import Client, Response
 from pipelines.fetch.guard import RefusedUrlError
 
 KEPT_SECONDS = 24 * 3600.0
@@ -48,14 +48,14 @@ class Robots:
     agent: str
     client: Client
     _kept: dict[str, tuple[float, Rules]] = field(default_factory=dict)
-    _asking: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[Response]] = field(default_factory=dict)
 
     def known(self, origin: str) -> Rules | None:
         """The origin's rules, or None where they must be fetched."""
         kept = self._kept.get(origin)
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
-    async def ask(self, origin: str, retried: frozenset[str]) -> Answer:
+    async def ask(self, origin: str, retried: frozenset[str]) -> Response:
         """Fetch an origin's rules, once for all who wait for them; return the last response.
 
         Then the rules are known, unless its reason is in ``retried`` or :data:`UNREADABLE`.
@@ -67,14 +67,14 @@ class Robots:
             task.add_done_callback(lambda _: self._asking.pop(origin, None))
         return await asyncio.shield(task)
 
-    def cancel(self) -> list[asyncio.Task[Answer]]:
+    def cancel(self) -> list[asyncio.Task[Response]]:
         """Cancel running requests; return their tasks, to be awaited."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         return tasks
 
-    async def _fetch(self, origin: str, retried: frozenset[str]) -> Answer:
+    async def _fetch(self, origin: str, retried: frozenset[str]) -> Response:
         url = URL(f"{origin}/robots.txt")
         for _ in range(REDIRECTS + 1):
             answer = await self.client.ask(url, MAX_BYTES, cut=True)

@@ -33,7 +33,7 @@ from models.store import ModelStore
 from pipelines.chain import make_stages
 from pipelines.discover.source import SourceError
 from pipelines.discover.stage import DiscoverStage
-from pipelines.fetch.engine import Engine, Outcome
+from pipelines.fetch.engine import Engine, FetchResult
 from pipelines.fetch.guard import Lookup, system_lookup
 
 SHARDS_IN_FLIGHT = 8
@@ -279,7 +279,7 @@ async def _fetch(engine: Engine, shard: ShardCrawl, wishes: Sequence[Any]) -> No
     left = len(wishes)
     through = asyncio.Event()
 
-    def take(outcome: Outcome) -> None:
+    def take(outcome: FetchResult) -> None:
         nonlocal left
         shard.take(outcome)
         left -= 1

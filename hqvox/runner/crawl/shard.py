@@ -27,7 +27,7 @@ from hqvox.workspace.tombstones import Tombstones
 from pipelines.chain import Tallies, Tally
 from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage, covered, is_local, judge
-from pipelines.fetch.engine import Outcome
+from pipelines.fetch.engine import FetchResult
 
 DOWNLOAD = 1
 """Position of the download stage; the crawl runs what is before it, and it."""
@@ -94,7 +94,7 @@ class ShardCrawl:
                 )
         return list(wishes.values())
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: FetchResult) -> None:
         """What became of a url. Raises HqvoxError, OSError where the disk refuses."""
         known = self._known(outcome.url)
         unchanged = outcome.answer is not None and outcome.answer.status == 304
@@ -109,7 +109,7 @@ class ShardCrawl:
             outcome.attempts[-1]["reason"] = outcome.reason
         self.spool.note(outcome.url, row, outcome.attempts)
 
-    def _judged(self, outcome: Outcome) -> Row:
+    def _judged(self, outcome: FetchResult) -> Row:
         row: Row = dict.fromkeys(_OWN)
         row["requested_url"] = outcome.url
         row["final_url"], row["host"] = outcome.final_url, outcome.host

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from hqvox.config.build import DownloadConfig
-from pipelines.fetch.engine import Engine, Outcome
+from pipelines.fetch.engine import Engine, FetchResult
 from pipelines.fetch.guard import Guard, Lookup, RefusedUrlError, is_public, system_lookup
 from tests.helpers.crawl_site import QUICK, Site, answer, picture
 
@@ -68,7 +68,7 @@ def test_an_allowed_host_is_written_as_in_urls() -> None:
     ],
 )
 def test_numbers_that_some_take_for_an_address_are_no_host(host: str) -> None:
-    with pytest.raises(RefusedUrlError, match="is no address"):
+    with pytest.raises(RefusedUrlError, match="is not an address"):
         Guard().url(f"http://{host}/a")
 
 
@@ -84,10 +84,10 @@ def test_other_spellings_of_this_machine_get_nowhere(host: str) -> None:
     assert not site.requests
 
 
-def fetch(urls: list[str], lookup: Lookup, **settings: object) -> list[Outcome]:
+def fetch(urls: list[str], lookup: Lookup, **settings: object) -> list[FetchResult]:
     """Fetch urls with names resolved by ``lookup``; the outcomes in the order of the urls."""
     config = DownloadConfig(**{**QUICK, "robots": False, **settings})  # type: ignore[arg-type]
-    found: dict[str, Outcome] = {}
+    found: dict[str, FetchResult] = {}
 
     async def work() -> None:
         async with Engine(config, lookup) as engine:
@@ -142,8 +142,8 @@ def test_an_answer_of_the_dns_that_changes_swaps_nothing() -> None:
             if str(address) != "127.0.0.2":
                 raise RefusedUrlError("refused_address", "private")
 
-    async def work(port: int) -> list[Outcome]:
-        found: list[Outcome] = []
+    async def work(port: int) -> list[FetchResult]:
+        found: list[FetchResult] = []
         config = DownloadConfig(**{**QUICK, "robots": False})  # type: ignore[arg-type]
         engine = Engine(config, lookup)
         engine.client.guard = Public()
