@@ -42,7 +42,7 @@ from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import build_state
 from hqvox.trainer.step import Step
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.embedding.facenet import InceptionResnetV1
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests are not installed
 from tests.helpers.tiny_release import make_tiny_release

@@ -15,9 +15,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hqvox.errors import HqvoxError
-from models.embedding.dlib_network import INPUT_PX, UNITS, DlibFaceNetwork, read_network
-from models.embedding.facenet import face_input, load_network
-from models.embedding.inception_resnet_v1 import ConvUnit, InceptionResnetV1
+from models.embedding.dlib_resnet import INPUT_PX, UNITS, DlibFaceNetwork, read_network
+from models.embedding.facenet import ConvUnit, InceptionResnetV1, face_input, load_network
 from models.errors import ModelError
 from models.store import ModelStore
 

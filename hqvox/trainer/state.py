@@ -17,10 +17,9 @@ from hqvox.trainer.distributed import Team
 from hqvox.trainer.speed import Speed, make_adam, place
 from models.errors import ModelError
 from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
-from models.sf2f.freeze import freeze
-from models.sf2f.generator import Generator, GeneratorSpec, build_generator
-from models.voice2face.discriminators import CmuDiscriminator, Sf2fVoice2faceDiscriminator
-from models.voice2face.released import load_voice_encoder
+from models.sf2f.generator import Generator, GeneratorSpec, build_generator, freeze
+from models.sf2f.released import load_voice_encoder
+from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
 
 
 def generator_spec(config: TrainConfig) -> GeneratorSpec:

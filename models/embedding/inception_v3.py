@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torchvision.models.inception import Inception3
 
-from models.embedding.inference import on_device
-from models.embedding.weights import fill, read_checkpoint
+from models.inference import on_device
+from models.weight_files import fill, read_checkpoint
 
 INPUT_PX = 299
 CLASSES = 1000

@@ -18,11 +18,11 @@ from face_alignment.models.fan import FAN
 from face_alignment.utils import CENTER_Y_OFFSET, SCALE_FACTOR, crop, flip
 from numpy.typing import NDArray
 
-from models.embedding.inference import on_device
-from models.embedding.weights import fill, read_checkpoint
 from models.errors import ModelError
+from models.inference import on_device
 from models.landmarks.detectors import Boxes, Detector
 from models.protocols import Faces, Photo
+from models.weight_files import fill, read_checkpoint
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from models.errors import ModelError
 from models.sf2f.decoders import GatedDecoder, UpsamplingDecoder
-from models.sf2f.encoders import build_encoder
-from models.sf2f.fuser import build_fuser
+from models.sf2f.encoders import build_encoder, build_fuser
 from models.sf2f.spec import GeneratorSpec
-from models.voice2face.decoder import DeconvolutionDecoder
+from models.voice2face import DeconvolutionDecoder
 
 
 class Generator(nn.Module):
@@ -76,3 +77,24 @@ def _decoder(spec: GeneratorSpec) -> nn.Module:
     return DeconvolutionDecoder(
         spec.embedding_dim, spec.resolutions[0], spec.width, signed=spec.decoder == "cmu"
     )
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def freeze(module: M) -> M:
+    """Stop a module's learning for good: no gradients, and batch norm's statistics stay.
+
+    It goes into evaluation mode and stays there when a parent's ``.train()`` is called, which
+    would set the statistics moving again. Parameters pass gradients on to what comes before.
+    """
+    module.requires_grad_(False)
+    for part in module.modules():
+        part.eval()
+        part.train = _stay_still.__get__(part)  # type: ignore[method-assign]
+    return module
+
+
+def _stay_still(self: nn.Module, mode: bool = True) -> nn.Module:
+    """In the place of ``train``: keep evaluation mode whatever is asked."""
+    return self

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from models.errors import ModelError
 from models.segmentation import WEIGHTS, load
-from models.segmentation import portrait_net as net
+from models.segmentation import pspnet_portrait as net
 from models.segmentation import pspnet_voc as voc
 from models.segmentation.pspnet_portrait import PortraitMasker
 from models.store import ModelStore

@@ -18,8 +18,7 @@ from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD, from_unit, to_unit
 from models.sf2f.decoders import UpBlock
 from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
 from models.sf2f.encoders import InceptionModule
-from models.sf2f.freeze import freeze
-from models.sf2f.generator import Generator, build_generator
+from models.sf2f.generator import Generator, build_generator, freeze
 from models.sf2f.spec import GeneratorSpec, scaled
 
 PAPER = GeneratorSpec(fuser="attention")

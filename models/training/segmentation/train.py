@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.errors import ModelError
-from models.segmentation.portrait_net import STAGES, STRIDE, PortraitNet, save_network
+from models.segmentation.pspnet_portrait import STAGES, STRIDE, PortraitNet, save_network
 from models.training.segmentation import augment, imagenet
 from models.training.segmentation.metrics import person_iou
 from models.training.segmentation.trainset import (

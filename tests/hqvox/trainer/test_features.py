@@ -24,10 +24,8 @@ from hqvox.trainer.features import (
     load_features,
 )
 from hqvox.trainer.losses import perceptual
-from models.embedding.dlib_network import read_network
-from models.embedding.dlib_resnet import DlibResnet
-from models.embedding.facenet import FaceNet, face_input
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.embedding.dlib_resnet import DlibResnet, read_network
+from models.embedding.facenet import FaceNet, InceptionResnetV1, face_input
 from models.geometry import aligned_transform, eye_centres
 from models.landmarks import load as load_landmarker
 from models.sf2f.colour import from_unit

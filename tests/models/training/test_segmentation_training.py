@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.errors import ModelError
 from models.geometry import ALIGNED_LEFT_EYE
-from models.segmentation import portrait_net as net
+from models.segmentation import pspnet_portrait as net
 from models.training.segmentation import augment, imagenet, train
 from models.training.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, phantom_crops
 

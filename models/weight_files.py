@@ -1,7 +1,10 @@
-"""Weight files into networks: read without running code, checked before use."""
+"""Weight files: read without running code from them, checked, and put into networks."""
 
 from __future__ import annotations
 
+import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +12,6 @@ import torch
 from torch import nn
 
 from models.errors import ModelError
-from models.torch_file import read_torch_file
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -54,3 +56,28 @@ def _refuse(path: Path, what: str, fault: str, names: list[str]) -> None:
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ModelError(f"{path} is not {what}: {fault} {shown}; fetch the file again")
+
+
+def read_torch_file(path: Path) -> object:
+    """Return what a torch file holds: tensors and plain values, nested as they were saved.
+
+    Raises ModelError where the file cannot be read, is damaged, or where code would have to run
+    to read it; then the message names the object in question.
+    """
+    try:
+        with warnings.catch_warnings():  # of pickle protocols: the reader says itself what it lacks
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named is None:
+            raise ModelError(f"{path}: not a torch weight file; fetch it again") from error
+        raise ModelError(
+            f"{path}: not a torch weight file: it holds {named[1]}, which is neither tensor nor "
+            "plain value and would run code when read; save the tensors alone"
+        ) from error
+    except Exception as error:  # torch raises a dozen kinds for damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: not a torch weight file ({reason}); fetch it again") from error

@@ -1,4 +1,9 @@
-"""voice2face's discriminator and identity classifier: two heads on one trunk, trained together."""
+"""voice2face, the baseline of the papers: its decoder, and its discriminators.
+
+Discriminator and identity classifier are two heads on one trunk, trained together. Both the
+authors' release ("cmu") and SF2F's re-implementation are here. The voice encoders are
+``models.sf2f.encoders``' plain ones.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.errors import ModelError
-from models.sf2f.colour import to_unit
+from models.sf2f.colour import from_signed, to_unit
 from models.sf2f.spec import scaled
 
-CHANNELS = (32, 64, 128, 256, 512)
+DISCRIMINATOR_CHANNELS = (32, 64, 128, 256, 512)
 SLOPE = 0.2
 """Of the leaky ReLU between the convolutions."""
 CMU_FEATURES = 64
@@ -52,7 +57,7 @@ class CmuDiscriminator(SharedDiscriminator):
         super().__init__(CMU_FEATURES, n_identities, bias=False)
         if px != 64:
             raise ModelError(f"the authors' discriminator is for 64 px, not {px}")
-        sizes = [scaled(channels, width) for channels in CHANNELS]
+        sizes = [scaled(channels, width) for channels in DISCRIMINATOR_CHANNELS]
         self.convs = nn.ModuleList([nn.Conv2d(3, sizes[0], 1)])
         self.convs.extend(nn.Conv2d(before, after, 4, 2, 1) for before, after in pairwise(sizes))
         self.convs.append(nn.Conv2d(sizes[-1], CMU_FEATURES, 4))
@@ -70,7 +75,7 @@ class Sf2fVoice2faceDiscriminator(SharedDiscriminator):
         super().__init__(hidden, n_identities, bias=True)
         if px not in (64, 128):
             raise ModelError(f"discriminators are for 64 or 128 px, not {px}")
-        sizes = [scaled(channels, width) for channels in CHANNELS]
+        sizes = [scaled(channels, width) for channels in DISCRIMINATOR_CHANNELS]
         self.convs = nn.ModuleList([nn.Conv2d(3, sizes[0], 1)])
         self.convs.extend(
             nn.Conv2d(before, after, 4, 2, 1) for before, after in pairwise(sizes[:-1])
@@ -90,3 +95,35 @@ def _convolve(convs: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
     for conv in convs[1:]:
         x = conv(F.leaky_relu(x, SLOPE))
     return x
+
+
+DECODER_CHANNELS = (1024, 512, 256, 128, 64, 32)
+"""From 4 px on; the last one is for 128 px only, which the authors do not have."""
+
+
+class DeconvolutionDecoder(nn.Module):
+    """Transposed convolutions with ReLU: 4/1/0 to 4 × 4, then 4/2/1 each, a 1 × 1 to RGB.
+
+    No batch norm, as both the authors and SF2F's re-implementation have it. ``signed``: the
+    network works in -1 to 1, as the authors train it, and its pictures are converted.
+    """
+
+    def __init__(self, dim: int, px: int, width: float, signed: bool = False) -> None:
+        """``px``: side of the picture, 64 or 128."""
+        super().__init__()
+        count = px.bit_length() - 2
+        sizes = [scaled(channels, width) for channels in DECODER_CHANNELS[:count]]
+        self.blocks = nn.ModuleList([nn.ConvTranspose2d(dim, sizes[0], 4)])
+        self.blocks.extend(
+            nn.ConvTranspose2d(before, after, 4, 2, 1) for before, after in pairwise(sizes)
+        )
+        self.to_rgb = nn.ConvTranspose2d(sizes[-1], 3, 1)
+        self.signed = signed
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (n, dim) to one picture (n, 3, px, px), ImageNet-normalised."""
+        x = embedding[:, :, None, None]
+        for block in self.blocks:
+            x = F.relu(block(x))
+        x = self.to_rgb(x)
+        return (from_signed(x) if self.signed else x,)
