@@ -65,7 +65,7 @@ def evaluate(
     Example: hqvox evaluate runs/sf2f/checkpoints/best_fused_recall_10.pt --data work/v1 --table 3
     """
     from hqvox.release.read import find_release
-    from hqvox.trainer.protocol import Protocol
+    from hqvox.trainer.evaluate import Protocol
     from hqvox.trainer.report import evaluate_checkpoints, write_evaluation
 
     if table not in TABLES:
@@ -131,7 +131,8 @@ def generate(
     Example: hqvox generate runs/sf2f/checkpoints/last.pt speech.wav -o face.png
     """
     from hqvox.trainer.checkpoint import load_generator
-    from hqvox.trainer.generate import audio_files, check_picture, pick_device
+    from hqvox.trainer.generate import audio_files, check_picture
+    from models.inference import pick_device
 
     loaded = load_generator(checkpoint)
     loaded.generator.to(pick_device(device))

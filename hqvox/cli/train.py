@@ -63,7 +63,7 @@ def train(
     # Torch takes seconds to import, and the other commands do without.
     from hqvox.cli.train_display import TrainDisplay, print_plan, say
     from hqvox.trainer.loop import train as run_training
-    from hqvox.trainer.resume import refuse_taken
+    from hqvox.trainer.session import refuse_taken
 
     release = find_release(data)
     config = run_config(recipe, out, settings or [], resume)

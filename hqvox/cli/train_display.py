@@ -17,11 +17,12 @@ from hqvox.runner.bars import progress_bars
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import Team, pick_device
+from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.features import load_features
 from hqvox.trainer.loop import Evaluated, Event, Stepped
 from hqvox.trainer.speed import Speed, resolve
 from hqvox.trainer.state import build_state
+from models.inference import pick_device
 
 PLAIN_EVERY_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
@@ -107,18 +108,20 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
             pictures=config.data.pictures,
             on_progress=bars,
         )
-    part = data.part("train")
-    BatchSource(part, config).close()
+    split = data.split("train")
+    BatchSource(split, config).close()
     if config.loss.perceptual.weight:
         load_features(config.loss.perceptual.network)
-    networks = build_state(config, len(part), Speed(), Team(torch.device("cpu"))).networks()
+    networks = build_state(
+        config, len(split), Speed(), ProcessGroup(torch.device("cpu"))
+    ).networks()
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, network in networks.items():
         count = sum(p.numel() for p in network.parameters())
         table.add_row(name, f"{count:,} parameters")
-    faces = sum(len(own) for own in part.faces_of)
-    spoken = sum(len(own) for own in part.utterances_of)
-    table.add_row("data", f"{len(part):,} people, {faces:,} faces, {spoken:,} utterances")
+    faces = sum(len(own) for own in split.faces_of)
+    spoken = sum(len(own) for own in split.utterances_of)
+    table.add_row("data", f"{len(split):,} people, {faces:,} faces, {spoken:,} utterances")
     for stage in ("stage1", "stage2"):
         section = getattr(config, stage)
         table.add_row(stage, f"{section.iterations:,} iterations of {section.batch_size}")

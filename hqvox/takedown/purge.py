@@ -24,7 +24,7 @@ from hqvox.runner.plan import Fingerprints
 from hqvox.takedown.erasure import ShardEraser, erase_around
 from hqvox.takedown.erasure_crawl import erase_crawls
 from hqvox.takedown.erasure_review import erase_reviews
-from hqvox.trainer.training_cache import drop_packs_of
+from hqvox.trainer.packing import drop_packs_of
 from hqvox.workspace.layout import IDENTITIES_FILE, PURGING, Workspace
 from hqvox.workspace.tables import KEYS, Row
 from hqvox.workspace.tombstones import Tombstone, Tombstones, host_of, url_digest

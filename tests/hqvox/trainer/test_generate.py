@@ -90,7 +90,7 @@ def test_a_file_shorter_than_a_window_is_padded(folder):
     [
         ("silence.wav", "it is silent"),
         ("blip.wav", "nobody speaks in it"),
-        ("words.wav", "no audio that is known"),
+        ("words.wav", "no audio format that is known"),
         ("missing.wav", "cannot be read"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_checkpoint_says_how_it_normalises(folder):
     assert normaliser_of(loaded) == Normaliser("release", 9.0, 2.0)
     for newer in ({"kind": "later"}, {"kind": "sf2f", "scale": 2.0}):
         loaded.meta["normalise"] = newer
-        with pytest.raises(HqvoxError, match=r"unknown way to normalise.*upgrade"):
+        with pytest.raises(HqvoxError, match=r"unknown normalisation.*upgrade"):
             normaliser_of(loaded)
 
 

@@ -1,4 +1,4 @@
-"""The networks that judge generated faces, and which of them are missing."""
+"""The networks that the metrics are computed with, and which of them are missing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from hqvox.trainer.features import OTHER_NETWORK, load_features
 from models.embedding import load_classifier
 from models.embedding.inception_v3 import InceptionV3
 from models.errors import ModelError
+from models.inference import fill_batch
 from models.store import ModelStore
 
 Pictures = torch.Tensor
 """RGB (n, 3, px, px), 0 to 1, faces in HQ-VoxCeleb's geometry."""
 
 PAPERS_EMBEDDING = "facenet_vggface2"
+"""The paper measures cosine, L1 and recall with FaceNet."""
 EMBEDDINGS = (PAPERS_EMBEDDING, OTHER_NETWORK)
 CLASSIFIER, INCEPTION = "vggface2_resnet50", "inception_v3"
 CPU_BATCH, GPU_BATCH = 8, 64
-"""Pictures that are embedded at once."""
+"""Pictures that are embedded at a time."""
 
 
 @dataclass
-class Judges:
-    """What measures pictures; None where its weights are not there.
+class MetricNetworks:
+    """Functions of pictures that the metrics need; None where a network's weights are missing.
 
-    ``embed``: pictures to L2-normalised embeddings (n, d), ``embedding`` its name. ``classify``: to
-    probabilities of VGGFace2's identities, for the VGGFace Score. ``inception``: to probabilities
-    of ImageNet's classes, for the Inception Score, and features, for FID.
+    ``embed``: pictures to L2-normalised embeddings (n, d); ``embedding`` names the network.
+    ``classify``: to probabilities (n, 8631) of VGGFace2's identities, for the VGGFace Score.
+    ``inception``: to probabilities (n, 1000) of ImageNet's classes, for the Inception Score, and
+    features (n, 2048), for FID.
     """
 
     embed: Callable[[Pictures], NDArray[np.float32]] | None = None
@@ -40,41 +43,41 @@ class Judges:
     classify: Callable[[Pictures], NDArray[np.float32]] | None = None
     inception: Callable[[Pictures], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
-    """What cannot be measured, and for each why and what to do, in a line."""
+    """Metrics that cannot be computed; for each, why and the remedy, in one line."""
 
 
-def load_judges(
+def load_metric_networks(
     store: ModelStore,
     embedding: str = PAPERS_EMBEDDING,
     device: str = "cpu",
     scores: bool = True,
-) -> Judges:
-    """Every judge whose weights are on this machine; nothing is downloaded.
+) -> MetricNetworks:
+    """Load every network whose weights are on this machine; nothing is downloaded.
 
-    ``embedding``: one of :data:`EMBEDDINGS`; ``scores``: also those of the VGGFace and Inception
-    Scores. Raises HqvoxError or ModelError for another embedding, a device that does not exist, and
-    weights that are damaged.
+    ``embedding``: one of :data:`EMBEDDINGS`; ``scores``: also the networks of the VGGFace and
+    Inception Scores. Raises HqvoxError or ModelError for another embedding, a missing device and
+    damaged weights.
     """
     if embedding not in EMBEDDINGS:
         raise HqvoxError(f"no embedding {embedding!r}; there are {', '.join(EMBEDDINGS)}")
-    judges = Judges(embedding=embedding)
+    networks = MetricNetworks(embedding=embedding)
     if store.present(embedding):
-        network = load_features(embedding, device, store)
-        judges.embed = batched(lambda pictures: network.features(pictures)[1], device)
+        faces = load_features(embedding, device, store)
+        networks.embed = batched(lambda pictures: faces.features(pictures)[1], device)
     else:
         hint = "" if embedding == OTHER_NETWORK else f", or --embedding {OTHER_NETWORK}"
-        judges.missing["similarity and retrieval"] = _absent(embedding) + hint
+        networks.missing["similarity and retrieval"] = _absent(embedding) + hint
     if not scores:
-        return judges
+        return networks
     if store.present(CLASSIFIER):
-        judges.classify = load_classifier(store, device)
+        networks.classify = load_classifier(store, device)
     else:
-        judges.missing["VFS"] = _absent(CLASSIFIER)
+        networks.missing["VFS"] = _absent(CLASSIFIER)
     if store.present(INCEPTION):
-        judges.inception = InceptionV3(store.path(INCEPTION), device)
+        networks.inception = InceptionV3(store.path(INCEPTION), device)
     else:
-        judges.missing["IS and FID"] = _absent(INCEPTION)
-    return judges
+        networks.missing["IS and FID"] = _absent(INCEPTION)
+    return networks
 
 
 def _absent(name: str) -> str:
@@ -84,10 +87,9 @@ def _absent(name: str) -> str:
 def batched(
     network: Callable[[Pictures], torch.Tensor], device: torch.device | str
 ) -> Callable[[Pictures], NDArray[np.float32]]:
-    """``network`` run over pictures a batch at a time, without gradient.
+    """``network`` over pictures, a batch of constant size at a time, without gradients.
 
-    All batches have one size, the last filled up: networks round differently for others, and a
-    face must be judged alike whatever stands beside it.
+    A face's row does not depend on the other faces of its batch; see ``models.inference``.
     """
     size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
 
@@ -95,8 +97,7 @@ def batched(
         rows = []
         with torch.inference_mode():
             for batch in pictures.split(size):
-                filled = torch.zeros(size, *batch.shape[1:], device=device)
-                filled[: len(batch)] = batch.to(device)
+                filled = fill_batch(batch.to(device), size)
                 rows.append(network(filled)[: len(batch)].float().cpu().numpy())
         if not rows:
             raise ModelError("no pictures to embed")
