@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from hqvox.phantom.identity import FaceIdentity
+from hqvox.phantom.identity import FaceIdentity, VoiceIdentity
 from hqvox.phantom.person import voice_for
-from hqvox.phantom.phonemes import PAUSE
-from hqvox.phantom.voices import RATE_HZ, Recording, Utterance, VoiceIdentity, speak
+from hqvox.phantom.prosody import PAUSE
+from hqvox.phantom.voices import RATE_HZ, Recording, Utterance, speak
 from hqvox.phantom.world import cast, world_names
 
 FAULTS = ("stereo", "low_rate", "silent", "truncated", "high_rate", "empty", "not_audio")

@@ -1,6 +1,7 @@
-"""The mean 3-D face; made by ``python -m pipelines.face_model.fit_face_shape``, not by hand.
+"""The mean 3-D face.
 
-Structure from motion over 4976 faces; see there for method and source.
+Written by ``python -m pipelines.face_model.fit_face_shape``, not by hand: structure from motion
+over 4976 faces. See there for the method and its source.
 """
 
 from __future__ import annotations
@@ -91,4 +92,4 @@ MEAN_FACE = np.array(
 )
 """iBUG's 68 points, (68, 3): x to the image's right, y down, z towards the camera; origin midway
 between the eye centres, unit their distance; looking straight ahead, which is the median pitch of
-the photographs it was made from."""
+the photographs it was estimated from."""

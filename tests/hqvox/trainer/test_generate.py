@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from hqvox.cli.app import app
 from hqvox.errors import HqvoxError
-from hqvox.phantom.voices import RATE_HZ, VoiceIdentity, speak
+from hqvox.phantom.identity import VoiceIdentity
+from hqvox.phantom.voices import RATE_HZ, speak
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.vad import speech
 from hqvox.trainer.checkpoint import load_generator, save
