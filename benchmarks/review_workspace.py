@@ -40,7 +40,7 @@ from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import stage_schema
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Stages
 
 IDENTITIES, CANDIDATES = 7_363, 300_000
 PEOPLE, PICTURES = 24, 160
@@ -131,7 +131,7 @@ def make_review_workspace(
     text = yaml.safe_dump({"discover": {"photos": str((folder / "photos").resolve())}})
     workspace = Workspace.create(folder / "work", text, to_table(rows))
     config, store = workspace.config(), ModelStore()
-    prints = Fingerprints(make_stages(config, store), config, store)
+    prints = Fingerprints(Stages(config, store))
     for shard, members in workspace.shards().items():
         own = [int(counts[row["row"]]) for row in members]
         write_shard(workspace, shard, members, own, pictures, prints.of(members), rng)

@@ -19,7 +19,6 @@ mask           edge_confidence
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ from hqvox.config.build import QualityConfig
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from pipelines.faces import apply_transform, face_patch, landmarks_of
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 _FLOOR = 0.01
 """Least value of a good: none alone decides the rank to the point of erasing the rest."""
@@ -79,8 +78,8 @@ def composite(measured: Mapping[str, float]) -> float:
 class QualityStage(Stage):
     """Ranks; refuses nobody."""
 
-    name: ClassVar[str] = "quality"
-    reads: ClassVar[tuple[str, ...]] = (
+    name = "quality"
+    reads = (
         "landmarks_xy",
         "transform",
         "crop_side_px",
@@ -96,14 +95,12 @@ class QualityStage(Stage):
         "compression",
         "edge_confidence",
     )
-    writes: ClassVar[tuple[str, ...]] = ("sharpness", "quality")
-    reasons: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[Needs] = Needs.ALIGNED
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    writes = ("sharpness", "quality")
+    reasons = ()
+    version = 1
     config: QualityConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """Measure sharpness on the aligned crop and put everything together."""
         for row in rows:
             transform = np.asarray(row["transform"], dtype=np.float64).reshape(2, 3)

@@ -14,6 +14,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotator.candidates.index import PIXELS
 from annotator.candidates.tiles import masked_crop, stored
 from annotator.limits.explore import FACES_FROM, STAGES, Verdicts
 from hqvox.errors import HqvoxError
@@ -30,13 +31,6 @@ JPEG_QUALITY = 82
 AROUND_FACE = 1.7
 """Side of the square around a face, in longer sides of its box."""
 
-_PIXELS = {
-    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
-    "landmarks": ("box_xyxy",),
-    "align": ("aligned_offset", "aligned_bytes"),
-    "segment": ("mask_offset", "mask_bytes"),
-}
-"""The columns that lead to pixels, by the stage that writes them."""
 _ALIGNED_FROM = STAGES.index("align")
 _MASKED_FROM = STAGES.index("segment")
 
@@ -158,7 +152,7 @@ class Pictures:
         if place.face >= 0 and stage != "download":
             same = pc.and_(same, pc.equal(table["face"], place.face))
         found = table.filter(same).to_pylist()
-        return {name: found[0][name] for name in _PIXELS[stage]} if found else {}
+        return {name: found[0][name] for name in PIXELS[stage]} if found else {}
 
     def _table(self, stage: str, shard: str) -> pa.Table | None:
         key = (stage, shard)
@@ -166,7 +160,7 @@ class Pictures:
             if key in self._tables:
                 self._tables.move_to_end(key)
                 return self._tables[key]
-        table = self._workspace.read_stage(stage, shard, _PIXELS[stage])
+        table = self._workspace.read_stage(stage, shard, PIXELS[stage])
         with self._lock:
             self._tables[key] = table
             while len(self._tables) > TABLES_KEPT:

@@ -1,10 +1,9 @@
 """What another limit would change: who changes sides, and what that does to the candidates.
 
-A stage's rule is stated here over whole columns, from its limits alone; the stages themselves, one
-row at a time, are the reference, and a test holds the two together. What is stored settles who
-changes sides at this stage, and what is lost further down by being stricter. It does not settle
-what follows from being more lenient: whoever was refused here was never measured by the stages
-after.
+The stage's limits are applied to whole columns by the function that gives a row its verdict
+(:func:`hqvox.workspace.measures.broken`). The stored tables settle who changes sides at this stage,
+and which candidates a stricter limit loses. They do not settle what a more lenient limit gains:
+rows that were refused here were never measured by the stages after it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ import yaml
 from numpy.typing import NDArray
 
 from annotator.limits.explore import KEPT, Rows, Verdicts
-from hqvox.config.build import BuildConfig
+from hqvox.config.build import STAGE_SECTIONS, BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import CONFIG, Workspace
-from hqvox.workspace.measures import BY_NAME, SETTINGS, TELLING, Limit, limits
+from hqvox.workspace.measures import BY_NAME, broken, stage_bounds
 from models.store import ModelStore
 
 COMPARABLE = 500
@@ -48,61 +47,25 @@ def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
         return config
 
 
-def stage_limits(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, Limit]:
-    """The limits of the stage's measurements that can be set, by measurement.
+def settable_bounds(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, float]:
+    """The bounds of the stage's numbers that can be set, by number.
 
-    None at all where the rule rests on a network's own threshold whose weights are not here.
+    Empty where one of them is the network's own and its weights are not here.
     """
-    unneeded = {"emotion": "min_neutral", "identity": "min_similarity"}
-    unneeded.pop(stage, None)  # else networks would be loaded for thresholds that nobody asked for
-    config = config.model_copy(
-        update={
-            section: getattr(config, section).model_copy(update={key: 1.0})
-            for section, key in unneeded.items()
-        }
-    )
-    found = {
-        name: limit
-        for name, limit in limits(config, store).items()
-        if BY_NAME[name].stage == stage and name in SETTINGS
-    }
-    unknown = stage == "emotion" and config.emotion.min_neutral is None and "neutral" not in found
-    return {} if unknown else found
+    bounds = stage_bounds(stage, config, store)
+    section = getattr(config, stage)
+    limits = [limit for limit in section.limits if limit.setting and limit.applies(section)]
+    known = all(limit.measure in bounds for limit in limits)
+    return {limit.measure: bounds[limit.measure] for limit in limits} if known else {}
 
 
-def moved(limits: Mapping[str, Limit], name: str, bound: float) -> dict[str, Limit]:
-    """The limits with one of them, low or high, put elsewhere."""
-    old = limits[name]
-    new = replace(old, low=bound) if old.low is not None else replace(old, high=bound)
-    return {**limits, name: new}
-
-
-def bound_of(limit: Limit) -> float:
-    """The one bound that a limit has."""
-    bound = limit.low if limit.low is not None else limit.high
-    assert bound is not None
-    return float(bound)
-
-
-def keeps(verdicts: Verdicts, limits: Mapping[str, Limit]) -> Mask:
-    """Rows (n,) that the stage's rule keeps under these limits; what was not measured passes."""
-
-    def passes(name: str) -> Mask:
-        limit = limits.get(name)
-        if limit is None:
-            return np.ones(len(verdicts), bool)
-        values = verdicts.values[name]
-        size = np.abs(values) if BY_NAME[name].signed else values
-        good = np.isnan(size)
-        low = -np.inf if limit.low is None else limit.low
-        high = np.inf if limit.high is None else limit.high
-        return good | ((size >= low) & (size <= high))
-
-    if verdicts.stage == "emotion":
-        # Neutral enough, or all that a slight smile asks for.
-        smile = [name for name in limits if name != "neutral"]
-        return passes("neutral") | np.logical_and.reduce([passes(name) for name in smile])
-    return np.logical_and.reduce([np.ones(len(verdicts), bool), *map(passes, limits)])
+def keeps(verdicts: Verdicts, bounds: Mapping[str, float]) -> Mask:
+    """Rows (n,) that the stage's limits keep with these bounds; what was not measured passes."""
+    refused = np.zeros(len(verdicts), bool)
+    limits = STAGE_SECTIONS[verdicts.stage].limits
+    for is_broken in broken(limits, bounds, verdicts.values).values():
+        refused |= is_broken
+    return ~refused
 
 
 @dataclass(frozen=True)
@@ -115,34 +78,30 @@ class Change:
 
 def change(
     verdicts: Verdicts,
-    old: Mapping[str, Limit],
-    new: Mapping[str, Limit],
+    old: Mapping[str, float],
+    new: Mapping[str, float],
     name: str,
     enabled: bool = True,
 ) -> Change:
-    """Who changes sides when ``old`` limits, those of the tables, become ``new``.
+    """Who changes sides when the ``old`` bounds, those of the tables, become ``new``.
 
-    Only rows whose stored verdict is what ``old`` says: one refused for something that no limit
+    Only rows whose stored verdict is what ``old`` says: a row refused for something that no limit
     decides (a damaged photo, an identity without a majority) stays where it is. ``name``: the
-    measurement by whose distance from the limit rows are ordered. Not ``enabled``: the tables were
+    number by whose distance from its bound rows are ordered. Not ``enabled``: the tables were
     made with the stage switched off, and the change switches it on.
     """
     after = keeps(verdicts, new)
     before = keeps(verdicts, old) if enabled else np.ones(len(verdicts), bool)
-    codes = [i for i, reason in enumerate(verdicts.reasons) if _by_limit(reason, old)]
+    by_limit = {limit.reason for limit in STAGE_SECTIONS[verdicts.stage].limits}
+    codes = [i for i, reason in enumerate(verdicts.reasons) if reason in by_limit]
     refused = np.isin(verdicts.reason, codes)
     let_in = np.flatnonzero(refused & ~before & after)
     shut_out = np.flatnonzero((verdicts.reason == KEPT) & before & ~after)
     return Change(*(_nearest_first(verdicts, rows, name, old[name]) for rows in (let_in, shut_out)))
 
 
-def _by_limit(reason: str, limits: Mapping[str, Limit]) -> bool:
-    # An identity's faces have no majority all together: no face's own similarity changes that.
-    return reason != "no_majority" and any(m in limits for m in TELLING.get(reason, ()))
-
-
-def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, limit: Limit) -> Rows:
-    return rows[np.argsort(_distance(verdicts, name, bound_of(limit))[rows], kind="stable")]
+def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, bound: float) -> Rows:
+    return rows[np.argsort(_distance(verdicts, name, bound)[rows], kind="stable")]
 
 
 def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64]:
@@ -175,9 +134,9 @@ class Effect:
 
 
 def effect(
-    verdicts: Verdicts, final: Verdicts, changed: Change, name: str, limit: Limit, min_faces: int
+    verdicts: Verdicts, final: Verdicts, changed: Change, name: str, bound: float, min_faces: int
 ) -> Effect:
-    """See :class:`Effect`. ``final``: the last stage that was built; ``limit``: the old one."""
+    """See :class:`Effect`. ``final``: the last stage that was built; ``bound``: the old one."""
     by_photo = verdicts.unit == "photographs"
     ended = final.photo_keys() if by_photo else final.face_keys()
     ended_kept = final.reason == KEPT
@@ -202,13 +161,13 @@ def effect(
         ready=ready(of(ended_kept)),
         ready_at_least=ready(of(staying)),
         ready_at_most=ready(of(staying), let_in),
-        pass_rate=_pass_rate(verdicts, np.isin(own, ended[ended_kept]), name, limit),
+        pass_rate=_pass_rate(verdicts, np.isin(own, ended[ended_kept]), name, bound),
     )
 
 
-def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, limit: Limit) -> float | None:
+def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, bound: float) -> float | None:
     kept = np.flatnonzero((verdicts.reason == KEPT) & ~np.isnan(verdicts.values[name]))
-    near = _nearest_first(verdicts, kept, name, limit)[:COMPARABLE]
+    near = _nearest_first(verdicts, kept, name, bound)[:COMPARABLE]
     return float(ended_kept[near].mean()) if len(near) >= LEAST_COMPARABLE else None
 
 
@@ -225,10 +184,10 @@ class Slide:
     bound: float
 
 
-def slide(name: str, limit: Limit, low: float, high: float) -> Slide:
+def slide(name: str, bound: float, low: float, high: float) -> Slide:
     """A slider over the span of the values (of their size, where the limit holds for that)."""
-    bound = bound_of(limit)
-    least, most = _allowed(SETTINGS[name])
+    setting = setting_of(name)
+    least, most = _allowed(setting)
     low, high = max(min(low, bound), least), min(max(high, bound), most)
     step = 10.0 ** -BY_NAME[name].digits
     while (high - low) / step > 1000:
@@ -240,8 +199,15 @@ def slide(name: str, limit: Limit, low: float, high: float) -> Slide:
     while bound + above * step > most + 1e-9:
         above -= 1
     if below + above == 0:
-        raise HqvoxError(f"{SETTINGS[name]}: {bound:g} is all that it can be")
+        raise HqvoxError(f"{setting}: {bound:g} is all that it can be")
     return Slide(_tidy(bound - below * step), _tidy(bound + above * step), step, _tidy(bound))
+
+
+def setting_of(name: str) -> str:
+    """The key of hqvox.yaml that holds the limit of a number that has one."""
+    setting = BY_NAME[name].setting
+    assert setting is not None, name
+    return setting
 
 
 def _allowed(setting: str) -> tuple[float, float]:
