@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from annotator.limits.explore import KEPT, Rows, Verdicts
+from annotator.limits.explore import KEPT, STAGES, Rows, Verdicts
 from hqvox.config.build import STAGE_SECTIONS, BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import CONFIG, Workspace
@@ -26,17 +26,17 @@ from hqvox.workspace.measures import BY_NAME, broken, stage_bounds
 from models.store import ModelStore
 
 COMPARABLE = 500
-"""Of the faces that a stage kept, how many of the nearest to the limit stand for those let in."""
+"""Of the faces that a stage kept, how many nearest to the limit the estimate looks at."""
 LEAST_COMPARABLE = 20
-"""With fewer than that nothing is estimated."""
+"""With fewer faces than that nothing is estimated."""
 
 Mask = NDArray[np.bool_]
 
 
 def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
-    """The configuration with the stage's section as its tables were made with.
+    """The configuration with the stage's section that its tables were built with.
 
-    Keys that this version does not know are left out, and those the tables' version did not know
+    Keys that this version does not know are left out; keys that the tables' version did not know
     have their defaults.
     """
     known = type(getattr(config, verdicts.stage))
@@ -48,9 +48,9 @@ def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
 
 
 def settable_bounds(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, float]:
-    """The bounds of the stage's numbers that can be set, by number.
+    """The bounds of the stage's limits that can be set, by measure.
 
-    Empty where one of them is the network's own and its weights are not here.
+    Empty if one of them is the network's own and its weights are not here.
     """
     bounds = stage_bounds(stage, config, store)
     section = getattr(config, stage)
@@ -86,9 +86,9 @@ def change(
     """Who changes sides when the ``old`` bounds, those of the tables, become ``new``.
 
     Only rows whose stored verdict is what ``old`` says: a row refused for something that no limit
-    decides (a damaged photo, an identity without a majority) stays where it is. ``name``: the
-    number by whose distance from its bound rows are ordered. Not ``enabled``: the tables were
-    made with the stage switched off, and the change switches it on.
+    decides (a damaged photo, an identity without a majority) stays where it is. Rows are ordered
+    by the distance of the measure ``name`` from its bound. Not ``enabled``: the tables were built
+    with the stage switched off, and the change switches it on.
     """
     after = keeps(verdicts, new)
     before = keeps(verdicts, old) if enabled else np.ones(len(verdicts), bool)
@@ -110,7 +110,7 @@ def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64
 
 
 def around(verdicts: Verdicts, name: str, bound: float) -> Rows:
-    """The rows that have the measurement, those nearest to the bound first, on either side."""
+    """The rows that have the measure, on either side of the bound, the nearest first."""
     known = np.flatnonzero(~np.isnan(verdicts.values[name]))
     return known[np.argsort(_distance(verdicts, name, bound)[known], kind="stable")]
 
@@ -171,12 +171,61 @@ def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, bound: float) ->
     return float(ended_kept[near].mean()) if len(near) >= LEAST_COMPARABLE else None
 
 
+# In sentences -------------------------------------------------------------------------------------
+
+
+def in_words(
+    verdicts: Verdicts, final: Verdicts, changed: Change, effect: Effect, enabled: bool = True
+) -> list[str]:
+    """A change and its effect in sentences: what is certain, and what only a build can tell."""
+    stage, unit = verdicts.stage, verdicts.unit
+    after = STAGES[STAGES.index(stage) + 1 : STAGES.index(final.stage) + 1]
+    sentences = [] if enabled else [f"{stage} was switched off: it measured, and refused nobody."]
+    shut, let = len(changed.shut_out), len(changed.let_in)
+    if not shut + let:
+        sentences.append(f"Nobody changes sides at {stage}.")
+    if shut:
+        sentences.append(
+            f"Certain: {shut:,} {unit} would be refused at {stage}; {effect.lost:,} of the "
+            f"{effect.candidates:,} candidates are among them."
+        )
+    if let:
+        sentences.append(f"Certain: {let:,} {unit} would pass every limit of {stage}.")
+        if after:
+            sentences.append(
+                f"Not known: whether they pass {_and(after)}. Those stages never saw them; a build "
+                "measures them there."
+            )
+        if effect.pass_rate is not None and after:
+            sentences.append(
+                f"An estimate: of the kept {unit} nearest to the limit {effect.pass_rate:.0%} "
+                f"became candidates; at that rate about {let * effect.pass_rate:,.0f} would."
+            )
+    compares = [name for name in ("duplicates", "identity") if name in (stage, *after)]
+    if shut + let and compares:
+        sentences.append(
+            f"A build also compares each person's photographs again at {_and(compares)}, which can "
+            f"move others of that person."
+            + (" Similarities are to the core as it is now." if stage == "identity" else "")
+        )
+    if final.shards_read < (shards := len(set(verdicts.shards))):
+        sentences.append(
+            f"{final.shards_read:,} of {shards:,} shards are built up to {final.stage}; "
+            "candidates of the others are not counted."
+        )
+    return sentences
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 # The slider, and the line for hqvox.yaml -----------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Slide:
-    """Where a slider goes: ``bound`` is one of its steps, and all lie where the setting may be."""
+    """Ends and step of a slider: ``bound`` is on a step, and all steps are allowed values."""
 
     low: float
     high: float
@@ -199,12 +248,12 @@ def slide(name: str, bound: float, low: float, high: float) -> Slide:
     while bound + above * step > most + 1e-9:
         above -= 1
     if below + above == 0:
-        raise HqvoxError(f"{setting}: {bound:g} is all that it can be")
+        raise HqvoxError(f"{setting}: {bound:g} is the only value that it can have")
     return Slide(_tidy(bound - below * step), _tidy(bound + above * step), step, _tidy(bound))
 
 
 def setting_of(name: str) -> str:
-    """The key of hqvox.yaml that holds the limit of a number that has one."""
+    """The key of hqvox.yaml that holds the limit of a measure that has one."""
     setting = BY_NAME[name].setting
     assert setting is not None, name
     return setting
@@ -221,11 +270,11 @@ def _allowed(setting: str) -> tuple[float, float]:
 
 
 def _tidy(value: float) -> float:
-    return round(value, 9) + 0.0  # no digits out of rounding errors, no minus zero
+    return round(value, 9) + 0.0  # no digits from rounding errors, no minus zero
 
 
 def value_for(setting: str, value: float) -> int | float:
-    """The value as hqvox.yaml wants it: whole where the setting is, and within its range."""
+    """The value as hqvox.yaml takes it: within the range, an integer if the setting is one."""
     section, key = setting.split(".")
     whole = type(getattr(BuildConfig(), section)).model_fields[key].annotation is int
     least, most = _allowed(setting)
@@ -241,7 +290,7 @@ def yaml_line(setting: str, value: float, switch_on: bool = False) -> str:
 
 
 def command(workspace: Workspace, setting: str, value: float) -> str:
-    """The command that says what a build with the new limit would redo."""
+    """The command that lists what a build with the new limit would run again."""
     return (
         f"hqvox build {shlex.quote(workspace.url)} "
         f"--set {setting}={value_for(setting, value)!r} --dry-run"
@@ -249,7 +298,7 @@ def command(workspace: Workspace, setting: str, value: float) -> str:
 
 
 def written_in(workspace: Workspace, setting: str) -> tuple[bool, Any]:
-    """Whether hqvox.yaml has the setting's section already, and the value it gives the setting."""
+    """Whether hqvox.yaml has the setting's section, and the value that it gives the setting."""
     section, key = setting.split(".")
     try:
         written = yaml.safe_load(workspace.storage.read(CONFIG)) or {}

@@ -8,7 +8,6 @@ import streamlit as st
 from annotator.limits import explore, what_if
 from annotator.limits.explore import Verdicts
 from annotator.limits.verdict_pictures import Pictures
-from annotator.limits.what_if_words import in_words
 from annotator.screens.charts import histogram_chart
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
@@ -127,7 +126,7 @@ def _judge(
     with right:
         _numbers(verdicts, changed, effect, least)
         _lines(context, what_if.setting_of(name), bound, enabled)
-    said = in_words(verdicts, final, changed, effect, enabled)
+    said = what_if.in_words(verdicts, final, changed, effect, enabled)
     with left:
         st.caption("  \n".join(map(plain, [*_since(config, built, verdicts, name), *said])))
     return Judged(changed, bound)
