@@ -2,8 +2,8 @@
 
 A similarity transform (turn, shift, scale) puts the eye centres at fixed fractions of a square
 crop whose side is pupil distance / 0.243 (:mod:`models.geometry`). The side is rounded down, so
-the photo's own resolution is kept and never enlarged. Beyond the photo its border is repeated:
-the mask network then sees no false edge, and the mask ends there as background.
+the photo is never enlarged. Outside the photo its border is repeated: the mask network then sees no
+false edge, and the mask is background there.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def block_edges(photo: Photo, landmarks_xy: NDArray[np.floating]) -> float:
 
     Steps between neighbouring pixels are averaged for each of the 8 positions of the grid; on an
     uncompressed picture all are alike, on a coarsely compressed one the step at the block edge
-    stands out. Measured on the photo itself: the aligned crop is turned, and its grid is gone.
+    stands out. Measured on the photo itself: the aligned crop is rotated, so its grid is lost.
     """
     low = np.maximum(np.floor(landmarks_xy.min(axis=0)).astype(int), 0)
     high = np.ceil(landmarks_xy.max(axis=0)).astype(int) + 1

@@ -1,8 +1,8 @@
 """The stages in order, and running consecutive ones fused: each photo read and decoded once.
 
-Fused or one by one, the tables and pixels are byte-identical. Two rules make that so. Batches are
-fixed by a photo's position within its identity, never by how many rows survived so far; and every
-value passes through its Arrow type before the next stage sees it, as if it had been read back.
+Fused or one by one, the tables and pixels are byte-identical, for two reasons. A photo's batch
+depends on its position within its identity, never on how many rows were kept so far. Every value
+is converted to its Arrow type before the next stage sees it, as if it had been read back.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Stages:
     def __init__(
         self, config: BuildConfig, store: ModelStore, storage: Storage | None = None
     ) -> None:
-        """``storage``: the workspace's; remote sources keep their answers there, and can neither be
-        asked nor planned for without it.
-        """
+        """``storage``: the workspace's. Remote sources cache their answers there and need it."""
         self.config = config
         self.store = store
         self.all = tuple(stage.of_build(config, store, storage) for stage in STAGES)
@@ -149,7 +147,7 @@ class Chain:
     ) -> dict[str, pa.Table]:
         """Run all stages over (identity, its input rows) pairs; return each stage's table.
 
-        ``on_identity`` is told of each identity as it is done, with what happened to its rows.
+        ``on_identity`` is called with each finished identity and the tallies of its rows.
         """
         self.load()
         done: dict[str, list[Row]] = {stage.name: [] for stage in self.stages}
@@ -223,10 +221,10 @@ def _settle(stage: Stage, rows: list[Row], done: list[Row], tally: Tally) -> lis
             if row["reason"] in stage.reasons:
                 row["reason"] = None
     _canonical(stage, rows)
-    own = (*KEYS, *stage.writes, "reason")
+    columns = (*KEYS, *stage.writes, "reason")
     kept = []
     for row in rows:
-        done.append({name: row[name] for name in own})
+        done.append({name: row[name] for name in columns})
         reason = row["reason"]
         if reason is None:
             kept.append(row)

@@ -1,15 +1,15 @@
-"""Neutral faces only; a slight smile is let through (SF2F appendix B.1).
+"""Neutral faces only; a slight smile is kept, too (SF2F appendix B.1).
 
 A face passes where the network's probability of neutral reaches ``min_neutral``. It also passes
 as a slight smile where all of these hold:
 
-- neutral and happiness together are at least ``min_neutral_or_smile``: nothing else is on the face;
+- neutral and happiness together are at least ``min_neutral_or_smile``: nothing else shows;
 - the lips are closed: their inner gap is at most ``max_smile_opening`` of the mouth's width;
 - the mouth is not drawn wide: at most ``max_smile_width`` of the eye distance, which nine in ten
   closed mouths of faces that people labelled neutral keep to, and half of those labelled happy;
 - happiness is at most ``max_smile_happiness``.
 
-The geometry is needed because networks that learnt from labels call any smile happiness.
+The geometry is needed because networks trained on labels call any smile happiness.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class EmotionStage(Stage):
         self.classifier = models.emotion.load(self.config.network, self.store, compute_device())
 
     def network_bound(self, setting: str) -> float:
-        """The network's own threshold of neutral."""
+        """The network's threshold for neutral."""
         return self.classifier.neutral_threshold
 
     def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:

@@ -1,8 +1,8 @@
-"""Whether a face is the identity it was found for.
+"""Whether a face belongs to the identity that its photo was found for.
 
 All faces of an identity are embedded; the largest consistent cluster is its core
-(:mod:`models.embedding.core`), and who is not part of it is someone else. A single face has
-nothing to be compared with and stays, on the word of the source that filed the photo.
+(:mod:`models.embedding.core`); a face outside it is someone else. A single face cannot be compared
+and is kept: the source said who it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compare_faces(rows: Sequence[Row], min_similarity: float) -> None:
 
     Faces outside the core get ``someone_else``, and so do all but the most similar of several
     faces of one photo. Where no cluster covers more than half of the photos, every face gets
-    ``no_majority``: who the identity is must then not be guessed.
+    ``no_majority``: the identity is then unknown.
     """
     if not rows:
         return
@@ -36,15 +36,15 @@ def compare_faces(rows: Sequence[Row], min_similarity: float) -> None:
         return
     embeddings = np.array([row["embedding"] for row in rows], dtype=np.float32)
     photos = [row["candidate"] for row in rows]
-    found = identity_core(embeddings, min_similarity, photos=photos)
+    cluster = identity_core(embeddings, min_similarity, photos=photos)
     best: dict[int, int] = {}
-    for i in np.flatnonzero(found.core).tolist():
+    for i in np.flatnonzero(cluster.core).tolist():
         photo = photos[i]
-        if photo not in best or found.similarity[i] > found.similarity[best[photo]]:
+        if photo not in best or cluster.similarity[i] > cluster.similarity[best[photo]]:
             best[photo] = i
     for i, row in enumerate(rows):
-        row["core_similarity"] = float(found.similarity[i])
-        if not found.has_majority:
+        row["core_similarity"] = float(cluster.similarity[i])
+        if not cluster.has_majority:
             row["reason"] = "no_majority"
         elif best.get(photos[i]) != i:
             row["reason"] = "someone_else"
@@ -72,7 +72,7 @@ class IdentityStage(Stage):
         self.embedder = models.embedding.load(self.config.network, self.store, compute_device())
 
     def network_bound(self, setting: str) -> float:
-        """The network's own threshold of similarity."""
+        """The network's threshold for similarity."""
         return self.embedder.same_person_cosine
 
     def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:

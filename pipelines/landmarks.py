@@ -1,4 +1,4 @@
-"""Every face of a photo and its 68 points; from here on a row is a face."""
+"""Every face of a photo and its 68 points; after this stage a row is a face."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class LandmarksStage(Stage):
                 continue
             photos.append(photo)
             scales[i] = scale
-        found = iter(self.landmarker(photos) if photos else [])
+        faces = iter(self.landmarker(photos) if photos else [])
         out: list[Row] = []
         for i, row in enumerate(rows):
             if i in scales:
-                out += face_rows(row, next(found), scales[i])
+                out += face_rows(row, next(faces), scales[i])
             else:
                 out.append(row | dict.fromkeys(_COLUMNS) | {"face": None, "reason": "undecodable"})
         return out

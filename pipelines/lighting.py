@@ -6,7 +6,7 @@ beards would pass for shadow), in the face patch of :mod:`pipelines.faces`, on l
 Skin reflects a fixed share of the light, so ratios and relative slopes are the same for dark and
 light skin; only the two shares at the ends look at absolute values. The dark end is L* 20 (3 % of
 white). Of the skin of 820 people's faces in news and press photographs, many with dark skin, at
-most 35 % lay there; so a limit of half tells of failing light, not of complexion. The other
+most 35 % lay there; so a limit of half detects poor light, not dark skin. The other
 defaults: a light ratio of 2 is one photographic stop; a gradient of 14 is exceeded by the hardest
 lit tenth of those photographs.
 """
@@ -76,10 +76,10 @@ def skin_mask(landmarks_xy: NDArray[np.floating], size_px: tuple[int, int]) -> N
 
 def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | None:
     """Measure one face; landmarks (68, 2) in the photo's pixels. None where no skin is in view."""
-    found = face_patch(photo, landmarks_xy)
-    if found is None:
+    patch_and_points = face_patch(photo, landmarks_xy)
+    if patch_and_points is None:
         return None
-    patch, points = found
+    patch, points = patch_and_points
     skin = skin_mask(points, (patch.shape[1], patch.shape[0]))
     if skin.sum() < _MIN_SKIN_PX:
         return None
@@ -115,7 +115,7 @@ def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | N
 
 
 class LightingStage(Stage):
-    """Refuses faces in uneven, glaring or failing light."""
+    """Refuses faces in uneven, too bright or too dark light."""
 
     name = "lighting"
     reads = ("landmarks_xy",)

@@ -152,10 +152,11 @@ def asymmetry(landmarks_xy: NDArray[np.floating]) -> Floats:
     ipd = np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)
     mirrored = points[:, MIRRORED] * np.array([-1.0, 1.0])
     inner = slice(17, 68)
-    here = points[:, inner] - points[:, inner].mean(axis=1, keepdims=True)
-    there = mirrored[:, inner] - mirrored[:, inner].mean(axis=1, keepdims=True)
+    inner_points = points[:, inner] - points[:, inner].mean(axis=1, keepdims=True)
+    inner_mirrored = mirrored[:, inner] - mirrored[:, inner].mean(axis=1, keepdims=True)
     # Best rotation in the plane, as complex numbers: the phase of the inner product.
-    a, b = here[..., 0] + 1j * here[..., 1], there[..., 0] + 1j * there[..., 1]
+    a = inner_points[..., 0] + 1j * inner_points[..., 1]
+    b = inner_mirrored[..., 0] + 1j * inner_mirrored[..., 1]
     product = (a * b.conj()).sum(axis=1)
     phase = product / np.maximum(np.abs(product), 1e-12)
     distance = np.sqrt((np.abs(a - phase[:, None] * b) ** 2).mean(axis=1))

@@ -121,7 +121,7 @@ def refine(crop: Photo, probability: Map) -> Map:
     alpha = _resize(offset, side, cv2.INTER_LINEAR)
     for channel in range(3):
         alpha += _resize(slope[..., channel], side, cv2.INTER_LINEAR) * full[..., channel]
-    # The filter may leak along like colours: away from the outline the network has the word.
+    # The filter may leak along similar colours: away from the outline the network decides.
     window = (2 * radius + 1, 2 * radius + 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, window)
     low = cv2.GaussianBlur(cv2.erode(probability, kernel), (0, 0), 1.5)
@@ -164,7 +164,7 @@ def inside_photo(
 
 
 class SegmentStage(Stage):
-    """Makes the mask of the aligned crop; refuses where the person cannot be told apart."""
+    """Makes the mask of the aligned crop; refuses a face that it does not separate well."""
 
     name = "segment"
     reads = (

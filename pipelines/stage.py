@@ -1,6 +1,6 @@
 """The contract of a stage: what it declares, and the one method that does its work.
 
-A stage never counts, times, commits or shows progress: the runner does that, once, for all. It
+A stage never counts, times, commits or shows progress: the runner does that for all stages. It
 maps rows to rows. A row is a dict of column name to value (:mod:`hqvox.workspace.tables`); a stage
 adds the columns it declares. Its section of the configuration declares its limits, and the base
 class sets ``row["reason"]`` where one is broken.
@@ -68,9 +68,9 @@ class Stage(ABC):
     writes: ClassVar[tuple[str, ...]]
     """Columns it adds, all in its table of :data:`hqvox.workspace.tables.TABLES`."""
     reasons: ClassVar[tuple[str, ...]]
-    """Judgements; with ``enabled: false`` they refuse nobody."""
+    """Reasons of the limits and of :meth:`compare`; ``enabled: false`` drops them."""
     failures: ClassVar[tuple[str, ...]] = ()
-    """Reasons after which there is nothing to go on with; ``enabled: false`` keeps them."""
+    """Reasons why a row cannot be processed further; ``enabled: false`` keeps them."""
     reads_photos: ClassVar[bool] = False
     """Whether it looks at decoded photos: how they are decoded is then part of its fingerprint."""
     compares: ClassVar[bool] = False
@@ -99,10 +99,10 @@ class Stage(ABC):
         return settings
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Measure a batch; a row that is still kept gets the reason of the first limit it breaks.
+        """Measure a batch; a measured row gets the reason of the first limit that it breaks.
 
-        Only a stage that finds photos or faces returns more rows than it was given. Rows are whole
-        photos' faces side by side; a batch never mixes identities.
+        Only a stage that finds photos or faces returns more rows than it was given. All faces of a
+        photo are in one batch; a batch never mixes identities.
         """
         measured = self.measure(rows, pixels)
         for row in measured:
@@ -124,5 +124,5 @@ class Stage(ABC):
         """Set ``reason`` (and columns) with all kept rows of an identity at hand."""
 
     def network_bound(self, setting: str) -> float | None:
-        """The loaded network's own value of a limit whose setting is null."""
-        raise NotImplementedError(f"stage {self.name} has no value of its own for {setting}")
+        """The loaded network's threshold, for a limit whose setting is null."""
+        raise NotImplementedError(f"stage {self.name}: no network sets {setting}")

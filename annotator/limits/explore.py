@@ -76,9 +76,9 @@ class Verdicts:
 
     def counts(self) -> dict[str | None, int]:
         """Rows of each verdict: kept (None) first, then reasons, the most frequent first."""
-        found = np.bincount(self.reason + 1, minlength=len(self.reasons) + 1).tolist()
-        order = sorted(range(len(self.reasons)), key=lambda i: (-found[i + 1], self.reasons[i]))
-        return {None: found[0]} | {self.reasons[i]: found[i + 1] for i in order}
+        counts = np.bincount(self.reason + 1, minlength=len(self.reasons) + 1).tolist()
+        order = sorted(range(len(self.reasons)), key=lambda i: (-counts[i + 1], self.reasons[i]))
+        return {None: counts[0]} | {self.reasons[i]: counts[i + 1] for i in order}
 
     def face_keys(self) -> NDArray[np.int64]:
         """One number per face (or photo, before faces are known), alike in every stage."""

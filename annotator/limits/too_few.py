@@ -23,7 +23,7 @@ from hqvox.workspace.measures import BY_NAME
 from models.store import ModelStore
 
 NEAREST = 3
-"""Nearest misses that are told of an identity."""
+"""How many nearest misses are shown of an identity."""
 STEPS = (0.1, 0.25, 0.5)
 """How far a limit is moved to see how many that saves, as shares of the limit."""
 
@@ -102,19 +102,19 @@ def too_few(
     """
     store = store or ModelStore()
     least = config.release.min_faces
-    found = {
+    identities = {
         p.identity_id: TooFew(p.identity_id, p.name, p.candidates, least - p.candidates)
         for p in people
     }
-    refused: dict[str, Counter[str]] = {identity_id: Counter() for identity_id in found}
-    misses: dict[str, list[NearMiss]] = {identity_id: [] for identity_id in found}
+    refused: dict[str, Counter[str]] = {identity_id: Counter() for identity_id in identities}
+    misses: dict[str, list[NearMiss]] = {identity_id: [] for identity_id in identities}
     bounds: dict[str, float] = {}
     for number, stage in enumerate(STAGES):
         on_progress(stage, number, len(STAGES))
         verdicts = read_verdicts(workspace, stage)
         ours = np.isin(
             verdicts.identity,
-            [i for i, name in enumerate(verdicts.identity_ids) if name in found],
+            [i for i, name in enumerate(verdicts.identity_ids) if name in identities],
         )
         out = np.flatnonzero(ours & (verdicts.reason != KEPT))
         for row in out.tolist():
@@ -127,16 +127,16 @@ def too_few(
                 who = verdicts.identity_ids[verdicts.identity[row]]
                 misses[who].append(_near_miss(verdicts, int(row), name, bound))
     on_progress(STAGES[-1], len(STAGES), len(STAGES))
-    for who, lost in found.items():
+    for who, lost in identities.items():
         lost.reasons = dict(sorted(refused[who].items(), key=lambda item: (-item[1], item[0])))
-        own = sorted(misses[who], key=lambda miss: miss.miss)
-        lost.nearest = _each_once(own)[:NEAREST]
-        for name in {miss.measure for miss in own}:
-            same = [miss for miss in own if miss.measure == name]
+        own_misses = sorted(misses[who], key=lambda miss: miss.miss)
+        lost.nearest = _each_once(own_misses)[:NEAREST]
+        for name in {miss.measure for miss in own_misses}:
+            same = [miss for miss in own_misses if miss.measure == name]
             if len(same) >= lost.missing:
                 lost.saved_by[setting_of(name)] = _lets_in(same[lost.missing - 1])
-    order = sorted(found.values(), key=lambda lost: (lost.missing, lost.identity_id))
-    return Lost(order, _remedies(found, misses, bounds))
+    order = sorted(identities.values(), key=lambda lost: (lost.missing, lost.identity_id))
+    return Lost(order, _remedies(identities, misses, bounds))
 
 
 def _missed_alone(
@@ -183,17 +183,17 @@ def _each_once(misses: Sequence[NearMiss]) -> list[NearMiss]:
 
 
 def _remedies(
-    found: Mapping[str, TooFew],
+    identities: Mapping[str, TooFew],
     misses: Mapping[str, Sequence[NearMiss]],
     bounds: Mapping[str, float],
 ) -> list[Remedy]:
     remedies = []
     for name, bound in bounds.items():
         needed = []
-        for who, lost in found.items():
-            own = sorted(miss.miss for miss in misses[who] if miss.measure == name)
-            if len(own) >= lost.missing:
-                needed.append(own[lost.missing - 1])
+        for who, lost in identities.items():
+            own_misses = sorted(miss.miss for miss in misses[who] if miss.measure == name)
+            if len(own_misses) >= lost.missing:
+                needed.append(own_misses[lost.missing - 1])
         if not needed:
             continue
         limit = BY_NAME[name].limit

@@ -1,4 +1,4 @@
-"""Pictures of what a stage judged, kept or refused, and a gallery of them as safe HTML."""
+"""Pictures of what a stage kept or refused, and a gallery of them as safe HTML."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Pictures:
         try:
             picture = self._picture(place, STAGES.index(stage), side_px)
         except (HqvoxError, UndecodableError, cv2.error, ValueError):
-            return None  # gone with a purge, moved by a rebuild, or damaged: not what this is for
+            return None  # taken down, moved by a rebuild, or damaged
         if picture is None:
             return None
         return encode_jpeg(fitted(picture, side_px, side_px), JPEG_QUALITY)
@@ -151,8 +151,8 @@ class Pictures:
         )
         if place.face >= 0 and stage != "download":
             same = pc.and_(same, pc.equal(table["face"], place.face))
-        found = table.filter(same).to_pylist()
-        return {name: found[0][name] for name in PIXELS[stage]} if found else {}
+        matches = table.filter(same).to_pylist()
+        return {name: matches[0][name] for name in PIXELS[stage]} if matches else {}
 
     def _table(self, stage: str, shard: str) -> pa.Table | None:
         key = (stage, shard)

@@ -50,7 +50,7 @@ def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
 def settable_bounds(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, float]:
     """The bounds of the stage's limits that can be set, by measure.
 
-    Empty if one of them is the network's own and its weights are not here.
+    Empty if one of them is the network's and its weights are not on this machine.
     """
     bounds = stage_bounds(stage, config, store)
     section = getattr(config, stage)
@@ -304,5 +304,5 @@ def written_in(workspace: Workspace, setting: str) -> tuple[bool, Any]:
         written = yaml.safe_load(workspace.storage.read(CONFIG)) or {}
     except yaml.YAMLError as error:
         raise HqvoxError(f"{CONFIG}: no YAML ({error}); mend the file") from None
-    found = written.get(section)
-    return isinstance(found, dict), found.get(key) if isinstance(found, dict) else None
+    values = written.get(section)
+    return isinstance(values, dict), values.get(key) if isinstance(values, dict) else None

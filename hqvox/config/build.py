@@ -30,7 +30,7 @@ class DownloadConfig(StageSection):
         100_000_000, ge=10_000, le=500_000_000, description="most pixels, from the header (house)"
     )
     contact: str = Field(
-        "", description="e-mail address or page of who crawls, told to every server; a must"
+        "", description="e-mail address or page of who crawls, sent to every server; required"
     )
     robots: bool = Field(True, description="keep to robots.txt (RFC 9309)")
     opt_out: list[Literal["noai", "noimageai", "noindex", "noimageindex"]] = Field(
@@ -56,7 +56,9 @@ class DownloadConfig(StageSection):
     )
     slow_seconds: float = Field(10.0, ge=0, le=600, description="before the rate counts (house)")
     redirects: int = Field(5, ge=0, le=50, description="followed for one photo (house)")
-    retries: int = Field(4, ge=0, le=100, description="after what can pass, for one photo (house)")
+    retries: int = Field(
+        4, ge=0, le=100, description="after a transient failure, for one photo (house)"
+    )
     backoff_seconds: float = Field(
         1.0, ge=0, le=600, description="before the first retry; doubles, with jitter (house)"
     )
@@ -304,9 +306,9 @@ class ReleaseConfig(Section):
     min_face_similarity: float = Field(
         0.98, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
     )
-    purpose: str = Field("", description="what the dataset is made for, told in its datasheet")
+    purpose: str = Field("", description="what the dataset is made for, printed in its datasheet")
     contact: str = Field(
-        "", description="e-mail address or page for takedown requests, told in the datasheet"
+        "", description="e-mail address or page for takedown requests, printed in the datasheet"
     )
 
 

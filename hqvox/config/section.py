@@ -16,14 +16,14 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound on a number that a stage measures, and the reason for which rows beyond it end.
+    """A bound on a measure of a stage, and the reason that rows beyond it get.
 
-    Just one of ``at_least`` and ``at_most`` is given: the key of the section that holds the bound,
-    or a bound that cannot be set. A key whose value is null leaves the bound to the network.
+    Exactly one of ``at_least`` and ``at_most`` is given: the key of the section that holds the
+    bound, or a fixed bound. If the key's value is null, the network's threshold is the bound.
     """
 
     measure: str
-    """A number of the stage's table, see :data:`hqvox.workspace.tables.TABLES`."""
+    """A number of the stage's table that is shown, see :data:`hqvox.workspace.tables.TABLES`."""
     reason: str
     at_least: str | float | None = None
     at_most: str | float | None = None
@@ -32,11 +32,11 @@ class Limit:
     unless: tuple[str, str] | None = None
     """Key and value of the section with which the limit does not apply."""
     also: tuple[str, ...] = ()
-    """Further reasons that rest on the number, but not on this bound."""
+    """Further reasons that rest on the measure, but not on this bound."""
 
     @property
     def upper(self) -> bool:
-        """Whether it bounds from above."""
+        """Whether values above the bound are refused, not those below it."""
         return self.at_most is not None
 
     @property
@@ -46,11 +46,11 @@ class Limit:
         return bound if isinstance(bound, str) else None
 
     def applies(self, section: StageSection) -> bool:
-        """Whether the section's other settings leave it in force."""
+        """Whether the section's other settings leave the limit on."""
         return self.unless is None or getattr(section, self.unless[0]) != self.unless[1]
 
     def bound(self, section: StageSection) -> float | None:
-        """The bound; None where it is left to the network."""
+        """The bound; None if the network sets it."""
         if self.setting is not None:
             value: float | None = getattr(section, self.setting)
             return value
@@ -63,6 +63,6 @@ class StageSection(Section):
     """What every stage's section has."""
 
     limits: ClassVar[tuple[Limit, ...]] = ()
-    """What the stage refuses. A row gets the reason of the first limit that it breaks."""
+    """The stage's limits. A row gets the reason of the first one that it breaks."""
 
     enabled: bool = Field(True, description="false: measure, but refuse nobody")

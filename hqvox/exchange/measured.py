@@ -1,4 +1,4 @@
-"""What the stages measured on an imported tree, face by face; and what filters would have done."""
+"""What the stages measured on an imported tree, per face, and what the filters would refuse."""
 
 from __future__ import annotations
 

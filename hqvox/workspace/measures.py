@@ -1,8 +1,8 @@
-"""The numbers that stages measure, as people see them, and the limits on them.
+"""The measures of the stages, as people see them, and the limits on them.
 
-A number is declared in the table of its stage (:data:`hqvox.workspace.tables.TABLES`), its limit in
-the stage's section (:mod:`hqvox.config.build`). Verdicts, captions, what-if, import and the report
-all read these two.
+The table of a stage (:data:`hqvox.workspace.tables.TABLES`) declares its measures, its section
+(:mod:`hqvox.config.build`) the limits on them. Verdicts, captions, what-if, import and the report
+read only these two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from models.store import ModelStore
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Shown):
-    """A number of a stage's table, with its limit if there is one."""
+    """A number that a stage computes of a photo or face, with its limit if there is one."""
 
     stage: str
     name: str
@@ -63,12 +63,12 @@ def _measures(stage: str) -> Iterator[Measure]:
 
 
 MEASURES = tuple(measure for stage in STAGE_SECTIONS for measure in _measures(stage))
-"""Every number, in the order of the stages."""
+"""Every measure, in the order of the stages."""
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
 
 RESTS_ON: dict[str, tuple[str, ...]] = {}
-"""By reason, the numbers that decide it and whose limits can be set."""
+"""By reason, the measures that decide it and whose limits can be set."""
 for _measure in MEASURES:
     if _measure.limit is not None and _measure.setting is not None:
         for _reason in (_measure.limit.reason, *_measure.limit.also):
@@ -79,7 +79,7 @@ for _measure in MEASURES:
 
 
 def value_of(row: Row, name: str) -> float | None:
-    """The number of a row; None where its stage was not reached or could not measure."""
+    """The measure of a row; None if its stage was not reached or could not measure."""
     measure = BY_NAME[name]
     parts = [_part(row, part) for part in measure.of]
     if None in parts:
@@ -94,7 +94,7 @@ def _part(row: Row, part: str) -> Any:
 
 
 def values_of(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """The number of every row of a table, float64, null where there is none."""
+    """The measure of every row of a table, float64, null where there is none."""
     measure = BY_NAME[name]
     parts = [_column_part(table, part) for part in measure.of]
     return reduce(pc.multiply if measure.product else pc.add, parts)
@@ -112,10 +112,10 @@ def _column_part(table: pa.Table, part: str) -> pa.ChunkedArray:
 def section_bounds(
     section: StageSection, network_bound: Callable[[str], float | None]
 ) -> dict[str, float]:
-    """The bounds that a stage's section puts on numbers, by number.
+    """The bounds of a section's limits, by measure.
 
-    ``network_bound``: the network's own value of a setting that is null; None where it is not
-    known, and then the number has no bound here.
+    ``network_bound``: the network's threshold for a setting that is null. Where it is None, not
+    known, the measure has no bound.
     """
     bounds: dict[str, float] = {}
     for limit in section.limits:
@@ -130,16 +130,16 @@ def section_bounds(
 
 
 def stage_bounds(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, float]:
-    """The bounds of a stage's numbers, those of its network where the configuration has none.
+    """The bounds of a stage's limits, from the configuration or else from its network.
 
-    A bound is missing where the network's weights are not here.
+    A network's bound is missing if its weights are not on this machine.
     """
     section: StageSection = getattr(config, stage)
     return section_bounds(section, lambda setting: _network_bound(stage, section, store))
 
 
 def all_bounds(config: BuildConfig, store: ModelStore) -> dict[str, float]:
-    """The bounds of every stage's numbers; see :func:`stage_bounds`."""
+    """The bounds of every stage's limits; see :func:`stage_bounds`."""
     bounds: dict[str, float] = {}
     for stage in STAGE_SECTIONS:
         bounds |= stage_bounds(stage, config, store)
@@ -158,17 +158,16 @@ def _present(weights: tuple[str, ...], store: ModelStore) -> bool:
     try:
         return all(store.present(name) for name in weights)
     except ModelError:
-        return False  # damaged weights: their threshold is as unknown as that of missing ones
+        return False  # the threshold of damaged weights is unknown, like that of missing ones
 
 
 def broken(
     limits: Sequence[Limit], bounds: Mapping[str, float], values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of every reason, in the order of the limits, whether its limits are broken.
+    """For every reason, in the order of the limits, whether its limits are broken.
 
-    ``values``: by number, floats, and then the answers are bools; or arrays with NaN for what was
-    not measured, and then the answers are arrays of bools. A number that was not measured, or that
-    has no bound, breaks no limit.
+    ``values``: by measure, floats; or arrays with NaN for what was not measured, and then the
+    results are arrays of bools. A value that was not measured, or has no bound, breaks no limit.
     """
     rules: dict[str, dict[str, Any]] = {}
     for limit in limits:
@@ -198,7 +197,7 @@ def verdict(section: StageSection, bounds: Mapping[str, float], row: Row) -> str
 
 
 def value_text(measure: Measure, value: float | None) -> str:
-    """The value with its unit; an en dash where there is none."""
+    """The value with its unit; an en dash for None."""
     if value is None:
         return "–"
     sign = "+" if measure.signed else ""
@@ -206,7 +205,7 @@ def value_text(measure: Measure, value: float | None) -> str:
 
 
 def limit_text(measure: Measure, bound: float | None) -> str:
-    """``≤ 5.0°``; empty where there is no bound."""
+    """``≤ 5.0°``; empty for None."""
     if bound is None:
         return ""
     assert measure.limit is not None
@@ -216,7 +215,7 @@ def limit_text(measure: Measure, bound: float | None) -> str:
 
 
 def within(measure: Measure, value: float | None, bound: float | None) -> bool | None:
-    """Whether the value keeps the bound; None where one of them is missing."""
+    """Whether the value is within the bound; None if one of them is missing."""
     if value is None or bound is None:
         return None
     return not _beyond(measure, value, {measure.name: bound})

@@ -368,7 +368,7 @@ def test_the_lines_to_copy(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_a_setting_with_one_value_only_has_no_slider() -> None:
-    with pytest.raises(HqvoxError, match="all that it can be"):
+    with pytest.raises(HqvoxError, match="the only value that it can have"):
         what_if.slide("ipd_px", 0.0, 0.0, 0.0)
 
 

@@ -67,7 +67,7 @@ def test_an_identity_is_found_by_id_and_name(build: Workspace) -> None:
 
 
 def test_an_ambiguous_or_unknown_name_is_one_clear_line(build: Workspace) -> None:
-    with pytest.raises(HqvoxError, match=r"stands for 2 photos \(Ada Lovelace/6.jpg, Bed"):
+    with pytest.raises(HqvoxError, match=r"matches 2 photos \(Ada Lovelace/6.jpg, Bed"):
         find_subject(build, "6.jpg")
     with pytest.raises(HqvoxError, match="'nobody' is no identity"):
         find_subject(build, "nobody")
