@@ -21,8 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hqvox.config.build import STAGE_SECTIONS
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.measures import MEASURES
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import COLUMNS, KEYS, Row
 
@@ -30,34 +32,25 @@ INDEX = "review/candidates.arrow"
 FORMAT = 1
 _META = b"hqvox.index"
 
+PIXELS: Mapping[str, tuple[str, ...]] = {
+    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
+    "landmarks": ("box_xyxy",),
+    "align": ("aligned_offset", "aligned_bytes"),
+    "segment": ("mask_offset", "mask_bytes"),
+}
+"""The columns that lead to pixels, by the stage that writes them."""
+
 STAGE_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "download": ("photo_id", "width_px", "height_px", "photo_offset", "photo_bytes"),
-    "landmarks": ("box_xyxy", "face_score", "faces_in_photo"),
-    "pupils": ("ipd_px",),
-    "pose": ("yaw_deg", "pitch_deg", "roll_deg", "asymmetry"),
-    "lighting": (
-        "light_ratio",
-        "light_gradient",
-        "overexposed_fraction",
-        "underexposed_fraction",
-    ),
-    "emotion": ("emotion_probabilities", "mouth_opening", "mouth_width"),
-    "identity": ("core_similarity",),
-    "align": (
-        "crop_side_px",
-        "outside_fraction",
-        "compression",
-        "aligned_offset",
-        "aligned_bytes",
-    ),
-    "segment": (
-        "person_fraction",
-        "face_coverage",
-        "edge_confidence",
-        "mask_offset",
-        "mask_bytes",
-    ),
-    "quality": ("sharpness", "quality"),
+    stage: tuple(
+        dict.fromkeys(
+            [
+                *PIXELS.get(stage, ()),
+                *(column for m in MEASURES if m.stage == stage for column in m.columns),
+            ]
+        )
+    )
+    for stage in STAGE_SECTIONS
+    if stage in {measure.stage for measure in MEASURES}
 }
 """What is taken from each stage's table; the last stage says which faces there are."""
 
@@ -70,7 +63,8 @@ PLACE = ("candidate", "photo_id", "face", "box_xyxy", "quality")
 OnProgress = Callable[[int, int], None]
 """Told how many shards are read, and of how many."""
 
-_LAST = "quality"
+_ORDER = tuple(STAGE_SECTIONS)
+_LAST = _ORDER[-1]
 _building = threading.Lock()
 
 
@@ -160,7 +154,7 @@ def _load(storage: Storage) -> Index | None:
         told = json.loads((table.schema.metadata or {})[_META])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    if told["format"] != FORMAT:
+    if told["format"] != FORMAT or table.schema.names != index_schema().names:
         return None
     return _indexed(table, told["fingerprints"], told["tokens"])
 
@@ -289,7 +283,7 @@ def _matching(
     if table is None:
         return None
     keys = _keys(table, identity_ids)
-    if stage == "download":  # its rows are photographs
+    if _ORDER.index(stage) < _ORDER.index("landmarks"):  # its rows are photographs
         keys, wanted = keys >> _FACE, wanted >> _FACE
     order = np.argsort(keys, kind="stable")
     at = np.minimum(np.searchsorted(keys[order], wanted), max(0, len(keys) - 1))

@@ -1,4 +1,4 @@
-"""Pictures of what a stage judged, kept or refused, and a gallery of them as safe HTML."""
+"""Pictures of what a stage kept or refused, and a gallery of them as safe HTML."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotator.candidates.index import PIXELS
 from annotator.candidates.tiles import masked_crop, stored
 from annotator.limits.explore import FACES_FROM, STAGES, Verdicts
 from hqvox.errors import HqvoxError
@@ -30,13 +31,6 @@ JPEG_QUALITY = 82
 AROUND_FACE = 1.7
 """Side of the square around a face, in longer sides of its box."""
 
-_PIXELS = {
-    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
-    "landmarks": ("box_xyxy",),
-    "align": ("aligned_offset", "aligned_bytes"),
-    "segment": ("mask_offset", "mask_bytes"),
-}
-"""The columns that lead to pixels, by the stage that writes them."""
 _ALIGNED_FROM = STAGES.index("align")
 _MASKED_FROM = STAGES.index("segment")
 
@@ -104,7 +98,7 @@ class Pictures:
         try:
             picture = self._picture(place, STAGES.index(stage), side_px)
         except (HqvoxError, UndecodableError, cv2.error, ValueError):
-            return None  # gone with a purge, moved by a rebuild, or damaged: not what this is for
+            return None  # taken down, moved by a rebuild, or damaged
         if picture is None:
             return None
         return encode_jpeg(fitted(picture, side_px, side_px), JPEG_QUALITY)
@@ -157,8 +151,8 @@ class Pictures:
         )
         if place.face >= 0 and stage != "download":
             same = pc.and_(same, pc.equal(table["face"], place.face))
-        found = table.filter(same).to_pylist()
-        return {name: found[0][name] for name in _PIXELS[stage]} if found else {}
+        matches = table.filter(same).to_pylist()
+        return {name: matches[0][name] for name in PIXELS[stage]} if matches else {}
 
     def _table(self, stage: str, shard: str) -> pa.Table | None:
         key = (stage, shard)
@@ -166,7 +160,7 @@ class Pictures:
             if key in self._tables:
                 self._tables.move_to_end(key)
                 return self._tables[key]
-        table = self._workspace.read_stage(stage, shard, _PIXELS[stage])
+        table = self._workspace.read_stage(stage, shard, PIXELS[stage])
         with self._lock:
             self._tables[key] = table
             while len(self._tables) > TABLES_KEPT:

@@ -17,8 +17,7 @@ from hqvox.runner.plan import ShardTask
 from hqvox.runner.progress import Display
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 
 SHOWN = 4
 """Reasons to wait that are listed."""
@@ -52,7 +51,7 @@ def build(
     settings: SetOption = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try photos again that failed for a passing reason."),
+        typer.Option("--retry-failed", help="Try photos again that failed for a transient reason."),
     ] = False,
     refresh: Annotated[
         bool,
@@ -144,9 +143,7 @@ def build(
 
 def needed_weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
     """Registry names of the weights that the tasks' stages load."""
-    run = {name for task in tasks for name in task.stages}
-    stages = [stage for stage in make_stages(config, store) if stage.name in run]
-    return list(dict.fromkeys(name for stage in stages for name in stage.networks))
+    return Stages(config, store).networks({name for task in tasks for name in task.stages})
 
 
 def print_sources(
@@ -158,15 +155,14 @@ def print_sources(
         return
     shards = workspace.shards()
     rows = [row for shard in sorted(looked_for) for row in shards[shard]]
-    stages = make_stages(config, store, workspace.storage)
-    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
+    discover = Stages(config, store, workspace.storage).discover
     lines = [
         f"{len(rows):,} identities in {len(looked_for):,} shards to look for, "
         f"up to {config.discover.limit:,} photographs each",
         *discover.forecast(rows),
         *(f"missing: {line}" for line in discover.missing()),
     ]
-    if discover.remote and not config.download.contact:
+    if config.discover.remote and not config.download.contact:
         lines.append("missing: download.contact, an e-mail address or a page about who crawls")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

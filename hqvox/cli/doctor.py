@@ -19,7 +19,7 @@ from hqvox.config.file import load_config, recipe_names
 from hqvox.runner.build import VERSIONS_OF
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages
 
 
 def doctor(
@@ -45,8 +45,7 @@ def doctor(
     table.add_row("weights cache", escape(str(store.cache_dir)))
     table.add_row("HQVOX_MIRROR", escape(store.mirror or "not set"))
     for recipe in recipe_names():
-        stages = make_stages(load_config("", recipe=recipe), store)
-        names = list(dict.fromkeys(name for stage in stages for name in stage.networks))
+        names = Stages(load_config("", recipe=recipe), store).networks()
         missing = [name for name in names if not store.present(name)]
         if missing:
             line = f"missing: {', '.join(missing)}; type: hqvox models pull {' '.join(missing)}"

@@ -25,7 +25,7 @@ from hqvox.report.explain import (
 )
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import MEASURES, limit_text, limits, value_of, value_text, within
+from hqvox.workspace.measures import MEASURES, all_bounds, limit_text, value_of, value_text, within
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from models.store import ModelStore
@@ -93,7 +93,7 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
     table.title = f"face {row['face']} of {faces}: {ended(row)}" if faces > 1 else ended(row)
     for heading in ("stage", "measurement", "value", "limit", "", "verdict"):
         table.add_column(heading, justify="right" if heading == "value" else "left")
-    bounds = limits(config, store)
+    bounds = all_bounds(config, store)
     reached = STAGE_NAMES.index(row["stage"]) if row["stage"] else -1
     for number, stage in enumerate(STAGE_NAMES):
         if number > reached:
@@ -106,15 +106,15 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
             (m, value_of(row, m.name), bounds.get(m.name)) for m in MEASURES if m.stage == stage
         ]
         lines = [line for line in lines if line[1] is not None]
-        for index, (measure, value, limit) in enumerate(lines):
-            mark = _MARKS[within(measure, value, limit)]
-            if limit and limit.note:
+        for index, (measure, value, bound) in enumerate(lines):
+            mark = _MARKS[within(measure, value, bound)]
+            if bound is not None and measure.limit is not None and measure.limit.rule:
                 mark = f"[dim]{mark}[/dim]"  # it does not decide alone
             table.add_row(
                 stage if index == 0 else "",
                 measure.label,
                 value_text(measure, value),
-                limit_text(measure, limit),
+                limit_text(measure, bound),
                 mark,
                 verdict if index == 0 else "",
             )

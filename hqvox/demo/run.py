@@ -42,7 +42,7 @@ from hqvox.workspace.identities import read_folders, to_table
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.storage import Storage, disk_error
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
+from pipelines.chain import STAGE_NAMES, Stages
 
 MARKER = "demo.json"
 SEED = 7
@@ -246,6 +246,4 @@ def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
 
 
 def _weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
-    run = {name for task in tasks for name in task.stages}
-    stages = [stage for stage in make_stages(config, store) if stage.name in run]
-    return list(dict.fromkeys(name for stage in stages for name in stage.networks))
+    return Stages(config, store).networks({name for task in tasks for name in task.stages})

@@ -1,9 +1,9 @@
-"""What the stages measured on an imported tree, face by face; and what filters would have done."""
+"""What the stages measured on an imported tree, per face, and what the filters would refuse."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,22 +14,22 @@ from hqvox.exchange.workspace import link_url
 from hqvox.release.manifest import MEASURED
 from hqvox.runner.lookup import Key, joined_rows, table_keys
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import own_thresholds
+from hqvox.workspace.measures import stage_bounds, verdict
 from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 from pipelines.discover.stage import DiscoverStage
-from pipelines.emotion import passes
 from pipelines.faces import landmarks_of
 from pipelines.landmarks import LandmarksStage
-from pipelines.lighting import Light, verdict
-from pipelines.pose import PoseStage
 
 _COLUMNS = {
     stage: [c for c in names if c in MEASURED or c.startswith("mask_")]
     for stage, names in COLUMNS_OF.items()
 }
+
+_NOT_JUDGED = ("download", "align")
+"""Stages whose limits say nothing of a published crop."""
 
 
 @dataclass
@@ -100,52 +100,20 @@ def eye_distance(row: Row) -> float:
 def would_refuse(rows: Sequence[Row], config: BuildConfig, store: ModelStore) -> Counter[str]:
     """Faces that the filters would have refused at the configuration's limits, by reason.
 
-    A face counts once, under the first stage that would refuse it, as in a build. What alignment
-    would say is left out: the faces are aligned already.
+    A face counts once, under the first stage that would refuse it, as in a build. The limits of
+    download and align are left out: the faces are aligned already.
     """
-    min_neutral, min_similarity = own_thresholds(config, store)
-    pose = PoseStage(config.pose, store)
-    counts: Counter[str] = Counter()
-    for row in rows:
-        reason = _reason(row, config, pose, min_neutral, min_similarity)
+    stages = [name for name in STAGE_NAMES if name not in _NOT_JUDGED]
+    bounds = {stage: stage_bounds(stage, config, store) for stage in stages}
+    reasons = (_reason(row, config, bounds) for row in rows)
+    return Counter(reason for reason in reasons if reason is not None)
+
+
+def _reason(row: Row, config: BuildConfig, bounds: Mapping[str, Mapping[str, float]]) -> str | None:
+    for stage, of_stage in bounds.items():
+        if row["stage"] == stage and row["reason"] is not None:
+            return str(row["reason"])  # it could not be measured
+        reason = verdict(getattr(config, stage), of_stage, row)
         if reason is not None:
-            counts[reason] += 1
-    return counts
-
-
-def _reason(
-    row: Row,
-    config: BuildConfig,
-    pose: PoseStage,
-    min_neutral: float | None,
-    min_similarity: float | None,
-) -> str | None:
-    if row["landmarks_xy"] is None:
-        return "no_face"
-    if row["ipd_px"] is not None and row["ipd_px"] < config.pupils.min_ipd_px:
-        return "pupils_too_close"
-    if row["yaw_deg"] is None:
-        return "eyes_coincide"
-    turned = pose.verdict(row["yaw_deg"], row["pitch_deg"], row["roll_deg"], row["asymmetry"])
-    if turned is not None:
-        return turned
-    if row["light_ratio"] is None:
-        return "no_skin_in_view"
-    light = verdict(Light(**{name: row[name] for name in Light.__dataclass_fields__}),
-                    config.lighting)  # fmt: skip
-    if light is not None:
-        return light
-    if row["emotion_probabilities"] is not None and min_neutral is not None:
-        named = dict(row["emotion_probabilities"])
-        smile = (row["mouth_opening"], row["mouth_width"])
-        if not passes(named["neutral"], named["happiness"], *smile, min_neutral, config.emotion):
-            return "not_neutral"
-    similarity = row["core_similarity"]
-    if similarity is not None and min_similarity is not None and similarity < min_similarity:
-        return "someone_else"
-    if row["edge_confidence"] is not None and (
-        row["face_coverage"] < config.segment.min_face_coverage
-        or row["edge_confidence"] < config.segment.min_edge_confidence
-    ):
-        return "not_segmented"
+            return reason
     return None

@@ -21,9 +21,10 @@ from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
+from pipelines.chain import STAGES
 
 LINKS = "import"
-FILTERS = ("duplicates", "pupils", "pose", "lighting", "emotion", "identity", "align", "segment")
+FILTERS = tuple(stage.name for stage in STAGES if stage.reasons)
 """Stages that measure without refusing."""
 _MOST_PICTURES = 100_000
 _HEADER = """\

@@ -55,12 +55,12 @@ def find_subject(workspace: Workspace, text: str) -> Subject:
     """
     identities = workspace.identities().to_pylist()
     for field in ("identity_id", "name"):
-        found = [row for row in identities if row[field] == text]
-        if len(found) > 1:
-            ids = ", ".join(row["identity_id"] for row in found[:MAX_NAMED])
-            raise HqvoxError(f"{len(found)} identities are named {text}: use an id ({ids})")
-        if found:
-            return Subject(found[0], None)
+        same = [row for row in identities if row[field] == text]
+        if len(same) > 1:
+            ids = ", ".join(row["identity_id"] for row in same[:MAX_NAMED])
+            raise HqvoxError(f"{len(same)} identities are named {text}: use an id ({ids})")
+        if same:
+            return Subject(same[0], None)
     by_id = {row["identity_id"]: row for row in identities}
     matches = _photos(workspace, text)
     if not matches:
@@ -72,7 +72,7 @@ def find_subject(workspace: Workspace, text: str) -> Subject:
     if len(matches) > 1:
         named = ", ".join(unquote(url) for url, _ in matches[:MAX_NAMED])
         more = ", …" if len(matches) > MAX_NAMED else ""
-        raise HqvoxError(f"{text!r} stands for {len(matches)} photos ({named}{more}): name one")
+        raise HqvoxError(f"{text!r} matches {len(matches)} photos ({named}{more}): name one")
     key = matches[0][1]
     return Subject(by_id[key[0]], key[1])
 

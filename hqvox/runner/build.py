@@ -23,11 +23,10 @@ from hqvox.runner.crawl.crawler import Crawling, CrawlOrder
 from hqvox.runner.local import Event, Failed, Finished, Started, run_here, run_pool
 from hqvox.runner.plan import Fingerprints, ShardTask, make_plan
 from hqvox.runner.ray import run_ray
-from hqvox.runner.worker import Progress, download_stage
+from hqvox.runner.worker import Progress
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.fetch.client import user_agent
 
@@ -83,10 +82,9 @@ def plan_build(
 
     ``refresh``: run download again everywhere, to ask whether photos changed.
     """
-    stages = make_stages(config, store, workspace.storage)
-    fingerprints = Fingerprints(stages, config, store)
+    fingerprints = Fingerprints(Stages(config, store, workspace.storage))
     if refresh:
-        if not download_stage(stages).remote:
+        if not config.discover.remote:
             raise HqvoxError(
                 "--refresh asks servers whether photos changed, but here they come from a folder; "
                 "leave it out: changed files are noticed by themselves"
@@ -172,12 +170,11 @@ def split_crawl(
 
     Raises HqvoxError where a crawl lacks its contact or a source its key.
     """
-    stages = make_stages(config, ModelStore(), workspace.storage)
-    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
     first = tuple(task for task in tasks if task.first <= STAGE_NAMES.index(DownloadStage.name))
-    if not discover.remote or not first:
+    if not config.discover.remote or not first:
         return tasks, None
     user_agent(config.download.contact)
+    discover = Stages(config, ModelStore(), workspace.storage).discover
     missing = discover.missing() if any(task.first == 0 for task in first) else []
     if missing:
         raise HqvoxError(missing[0])

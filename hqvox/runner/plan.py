@@ -13,15 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
-from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
-from pipelines.stage import Needs, Stage
+from pipelines.stage import Stage
 
 CHAIN_VERSION = 1
 """Raised by hand when decoding, batching or storing changes what stages see or leave."""
@@ -53,31 +50,32 @@ def stage_index(name: str) -> int:
 class Fingerprints:
     """The fingerprint records that the present configuration gives."""
 
-    def __init__(self, stages: Sequence[Stage], config: BuildConfig, store: ModelStore) -> None:
+    def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._common = [self._stage_parts(stage, config, store) for stage in stages]
+        self._common = [self._stage_parts(stage) for stage in stages]
 
     def of(self, identities: Sequence[Row]) -> list[dict[str, Any]]:
         """Records of all stages, in order, for a shard's identity rows."""
         records = []
         upstream = ""
+        discover = self._stages.discover
         for stage, parts in zip(self._stages, self._common, strict=True):
             own = dict(parts)
-            if isinstance(stage, DiscoverStage):
+            if stage is discover:
                 own["input"] = _digest(
-                    [[row["identity_id"], row["folder"], stage.listing(row)] for row in identities]
+                    [
+                        [row["identity_id"], row["folder"], discover.listing(row)]
+                        for row in identities
+                    ]
                 )
             upstream = _digest([upstream, own])
             records.append({"hash": upstream, "parts": own})
         return records
 
-    @staticmethod
-    def _stage_parts(stage: Stage, config: BuildConfig, store: ModelStore) -> dict[str, Any]:
-        if isinstance(stage, DiscoverStage | DownloadStage):
-            section = stage.settings()
-        else:
-            section = stage.config.model_dump(mode="json")
-        if stage.needs is Needs.PHOTO:
+    def _stage_parts(self, stage: Stage) -> dict[str, Any]:
+        config, store = self._stages.config, self._stages.store
+        section = stage.settings()
+        if stage.reads_photos:
             section["decode"] = config.decode.model_dump(mode="json")
         return {
             "config": section,
@@ -99,7 +97,7 @@ def make_plan(
 
     ``start``: run this stage and what follows even where it is up to date. ``only``: run this one
     stage; raises HqvoxError where what is before it is missing or stale. ``retry_failed``: run
-    again from the stage where a photo failed for a passing reason.
+    again from the stage where a photo failed for a transient reason.
     """
     last = stage_index(only or target or STAGE_NAMES[-1])
     forced = stage_index(start) if start else None
@@ -109,8 +107,8 @@ def make_plan(
     for shard, identities in workspace.shards().items():
         expected = fingerprints.of(identities)
         first, why = first_stale(workspace, shard, expected, last)
-        if retry_failed and first > DOWNLOAD and _has_passing(workspace, shard):
-            first, why = DOWNLOAD, "photos failed for a passing reason"
+        if retry_failed and first > DOWNLOAD and _has_transient(workspace, shard):
+            first, why = DOWNLOAD, "photos failed for a transient reason"
         if forced is not None and forced < first:
             first, why = forced, "--from"
         if only and first < last:
@@ -126,10 +124,10 @@ def make_plan(
 DOWNLOAD = STAGE_NAMES.index(DownloadStage.name)
 
 
-def _has_passing(workspace: Workspace, shard: str) -> bool:
+def _has_transient(workspace: Workspace, shard: str) -> bool:
     table = workspace.read_stage(DownloadStage.name, shard, ["reason"])
     found = set() if table is None else set(table["reason"].to_pylist())
-    return bool(found & set(DownloadStage.passing))
+    return bool(found & set(DownloadStage.transient))
 
 
 def first_stale(

@@ -18,10 +18,8 @@ from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from hqvox.workspace.tombstones import Tombstones
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
-from pipelines.download import DownloadStage
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Stages, Tallies
 from pipelines.pixels import ChainPixels
-from pipelines.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ class ShardWorker:
         torch.set_num_threads(1)
         self.workspace = Workspace(root)
         self.config = config
-        store = ModelStore()
-        self.stages = make_stages(config, store, self.workspace.storage)
-        download_stage(self.stages).tombstones = Tombstones.read(self.workspace)
-        self.fingerprints = Fingerprints(self.stages, config, store)
+        self.stages = Stages(config, ModelStore(), self.workspace.storage)
+        self.stages.download.tombstones = Tombstones.read(self.workspace)
+        self.fingerprints = Fingerprints(self.stages)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()
 
@@ -57,7 +54,7 @@ class ShardWorker:
         Raises HqvoxError where the disk refuses.
         """
         chain = self.chains.setdefault(
-            (task.first, task.last), Chain(self.stages[task.first : task.last + 1])
+            (task.first, task.last), Chain(self.stages.all[task.first : task.last + 1])
         )
         chain.load()
         started = time.perf_counter()
@@ -132,8 +129,3 @@ def task_input(
     for row in rows:
         found[row["identity_id"]].append(row)
     return [(row, found[row["identity_id"]]) for row in identities]
-
-
-def download_stage(stages: Sequence[Stage]) -> DownloadStage:
-    """The download stage among a build's stages."""
-    return next(stage for stage in stages if isinstance(stage, DownloadStage))

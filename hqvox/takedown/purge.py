@@ -29,7 +29,7 @@ from hqvox.workspace.layout import IDENTITIES_FILE, PURGING, Workspace
 from hqvox.workspace.tables import KEYS, Row
 from hqvox.workspace.tombstones import Tombstone, Tombstones, host_of, url_digest
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages
 
 ADDRESSES = ("url", "page_url", "requested_url", "final_url")
 """Columns with an address that leads to a photo."""
@@ -303,8 +303,7 @@ def _renewed(
     Renewed so, what was up to date stays it, and nothing is fetched again.
     """
     try:
-        config, store = workspace.config(), ModelStore()
-        prints = Fingerprints(make_stages(config, store, workspace.storage), config, store)
+        prints = Fingerprints(Stages(workspace.config(), ModelStore(), workspace.storage))
         pairs = zip(prints.of(members), prints.of(staying), strict=True)
         return {was["hash"]: now for was, now in pairs}
     except HqvoxError:

@@ -23,16 +23,15 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.shard import DOWNLOAD, ShardCrawl, tallies, write_found
 from hqvox.runner.plan import Fingerprints, ShardTask, first_stale
 from hqvox.runner.processes import one_line
-from hqvox.runner.worker import Progress, download_stage, task_input, withdraw
+from hqvox.runner.worker import Progress, task_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from hqvox.workspace.tombstones import Tombstones
 from models.errors import ModelError
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages
 from pipelines.discover.source import SourceError
-from pipelines.discover.stage import DiscoverStage
 from pipelines.fetch.engine import Engine, FetchResult
 from pipelines.fetch.guard import Lookup, system_lookup
 
@@ -52,7 +51,7 @@ class CrawlOrder:
     tasks: tuple[ShardTask, ...] = ()
     """Their first stage is discover or download; stages after download are left to others."""
     retry_failed: bool = False
-    """Ask again for what failed for a passing reason."""
+    """Ask again for what failed for a transient reason."""
     refresh: bool = False
     """Ask for everything whether it changed."""
 
@@ -122,12 +121,10 @@ class Crawler:
 
     def __post_init__(self) -> None:
         self._workspace = Workspace(self.root)
-        store = ModelStore()
-        self._stages = make_stages(self.config, store, self._workspace.storage)
-        self._fingerprints = Fingerprints(self._stages, self.config, store)
-        self._download = download_stage(self._stages)
+        stages = Stages(self.config, ModelStore(), self._workspace.storage)
+        self._fingerprints = Fingerprints(stages)
+        self._discover, self._download = stages.discover, stages.download
         self._download.tombstones = Tombstones.read(self._workspace)
-        self._discover = next(s for s in self._stages if isinstance(s, DiscoverStage))
         self._identities = self._workspace.shards()
         self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="crawl")
         self._stopping = threading.Event()

@@ -26,7 +26,7 @@ from hqvox.workspace.tables import ATTEMPTS, Row, stage_schema
 from hqvox.workspace.tombstones import Tombstones
 from pipelines.chain import Tallies, Tally
 from pipelines.discover.stage import DiscoverStage
-from pipelines.download import DownloadStage, covered, is_local, judge
+from pipelines.download import DownloadStage, covered, is_local
 from pipelines.fetch.engine import FetchResult
 
 DOWNLOAD = 1
@@ -83,7 +83,7 @@ class ShardCrawl:
                 wishes[url] = Wish(url)
                 continue
             under = self.spool.settings if url in self.spool.found else committed_under
-            again = retry_failed and known["reason"] in DownloadStage.passing
+            again = retry_failed and known["reason"] in DownloadStage.transient
             again |= refresh and url not in self.spool.asked
             again |= known["reason"] in _ASK_AGAIN and under != now
             again |= known["reason"] is None and any(under.get(n) != now[n] for n in _RULES)
@@ -102,7 +102,7 @@ class ShardCrawl:
         if (
             known is None
             or known["reason"] is not None
-            or not (unchanged or outcome.reason in DownloadStage.passing)
+            or not (unchanged or outcome.reason in DownloadStage.transient)
         ):  # else it still holds: a failure that may pass takes nothing away
             row = self._judged(outcome)
             outcome.reason = row["reason"]
@@ -125,7 +125,7 @@ class ShardCrawl:
         row["photo_bytes"], row["photo_id"] = len(answer.body), answer.sha256 or None
         if self.stones.covers_photo(row["photo_id"]):
             return _taken_down(outcome.url)
-        row["reason"] = judge(row, answer.body, self.stage.config)
+        row["reason"] = self.stage.inspect(row, answer.body)
         if row["reason"] is None:
             row["photo_offset"], row["photo_bytes"] = self.spool.store(answer.sha256, answer.body)
         return row
@@ -203,10 +203,8 @@ class ShardCrawl:
             row["photo_offset"] = None
             if hashlib.sha256(data).hexdigest() != row["photo_id"]:
                 row["reason"] = "unreadable"  # the disk lost it; --retry-failed fetches it again
-            elif len(data) > self.stage.config.max_bytes:
-                row["reason"] = "too_large"
             else:
-                row["reason"] = judge(row, data, self.stage.config)
+                row["reason"] = self.stage.inspect(row, data)
             if row["reason"] is None and not self.stones.covers_photo(row["photo_id"]):
                 row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], data)
         self.spool.note(url, row, [], asked=False)

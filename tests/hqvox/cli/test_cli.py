@@ -16,7 +16,7 @@ from hqvox.config.file import load_config, recipe_names
 from hqvox.errors import HqvoxError
 from models.registry import of_recipe
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_set_mistakes_name_the_keys_there_are() -> None:
 
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_the_registry_knows_what_each_recipe_loads(recipe: str, tmp_path: Path) -> None:
-    stages = make_stages(load_config("", recipe=recipe), ModelStore(tmp_path))
+    stages = Stages(load_config("", recipe=recipe), ModelStore(tmp_path))
     assert set(of_recipe(recipe)) == {name for stage in stages for name in stage.networks}
 
 
