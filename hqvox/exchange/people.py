@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.release.names import folded
+from hqvox.release.layout import (
+    DATASHEET_FILE,
+    FORMAT,
+    IDENTITIES_FILE,
+    LICENCES_FILE,
+    MANIFEST_FILE,
+    SPEECH_INDEX,
+    folded,
+    is_safe,
+)
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
-from hqvox.release.target import FORMAT
-from hqvox.release.verify_files import safe
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.tables import Row
 
-PAPERS = ("LICENSES.csv", "DATASHEET.md")
+PAPERS = (LICENCES_FILE, DATASHEET_FILE)
 """Documents of a release that go with every export: whoever passes it on passes them on."""
 
 OnProgress = Callable[[int, int], None]
@@ -46,17 +54,17 @@ class People:
         if version != FORMAT:
             raise HqvoxError(
                 f"{release.url}: release format {version}, made by an older hqvox, cannot be "
-                "exported; release anew"
+                "exported; make the release again"
             )
         self._people = {row["identity_id"]: Person(row) for row in release.identities().to_pylist()}
         for row in release.manifest().to_pylist():
-            self._of(row, "manifest.parquet").faces.append(row)
+            self._of(row, MANIFEST_FILE).faces.append(row)
         self.filters = 0
         """Mel filters; 0 where the release has no speech."""
         if release.has_speech:
             self.filters = int(release.speech_stats()["filters"])
             for row in release.speech().to_pylist():
-                self._of(row, "speech/index.parquet").utterances.append(row)
+                self._of(row, SPEECH_INDEX).utterances.append(row)
         for person in self._people.values():
             part = person.identity["split"]
             if part not in PARTS:
@@ -107,13 +115,13 @@ class People:
         person = self._people.get(row["identity_id"])
         if person is None:
             raise HqvoxError(
-                f"{self.release.url}: {table} names {row['identity_id']!r}, identities.parquet "
+                f"{self.release.url}: {table} names {row['identity_id']!r}, {IDENTITIES_FILE} "
                 "does not; check the release with `hqvox release verify`"
             )
         return person
 
     def _checked(self, file: str) -> str:
-        if not safe(file):
+        if not is_safe(file):
             raise HqvoxError(
                 f"{self.release.url}: {file!r} is no file of a release; check it with "
                 "`hqvox release verify`"
@@ -136,3 +144,10 @@ class FolderNames:
             number += 1
         self._taken.add((where, folded(chosen)))
         return chosen
+
+
+def put(folder: Path, name: str, data: bytes) -> None:
+    """Write a file below the folder, making its folders. Raises OSError."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

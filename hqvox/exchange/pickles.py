@@ -33,8 +33,8 @@ _LEAST, _MOST = -100.0, 100.0
 
 
 @dataclass(frozen=True)
-class Voices:
-    """What the pickles came to."""
+class PackedPickles:
+    """How many pickles were packed, and why the others were not."""
 
     packed: int
     refused: list[str]
@@ -78,7 +78,7 @@ def pack_pickles(
     workspace: Workspace,
     people: Sequence[tuple[Row, Folder]],
     on_progress: Callable[[int, int], None],
-) -> Voices:
+) -> PackedPickles:
     """Pack every person's pickles; shards whose files did not change are left as they are."""
     total, done = sum(len(folder.mels) for _, folder in people), 0
     shards: dict[str, list[tuple[Row, Folder]]] = {}
@@ -92,7 +92,7 @@ def pack_pickles(
         done += sum(len(folder.mels) for _, folder in own)
         on_progress(done, total)
     pack = SpeechPack(workspace)
-    return Voices(pack.index().num_rows, [r["detail"] for r in pack.refused().to_pylist()])
+    return PackedPickles(pack.index().num_rows, [r["detail"] for r in pack.refused().to_pylist()])
 
 
 def _pack(

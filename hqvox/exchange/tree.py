@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import KINDS
 from hqvox.workspace.identities import USER_SUBSET
 
-FACES = {"masked_faces": "masked", "origin_faces": "origin"}
+FACES = {folder: kind for kind, folder in KINDS.items()}
 MELS = "mel_spectrograms"
 SPLIT = "split.json"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}

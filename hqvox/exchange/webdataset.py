@@ -10,14 +10,16 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hqvox.exchange.people import OnProgress, People, Person
-from hqvox.exchange.plain import without_person
 from hqvox.release.speech import to_json
 from hqvox.release.split import PARTS
+from hqvox.workspace.tables import Row
 
 INDEX = "shards.json"
 
@@ -49,7 +51,7 @@ def _members(people: People, person: Person) -> Iterator[tuple[str, bytes]]:
         {name: row[name] for name in ("video", "utterance", "seconds", "sha256")}
         for row in person.utterances
     ]
-    faces = [without_person(face, person.identity) for face in person.faces]
+    faces = [_without_person(face, person.identity) for face in person.faces]
     about = person.identity | {"faces": faces, "spoken": spoken}
     yield "json", json.dumps(about, ensure_ascii=False).encode()
     for number, face in enumerate(person.faces):
@@ -59,6 +61,22 @@ def _members(people: People, person: Person) -> Iterator[tuple[str, bytes]]:
         sink = io.BytesIO()
         np.save(sink, people.log_mel(row), allow_pickle=False)
         yield f"log_mel.{number}.npy", sink.getvalue()
+
+
+def _without_person(face: Row, identity: Row) -> Row:
+    """A manifest row for JSON: times as ISO 8601, probabilities as a dict.
+
+    Without the columns that the identity has as well.
+    """
+    return {name: _plain(value) for name, value in face.items() if name not in identity}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list) and value and isinstance(value[0], tuple):
+        return dict(value)
+    return value
 
 
 class _Shards:

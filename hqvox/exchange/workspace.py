@@ -15,7 +15,7 @@ import yaml
 
 from hqvox.errors import HqvoxError
 from hqvox.exchange.tree import Folder, Picture, Tree, nfc
-from hqvox.release.names import folder_names
+from hqvox.release.plan import with_folders
 from hqvox.workspace import identities as source
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import CONFIG, Workspace
@@ -143,13 +143,10 @@ def _link(links: Path, tree: Tree) -> None:
 
 
 def placed(workspace: Workspace, tree: Tree) -> list[tuple[Row, Folder]]:
-    """The workspace's identities, with the release's folder names, and their folders."""
-    everyone = workspace.identities().to_pylist()
-    names = folder_names(everyone)
+    """The workspace's identities, with their folders' names in a release, and their folders."""
     of_link = {link_folder(folder): folder for folder in tree.folders}
-    result = []
-    for row in everyone:
-        subset, name = names[row["identity_id"]]
-        own = of_link[row["folder"]]
-        result.append((row | {"subset_folder": subset, "folder": name}, own))
-    return result
+    identities = workspace.identities().to_pylist()
+    return [
+        (placed_row, of_link[row["folder"]])
+        for row, placed_row in zip(identities, with_folders(identities), strict=True)
+    ]

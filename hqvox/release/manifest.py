@@ -1,6 +1,10 @@
-"""The tables of a release: one row per face, one row per identity."""
+"""The tables of a release: one row per face, one row per identity, and ``LICENSES.csv``."""
 
 from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
 
 import pyarrow as pa
 
@@ -80,3 +84,36 @@ IDENTITIES = pa.schema(
     ]
 )
 """``identities.parquet``: the released identities, in the workspace's order."""
+
+_LICENCE_COLUMNS = {
+    "file": "masked_file",
+    "origin_file": "origin_file",
+    "licence": "licence",
+    "licence_url": "licence_url",
+    "author": "author",
+    "title": "title",
+    "page": "page_url",
+    "url": "url",
+    "source": "source",
+    "photo_sha256": "photo_id",
+}
+NOT_STATED = "not stated"
+
+
+def licences_csv(manifest: pa.Table) -> bytes:
+    """One line a released face, in the manifest's order: its files, licence, author, page, url.
+
+    A field is empty where the source stated nothing.
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(_LICENCE_COLUMNS)
+    columns = [manifest[name].to_pylist() for name in _LICENCE_COLUMNS.values()]
+    writer.writerows([value or "" for value in row] for row in zip(*columns, strict=True))
+    return sink.getvalue().encode()
+
+
+def licence_counts(manifest: pa.Table) -> list[tuple[str, int]]:
+    """Faces by licence, most first."""
+    counts = Counter(value or NOT_STATED for value in manifest["licence"].to_pylist())
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import CHECKSUMS
 from hqvox.release.read import Release
-from hqvox.release.target import CHECKSUMS
 from hqvox.trainer.training_cache import drop_packs, pack_folder, training_cache
 from hqvox.workspace.storage import Storage, disk_error
 

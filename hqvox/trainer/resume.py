@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import CHECKSUMS
 from hqvox.release.read import Release
-from hqvox.release.target import CHECKSUMS
 from hqvox.trainer import runs
 from hqvox.trainer.config import TrainConfig
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pooch
 
+from hqvox.release.layout import FOLDER
 from hqvox.release.read import Release, release_names
-from hqvox.release.target import FOLDER
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import Storage
 

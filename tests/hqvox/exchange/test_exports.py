@@ -243,7 +243,7 @@ def test_a_damaged_release_leaves_nothing(release: Release, tmp_path: Path) -> N
     class Cut(Release):
         def read(self, file: str) -> bytes:
             if file.endswith("Emmy.Noether/1.jpg"):
-                raise HqvoxError(f"{file}: missing; restore it, or release anew")
+                raise HqvoxError(f"{file}: missing; restore it, or make the release again")
             return super().read(file)
 
     with pytest.raises(HqvoxError, match=r"1\.jpg: missing"):

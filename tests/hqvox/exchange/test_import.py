@@ -20,12 +20,12 @@ from hqvox.errors import HqvoxError
 from hqvox.exchange.export import Form, export_release
 from hqvox.exchange.importing import Order, import_tree
 from hqvox.exchange.pickles import read_utterance
-from hqvox.exchange.release import Imported
 from hqvox.exchange.sf2f import utterance_pickle
 from hqvox.exchange.tree import read_tree
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
 from hqvox.release.verify import verify_release
+from hqvox.release.write import Written
 from hqvox.workspace.tables import Row
 from models.errors import ModelError
 from models.geometry import aligned_transform, eye_centres
@@ -138,7 +138,7 @@ def _malicious(proof: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def imported(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Imported]:
+def imported(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Written]:
     work = tmp_path_factory.mktemp("imported") / "w"
     order = Order("faces", speech=False, workers=0)
     return work, import_tree(read_tree(tree), str(work), order)
@@ -149,7 +149,7 @@ def _rows(work: Path, name: str) -> dict[str, Row]:
     return {row["masked_file"]: row for row in rows}
 
 
-def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Imported]) -> None:
+def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Written]) -> None:
     work, done = imported
     rows = _rows(work, "faces")
     assert list(rows) == [
@@ -172,7 +172,7 @@ def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Imported]
     assert sum(done.info["import"]["would_refuse"].values()) <= len(rows)
 
 
-def test_the_split_is_the_published_one(imported: tuple[Path, Imported]) -> None:
+def test_the_split_is_the_published_one(imported: tuple[Path, Written]) -> None:
     work, done = imported
     people = Release(work / "releases" / "faces").identities().to_pylist()
     assert {row["folder"]: row["split"] for row in people} == {
@@ -183,7 +183,7 @@ def test_the_split_is_the_published_one(imported: tuple[Path, Imported]) -> None
 
 
 def test_pictures_go_over_as_they_are_and_missing_ones_are_made(
-    tree: Path, imported: tuple[Path, Imported]
+    tree: Path, imported: tuple[Path, Written]
 ) -> None:
     release = Release(imported[0] / "releases" / "faces")
     for kind in ("masked_faces", "origin_faces"):
@@ -208,7 +208,7 @@ def test_pictures_go_over_as_they_are_and_missing_ones_are_made(
     assert not (origin[:25, :25] > 245).all()
 
 
-def test_what_cannot_be_taken_is_a_line_each(tree: Path, imported: tuple[Path, Imported]) -> None:
+def test_what_cannot_be_taken_is_a_line_each(tree: Path, imported: tuple[Path, Written]) -> None:
     lines = {line.removeprefix(f"{tree}/") for line in imported[1].problems}
     assert lines == {
         "vox2/masked_faces/Kim_So-hyun/notes.txt: not a picture by its name; left out",
@@ -220,7 +220,7 @@ def test_what_cannot_be_taken_is_a_line_each(tree: Path, imported: tuple[Path, I
 
 
 def test_voices_come_from_pickles_and_a_malicious_one_is_not_executed(
-    tree: Path, imported: tuple[Path, Imported]
+    tree: Path, imported: tuple[Path, Written]
 ) -> None:
     work, _ = imported
     done = import_tree(read_tree(tree), str(work), Order("spoken", workers=0))
@@ -241,7 +241,7 @@ def test_voices_come_from_pickles_and_a_malicious_one_is_not_executed(
 
 
 def test_an_export_comes_back_the_same(
-    tree: Path, imported: tuple[Path, Imported], tmp_path: Path
+    tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:
     release = Release(imported[0] / "releases" / "faces")
     export_release(release, Form.SF2F, tmp_path / "tree")
@@ -285,7 +285,7 @@ def test_no_such_tree_is_one_line(tmp_path: Path) -> None:
 
 
 def test_another_dataset_does_not_go_into_a_workspace(
-    tree: Path, imported: tuple[Path, Imported], tmp_path: Path
+    tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:
     work, _ = imported
     for wrong, said in (("nowhere.csv", "no such file"), ("seed:x", "write official, seed:")):
