@@ -26,6 +26,7 @@ from hqvox.release.split import Split, check_split, make_split, read_split_file,
 from hqvox.release.write import Written, check_new, write_plan
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.local import Event
+from hqvox.runner.lookup import Key
 from hqvox.runner.worker import Progress
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
@@ -91,7 +92,7 @@ def import_tree(
             config,
             None if order.workers is None else max(1, order.workers),
             on_progress,
-            partial(_import_info, config),
+            partial(_import_info, config, measured),
         )
     problems = [*tree.problems, *measured.problems, *written.problems, *refused]
     return replace(written, problems=problems)
@@ -204,10 +205,12 @@ def _face(picture: Picture, measured: Row) -> Face:
 
 
 def _import_info(
-    config: BuildConfig, rows: list[Row], faces: list[WrittenFace]
+    config: BuildConfig, measured: Measured, rows: list[Row], faces: list[WrittenFace]
 ) -> dict[str, dict[str, Any]]:
     """The section ``import`` of ``release.json``. ``rows``: of the manifest."""
     with_landmarks = [row for row in rows if row["landmarks_xy"] is not None]
+    of_key = {_key(row): row for pairs in measured.faces.values() for _, row in pairs}
+    refused = would_refuse([of_key[_key(row)] for row in rows], config, ModelStore())
     return {
         "import": {
             "masked_made_here": sum(face.made_from.get("masked") == CUT_OUT for face in faces),
@@ -215,9 +218,13 @@ def _import_info(
             "origin_is_masked": sum(face.made_from.get("origin") == COPIED for face in faces),
             "no_face_found": len(rows) - len(with_landmarks),
             "eyes_elsewhere": sum(eye_distance(row) > EYE_TOLERANCE for row in with_landmarks),
-            "would_refuse": dict(sorted(would_refuse(rows, config, ModelStore()).items())),
+            "would_refuse": dict(sorted(refused.items())),
         }
     }
+
+
+def _key(row: Row) -> Key:
+    return row["identity_id"], row["candidate"], row["face"]
 
 
 def _check_split(asked: str | None, published: Path | None) -> None:
