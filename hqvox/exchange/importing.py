@@ -192,15 +192,16 @@ def plan_import(
 
 
 def _face(picture: Picture, measured: Row) -> Face:
+    size_px = measured["width_px"], measured["height_px"]
     values = released_values(measured) | {
         "source": IMPORT,
-        # Of the published crop; our own crop, which was measured, is not released.
-        "crop_side_px": measured["width_px"],
+        # Of the published crop, the longer one; our own crop of it is not released.
+        "crop_side_px": max(size_px),
         "transform": None,
         "outside_fraction": None,
     }
     place = {name: measured[name] for name in _PIXELS}
-    source = PublishedCrop(picture.masked, picture.origin, measured["width_px"], place)
+    source = PublishedCrop(picture.masked, picture.origin, size_px, place)
     return Face(picture.stem, values, source)
 
 

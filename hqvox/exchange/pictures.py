@@ -1,6 +1,6 @@
 """The pictures of an imported face as a release has them; a missing one is made from the other.
 
-A picture that is a square colour JPEG already is copied byte by byte; any other is decoded and
+A picture that is a colour JPEG already is copied byte by byte; any other is decoded and
 written as one. Where only the one with its background is there, it is cut out here.
 """
 
@@ -34,7 +34,8 @@ class PublishedCrop:
 
     masked: Path | None
     origin: Path | None
-    side_px: int
+    size_px: tuple[int, int]
+    """Width and height of both."""
     place: Row
     """``shard``, ``transform`` and where the mask lies, of which any may be null."""
 
@@ -43,7 +44,7 @@ class PublishedCrop:
         problems: list[str] = []
         loaded = {}
         for kind, path in (("masked", self.masked), ("origin", self.origin)):
-            picture = None if path is None else _load(path, self.side_px, jpeg_quality)
+            picture = None if path is None else _load(path, self.size_px, jpeg_quality)
             if isinstance(picture, str):
                 problems.append(f"{path}: {picture}; not used")
             elif picture is not None:
@@ -72,7 +73,7 @@ class PublishedCrop:
         back = cv2.warpAffine(
             alpha,
             np.asarray(self.place["transform"], dtype=np.float64).reshape(2, 3),
-            (self.side_px, self.side_px),
+            self.size_px,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
@@ -80,7 +81,7 @@ class PublishedCrop:
         return encode_jpeg(masked, jpeg_quality), masked
 
 
-def _load(path: Path, side_px: int, quality: int) -> tuple[bytes, Photo] | str:
+def _load(path: Path, size_px: tuple[int, int], quality: int) -> tuple[bytes, Photo] | str:
     """The JPEG and its pixels, or what is wrong with the file."""
     try:
         data = path.read_bytes()
@@ -89,9 +90,11 @@ def _load(path: Path, side_px: int, quality: int) -> tuple[bytes, Photo] | str:
         return f"cannot be decoded ({error})"
     except OSError as error:
         return str(error.strerror)
-    if pixels.shape[:2] != (side_px, side_px):
-        return f"{pixels.shape[1]} × {pixels.shape[0]} px where the other picture has {side_px}"
-    if not picture_problem(data, side_px) and _upright(data):
+    height, width = pixels.shape[:2]
+    if (width, height) != size_px:
+        other = f"{size_px[0]} × {size_px[1]}"
+        return f"{width} × {height} px where the other picture has {other}"
+    if not picture_problem(data, size_px) and _upright(data):
         return data, pixels
     return encode_jpeg(pixels, quality), pixels
 

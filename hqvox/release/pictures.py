@@ -169,12 +169,13 @@ def write_page(page: Page) -> WrittenPage:
     return WrittenPage(people, sums)
 
 
-def picture_problem(data: bytes, side_px: int) -> str:
-    """Why the bytes are not a colour JPEG with sides of ``side_px``; empty where they are."""
+def picture_problem(data: bytes, size_px: tuple[int, int]) -> str:
+    """Why the bytes are not a colour JPEG of that width and height; empty where they are."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-            if picture.size != (side_px, side_px) or side_px > _LONGEST_SIDE_PX:
-                return f"{picture.size[0]} × {picture.size[1]} px where the manifest says {side_px}"
+            if picture.size != size_px or max(size_px) > _LONGEST_SIDE_PX:
+                sizes = [f"{width} × {height}" for width, height in (picture.size, size_px)]
+                return f"{sizes[0]} px where the manifest says {sizes[1]}"
             if picture.mode != "RGB":
                 return f"mode {picture.mode}, not RGB"
             picture.load()

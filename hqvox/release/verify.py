@@ -42,6 +42,7 @@ from hqvox.release.layout import (
 from hqvox.release.leaks import KEEP_LEAKS, Prints, find_leaks
 from hqvox.release.manifest import IDENTITIES, MANIFEST
 from hqvox.release.pictures import picture_problem
+from hqvox.release.plan import IMPORT
 from hqvox.release.pool import cores
 from hqvox.release.read import Release
 from hqvox.release.speech import SPEECH, figures
@@ -111,13 +112,13 @@ def verify_release(
         return checks
     sums = _listed_sums(release, _add(checks, Check("list of checksums", CHECKSUMS)).failures)
     tables = _tables(release, sums, _add(checks, Check("tables", "names and types of columns")))
-    sides = _sides(tables.faces)
-    files = _inspect_files(release, sums, sides, on_progress)
+    sizes = _sizes(tables.faces)
+    files = _inspect_files(release, sums, sizes, on_progress)
     _add(
         checks,
         Check("checksums", f"{len(files):,} files", [line for f in files for line in f.wrong]),
     )
-    shown = [f for f in files if f.name in sides]
+    shown = [f for f in files if f.name in sizes]
     pictures = _add(checks, Check("pictures", f"{len(shown):,} decoded, as in the manifest"))
     pictures.failures += [line for f in shown for line in f.picture]
     pictures.failures += _other_pictures(sums, tables.faces or [])
@@ -195,13 +196,22 @@ def _tables(release: Release, sums: dict[str, str], check: Check) -> Tables:
     )
 
 
-def _sides(faces: list[Row] | None) -> dict[str, int]:
-    """Side in pixels that each picture must have, by file."""
-    return {row[f"{kind}_file"]: row["crop_side_px"] for row in faces or [] for kind in KINDS}
+def _sizes(faces: list[Row] | None) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels that each picture must have, by file.
+
+    Crops of a build are square. Published ones may be a little off; their size is in the manifest.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    for row in faces or []:
+        size_px = row["crop_side_px"], row["crop_side_px"]
+        if row["selection"] == IMPORT:
+            size_px = row["width_px"] or 0, row["height_px"] or 0
+        sizes |= {row[f"{kind}_file"]: size_px for kind in KINDS}
+    return sizes
 
 
 def _needed(tables: Tables, release: Release) -> set[str]:
-    files = {INFO, *DOCUMENTS, *_sides(tables.faces)}
+    files = {INFO, *DOCUMENTS, *_sizes(tables.faces)}
     if release.info().get("speech"):
         files |= {SPEECH_INDEX, SPEECH_STATS}
         if tables.utterances is not None:
@@ -507,13 +517,13 @@ class Inspected:
 def _inspect_files(
     release: Release,
     sums: Mapping[str, str],
-    sides: Mapping[str, int],
+    sizes_px: Mapping[str, tuple[int, int]],
     on_progress: Callable[[int, int], None],
 ) -> list[Inspected]:
-    """Read every listed file once: its checksum, and of pictures (``sides``) shape and size."""
+    """Read every listed file once: its checksum, and of pictures their size (``sizes_px``)."""
 
     def inspect(name: str) -> Inspected:
-        return _inspect(release, name, sums[name], sides.get(name))
+        return _inspect(release, name, sums[name], sizes_px.get(name))
 
     inspected = []
     with ThreadPoolExecutor(cores()) as pool:
@@ -524,7 +534,9 @@ def _inspect_files(
     return inspected
 
 
-def _inspect(release: Release, name: str, expected: str, side_px: int | None) -> Inspected:
+def _inspect(
+    release: Release, name: str, expected: str, size_px: tuple[int, int] | None
+) -> Inspected:
     file = Inspected(name)
     digest = hashlib.sha256()
     data = bytearray()
@@ -532,15 +544,15 @@ def _inspect(release: Release, name: str, expected: str, side_px: int | None) ->
         with release.storage.open(name) as source:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
-                if side_px is not None:
+                if size_px is not None:
                     data += chunk
     except (OSError, HqvoxError):
         file.wrong.append(f"{name}: missing, or cannot be read; {AGAIN}")
         return file
     if digest.hexdigest() != expected:
         file.wrong.append(f"{name}: changed since it was released (SHA-256 differs); {AGAIN}")
-    if side_px is not None:
-        problem = picture_problem(bytes(data), side_px)
+    if size_px is not None:
+        problem = picture_problem(bytes(data), size_px)
         if problem:
             file.picture.append(f"{name}: {problem}; {AGAIN}")
     return file

@@ -183,7 +183,7 @@ def _mapped_in_order(
 
 
 def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """A square picture of the release at several sides, RGB uint8 (3, side, side) each.
+    """A picture of the release resized to squares, RGB uint8 (3, side, side) each.
 
     Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
     """
