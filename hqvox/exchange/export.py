@@ -19,7 +19,7 @@ from hqvox.release.read import Release
 from hqvox.workspace.storage import TEMPORARY, disk_error
 
 SHARD_MB = 512
-"""Size at which a shard or a Parquet file is closed, MB, unless told otherwise."""
+"""Default size at which a shard or a Parquet file is closed, MB."""
 
 
 class Form(Enum):
@@ -40,12 +40,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to."""
+    """A finished export."""
 
     faces: int
     utterances: int
     notes: list[str]
-    """What the form could not take as it is."""
+    """What the form could not hold as it is."""
 
 
 def export_release(
@@ -57,10 +57,11 @@ def export_release(
     kind: Kind = Kind.MASKED,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
-    """Write ``release`` to ``target`` in a form; whole or not at all; same release, same bytes.
+    """Write ``release`` to ``target`` in a form. The same release gives the same bytes.
 
-    ``shard_mb``: of WebDataset and Hugging Face. ``kind``: of folders, which hold one picture a
-    face. Raises HqvoxError where the target is taken, the release damaged, or the disk refuses.
+    The target appears complete or not at all. ``shard_mb``: of WebDataset and Hugging Face.
+    ``kind``: of folders, which hold one picture a face. Raises HqvoxError where the target is
+    taken, the release damaged, or the disk refuses.
     """
     check_target(target)  # before thousands of rows are read
     people = People(release)
@@ -102,21 +103,21 @@ def check_target(target: Path) -> None:
         raise disk_error(error, str(target)) from None
     if taken:
         raise HqvoxError(
-            f"{target}: something is there already; name a folder that does not exist yet, "
+            f"{target}: it exists and is not empty; name a folder that does not exist yet, "
             "or an empty one"
         )
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary sibling that gets the name ``target`` when the block ends.
+    """Yield a temporary sibling that is renamed to ``target`` when the block ends.
 
     Where the block raises, nothing is left. Raises HqvoxError where ``target`` is taken or the
     disk refuses.
     """
     check_target(target)
     target = target.absolute()
-    # A killed command's leftover has the same name, and goes now.
+    # The leftover of a killed command has the same name: it is removed.
     temporary = target.parent / f".{target.name}{TEMPORARY}"
     try:
         if temporary.is_dir():

@@ -1,4 +1,4 @@
-"""A release person by person: what every export goes through."""
+"""A release person by person, as every export reads it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from hqvox.workspace.identities import safe_name
 from hqvox.workspace.tables import Row
 
 PAPERS = (LICENCES_FILE, DATASHEET_FILE)
-"""Documents of a release that go with every export: whoever passes it on passes them on."""
+"""Documents of a release that every export includes: whoever shares it must share them."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many faces and utterances are written, and of how many."""
+"""Called with how many faces and utterances are written, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Person:
 
 
 class People:
-    """The people of a release; files are read as they are asked for."""
+    """The people of a release; files are read on demand."""
 
     def __init__(self, release: Release) -> None:
-        """Raises HqvoxError where a table is missing, damaged, or names what cannot be."""
+        """Raises HqvoxError where a table is missing, damaged or inconsistent."""
         self.release = release
         version = release.info().get("format")
         if version != FORMAT:
@@ -107,9 +107,9 @@ class People:
         return np.asarray(frames[start:end])
 
     def papers(self) -> dict[str, bytes]:
-        """Licences and datasheet, as far as the release has them."""
-        there = [name for name in PAPERS if self.release.storage.exists(name)]
-        return {name: self.release.read(name) for name in there}
+        """Licences and datasheet, those that the release has."""
+        names = [name for name in PAPERS if self.release.storage.exists(name)]
+        return {name: self.release.read(name) for name in names}
 
     def _of(self, row: Row, table: str) -> Person:
         person = self._people.get(row["identity_id"])
@@ -123,14 +123,14 @@ class People:
     def _checked(self, file: str) -> str:
         if not is_safe(file):
             raise HqvoxError(
-                f"{self.release.url}: {file!r} is no file of a release; check it with "
+                f"{self.release.url}: {file!r} is not a file of a release; check it with "
                 "`hqvox release verify`"
             )
         return file
 
 
 class FolderNames:
-    """Names that differ even where capitals do not count, within each of several folders."""
+    """Names that differ even where the file system ignores case, within each of several folders."""
 
     def __init__(self) -> None:
         self._taken: set[tuple[str, str]] = set()

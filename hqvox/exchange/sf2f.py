@@ -50,7 +50,7 @@ def write_sf2f(people: People, folder: Path, on_progress: OnProgress) -> None:
 
 
 def elsewhere(people: People) -> int:
-    """How many people are of neither subset, and so go to vox1."""
+    """How many people are in neither subset, and so go to vox1."""
     return sum(person.identity["subset_folder"] not in SUBSETS for person in people)
 
 

@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tars per side of the split, in which a sample is a person.
+"""WebDataset shards: plain tars of each split, in which a sample is a person.
 
 A trainer pairs any face of a person with any utterance, so all of a person is in one sample:
 ``<key>.json``, ``<key>.masked.<n>.jpg``, ``<key>.origin.<n>.jpg``, ``<key>.log_mel.<n>.npy``.
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Shards:
-    """The tars of one side, each closed when it is large enough."""
+    """The tars of one split, each closed when it is large enough."""
 
     def __init__(self, folder: Path, part: str, shard_bytes: int) -> None:
         self._folder, self._part, self._limit = folder, part, shard_bytes

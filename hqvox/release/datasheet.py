@@ -53,7 +53,7 @@ def datasheet(
 
 
 def takedown_contact(config: BuildConfig) -> str:
-    """Whom to ask for a takedown: the release's contact, else the crawl's; empty without either."""
+    """Contact for takedowns: the release's, else the crawl's; empty without either."""
     return config.release.contact or config.download.contact or ""
 
 
@@ -165,7 +165,7 @@ def _collection(manifest: pa.Table, info: dict[str, Any]) -> list[str]:
 
 
 def _selection(info: dict[str, Any]) -> str:
-    """Who chose the faces, and what became of the identities that people looked at."""
+    """Who chose the faces, and how many identities people chose, dropped or left undecided."""
     if not info["reviewed"]:
         return "The faces were chosen by a computed quality; **no person has reviewed them**."
     review = info["review"]

@@ -12,7 +12,7 @@ from hqvox.workspace.tables import COLUMNS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 _OF_THE_BUILD = {
-    # Where pixels lie in the workspace, and how they were fetched, is not the dataset's.
+    # Where pixels lie in the workspace, and how they were fetched, is not part of the dataset.
     "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
     "rank", "duplicate_of", "requested_url", "host", "http_status", "etag", "last_modified",
     "stated_width_px", "stated_height_px",
@@ -29,8 +29,8 @@ LOCAL_SOURCE = "folder"
 def released_values(face: Row) -> Row:
     """A face's values that the manifest carries: where it came from, what was measured on it.
 
-    ``retrieved_at`` is the time of a crawl. Of a local file it would be when somebody last
-    touched it, which is not the dataset's: null there.
+    ``retrieved_at`` is the time of a crawl. For a local file it would be the file's time, which
+    is not part of the dataset: null there.
     """
     values = {name: face[name] for name in ("candidate", "face", *MEASURED)}
     if face["source"] == LOCAL_SOURCE:

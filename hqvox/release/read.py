@@ -38,15 +38,15 @@ class Release:
     def __init__(self, where: Workspace | str | Path, name: str | None = None) -> None:
         """``Release(workspace, "v1")``, or ``Release("path/to/release")``.
 
-        Raises HqvoxError where there is none (saying which there are), or where a newer hqvox
+        Raises HqvoxError where there is none (it names those that exist), or where a newer hqvox
         made it.
         """
         if isinstance(where, Workspace):
             self.name = name or ""
             if name not in release_names(where):
-                there = ", ".join(release_names(where)) or "none yet"
+                names = ", ".join(release_names(where)) or "none yet"
                 raise HqvoxError(
-                    f"{where.url}: no release {name!r} (there is: {there}); make it with "
+                    f"{where.url}: no release {name!r} (there is: {names}); make it with "
                     f"`hqvox release {where.url} {name} --auto`"
                 )
             self.storage = Storage(f"{where.url.rstrip('/')}/{FOLDER}/{name}")
@@ -68,7 +68,7 @@ class Release:
         return self.storage.url
 
     def read(self, file: str) -> bytes:
-        """Bytes of a file below the release. Raises HqvoxError where it is missing."""
+        """Bytes of a file of the release. Raises HqvoxError where it is missing."""
         try:
             return self.storage.read(file)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -114,7 +114,7 @@ class Release:
     def log_mels(self, file: str, filters: int) -> NDArray[np.float16]:
         """All frames of a file of voices, (frames, filters), natural log; mapped where local.
 
-        Raises HqvoxError where its size is no whole number of frames.
+        Raises HqvoxError where its size is not a multiple of a frame.
         """
         where = self.storage.path(file)
         dtype = np.dtype("<f2")
@@ -156,6 +156,6 @@ def _hint(where: str | Path) -> str:
     storage = Storage(where)
     if storage.exists(CONFIG):
         names = release_names(Workspace.open(str(where)))
-        there = f"its releases: {', '.join(names)}" if names else "it has no release yet"
-        return f"this is a workspace; name a release of it ({there})"
+        which = f"its releases: {', '.join(names)}" if names else "it has no release yet"
+        return f"this is a workspace; name a release of it ({which})"
     return "name the folder that holds it, or a workspace and a release's name"

@@ -24,13 +24,13 @@ from pipelines.quality import QualityStage
 
 @dataclass
 class Selection:
-    """Faces to release, per identity, best first; and the identities that have too few."""
+    """Faces to release of each identity, best first; and the identities that have too few."""
 
     faces: dict[str, list[Key]] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
-    """Of every identity, how many faces the build kept."""
+    """How many faces of each identity the build kept."""
     dropped: list[Row] = field(default_factory=list)
-    """Identity rows, in order, that are left out."""
+    """Rows of the identities that are left out, in order."""
 
     def keys(self) -> list[Key]:
         """All faces, in order."""
@@ -38,7 +38,7 @@ class Selection:
 
 
 def ranked_faces(workspace: Workspace) -> dict[str, list[Key]]:
-    """Of every identity, the faces that the build kept, best first by their quality."""
+    """The faces of each identity that the build kept, best quality first."""
     ranked: dict[str, list[Key]] = {}
     for shard, identities in workspace.shards().items():
         table = workspace.read_stage(QualityStage.name, shard, ["quality", "reason"])

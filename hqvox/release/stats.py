@@ -32,7 +32,7 @@ class PartStats:
     utterances: int | None
     """None where the release has no speech."""
     mean_side_px: float | None
-    """Mean side of the square crops, px; None where there are none."""
+    """Mean side of the crops, px; None where there are none."""
     hours: float | None = None
     """Of speech; None where there is none, or the paper does not say."""
 
@@ -98,11 +98,11 @@ def _speech_of_parts(release: Release) -> dict[str, tuple[int, float]]:
     if not release.has_speech:
         return {}
     table = release.speech().select(["split", "seconds"])
-    found = {"total": (table.num_rows, (pc.sum(table["seconds"]).as_py() or 0.0) / 3600)}
+    counts = {"total": (table.num_rows, (pc.sum(table["seconds"]).as_py() or 0.0) / 3600)}
     for part in PARTS:
-        own = table.filter(pc.equal(table["split"], part))
-        found[part] = (own.num_rows, (pc.sum(own["seconds"]).as_py() or 0.0) / 3600)
-    return found
+        rows = table.filter(pc.equal(table["split"], part))
+        counts[part] = (rows.num_rows, (pc.sum(rows["seconds"]).as_py() or 0.0) / 3600)
+    return counts
 
 
 def table_1(stats: Sequence[PartStats]) -> list[tuple[str, list[str]]]:
@@ -165,12 +165,12 @@ def _decimal(value: float | None) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours against another release."""
+    """What one release has in common with another."""
 
     rows: list[tuple[str, int, int, int]]
     """What is counted; how many are in both, only in ours, only in the other."""
     moved: list[tuple[str, str, str]]
-    """Identity id, its part in ours, its part in the other, where they differ."""
+    """Identity id, its split in ours, its split in the other, where they differ."""
     settings: list[tuple[str, Any, Any]]
     """Setting, its value in ours and in the other, where they differ."""
 

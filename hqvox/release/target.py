@@ -61,7 +61,7 @@ class Sink:
             with storage.writing(path) as file:
                 yield HashedFile(file)
             return
-        # The whole folder appears at once, so a file needs neither rename nor flush of its own.
+        # The folder appears at once, so its files need neither rename nor flush of their own.
         place = Path(storage.path(path))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)

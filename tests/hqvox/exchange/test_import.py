@@ -341,7 +341,7 @@ def test_names_on_disk_are_brought_to_one_form(tmp_path: Path) -> None:
     [
         ({"LogMel_Features": np.zeros((12, 30), np.float32)}, r"is \(12, 30\), not \(40, …\)"),
         ({"LogMel_Features": np.zeros((40, 0), np.float32)}, "holds no frame"),
-        ({"LogMel_Features": np.full((40, 3), np.nan, np.float32)}, "no natural logs"),
+        ({"LogMel_Features": np.full((40, 3), np.nan, np.float32)}, "not natural logs"),
         ({"Other": np.zeros((40, 3), np.float32)}, r"holds no LogMel_Features of \(40, frames\)"),
         ({"LogMel_Features": ["a"]}, "is a list, not an array"),
     ],
