@@ -10,7 +10,7 @@ import typer
 from annotator.log.place import has_store
 from hqvox.cli.common import WorkspaceArgument, console
 from hqvox.errors import HqvoxError
-from hqvox.release.target import FOLDER
+from hqvox.release.layout import FOLDER
 from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge

@@ -10,13 +10,13 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
-from hqvox.release.compare import compare
 from hqvox.release.read import Release, find_release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import (
     PAPER,
     PAPER_DATASETS,
     PartStats,
+    compare,
     dataset_row,
     differences,
     release_stats,
@@ -131,8 +131,8 @@ def print_release(written: Written) -> None:
         _say(f"in the split file, but not to be released: {len(plan.split.unknown):,} ({named} …)")
     if plan.leaks:
         _say(
-            f"left out, on two sides of the split: {len(plan.leaks):,} faces of the evaluation "
-            "sides (release.json says which)"
+            f"left out, in two splits: {len(plan.leaks):,} faces of the evaluation splits "
+            "(release.json says which)"
         )
     if not info["speech"]:
         _say(f"faces alone: {info['no_speech_because']}")

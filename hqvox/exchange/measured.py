@@ -31,6 +31,10 @@ _COLUMNS = {
 _NOT_JUDGED = ("download", "align")
 """Stages whose limits say nothing of a published crop."""
 
+OFF_SQUARE = 0.02
+"""How far a crop's sides may differ, as a fraction of the longer one. Many published crops are
+a pixel off square; training resizes any to a square, as the released training code does."""
+
 
 @dataclass
 class Measured:
@@ -66,7 +70,9 @@ def _problem(row: Row | None) -> str:
         return "not looked at"
     if row["width_px"] is None or row["reason"] in ("undecodable", "too_large"):
         return str(row["reason"] or "undecodable").replace("_", " ")
-    if row["width_px"] != row["height_px"]:
+    if abs(row["width_px"] - row["height_px"]) > OFF_SQUARE * max(
+        row["width_px"], row["height_px"]
+    ):
         return f"{row['width_px']} × {row['height_px']} px, not a square crop"
     return ""
 
@@ -89,10 +95,10 @@ def _best_faces(workspace: Workspace, shard: str) -> dict[str, Row]:
 
 
 def eye_distance(row: Row) -> float:
-    """How far the eyes are from where HQ-VoxCeleb has them, the farther one, in crop sides."""
+    """Distance of the eyes from where HQ-VoxCeleb has them, the farther one, in crop sides."""
     if row["landmarks_xy"] is None or not row["width_px"]:
         return float("inf")
-    eyes = (eye_centres(landmarks_of(row)) + 0.5) / row["width_px"]
+    eyes = (eye_centres(landmarks_of(row)) + 0.5) / (row["width_px"], row["height_px"])
     expected = np.array([ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE])
     return float(np.hypot(*(eyes - expected).T).max())
 

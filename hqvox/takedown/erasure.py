@@ -15,8 +15,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from hqvox.release.layout import FOLDER
 from hqvox.release.read import release_names
-from hqvox.release.target import FOLDER, remove_leftovers
+from hqvox.release.target import remove_leftovers
 from hqvox.speech.build import LISTING
 from hqvox.speech.pack import array_name as speech_array_name
 from hqvox.speech.pack import table_name as speech_table_name

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import INFO
 from hqvox.release.read import Release, release_names
-from hqvox.release.target import INFO
 from hqvox.runner.crawl.spool import spool_folder
 from hqvox.runner.plan import Fingerprints
 from hqvox.takedown.erasure import ShardEraser, erase_around

@@ -29,8 +29,8 @@ import pooch
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import CHECKSUMS, FOLDER
 from hqvox.release.read import Release, release_names
-from hqvox.release.target import CHECKSUMS, FOLDER
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import Storage, disk_error
 
@@ -219,7 +219,7 @@ def _mapped_in_order(
 
 
 def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """A square picture of the release at several sides, RGB uint8 (3, side, side) each.
+    """A picture of the release resized to squares, RGB uint8 (3, side, side) each.
 
     Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
     """

@@ -19,8 +19,8 @@ import yaml
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import CHECKSUMS
 from hqvox.release.read import Release
-from hqvox.release.target import CHECKSUMS
 from hqvox.trainer import checkpoint, runs, samples
 from hqvox.trainer.batches import BatchSource, check_split
 from hqvox.trainer.config import TrainConfig
