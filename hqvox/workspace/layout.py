@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -179,37 +178,6 @@ class Workspace:
                 found[key] = {**(before or {}), **row}
             rows = found
         return list(rows.values())
-
-    def frame(
-        self,
-        stages: Sequence[str],
-        columns: Mapping[str, Sequence[str]],
-        shards: Sequence[str] = (),
-    ) -> pd.DataFrame:
-        """Every row that ever entered a stage, with where it ended: for reports, never for work.
-
-        One row per photo or face: keys, the named columns of each stage (null where the row did
-        not get so far), ``stage`` (the last one it entered) and ``reason`` (null: kept there).
-        """
-        joined: list[Row] = []
-        for shard in shards or list(self.shards()):
-            rows: dict[tuple[str, int, int | None], Row] = {}
-            for stage in stages:
-                table = self.read_stage(
-                    shard=shard, stage=stage, columns=[*columns.get(stage, ()), "reason"]
-                )
-                if table is None:
-                    break
-                for row in table.to_pylist():
-                    key = (row["identity_id"], row["candidate"], row["face"])
-                    photo_key = (key[0], key[1], None)
-                    before = rows.get(key)
-                    if before is None and key[2] is not None:
-                        before = rows.get(photo_key)
-                    rows[key] = {**(before or {}), **row, "stage": stage, "shard": shard}
-            faced = {key[:2] for key in rows if key[2] is not None}
-            joined += [r for k, r in rows.items() if k[2] is not None or k[:2] not in faced]
-        return pd.DataFrame(joined)
 
     def pixels(self, kind: str, row: Mapping[str, Any]) -> bytes:
         """Encoded bytes of a row's ``photo``, ``aligned`` or ``mask``; the row names its shard."""

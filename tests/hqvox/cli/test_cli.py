@@ -226,3 +226,22 @@ def test_doctor_names_what_is_missing(hq, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_error_is_one_line_whatever_is_in_it() -> None:
     assert escape_line("a\nb\x1b[31m[bold]") == r"a b?\[31m\[bold]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "WORKSPACE"]])
+def test_pandas_is_not_imported_to_run_a_command(
+    arguments: list[str], photos: Path, tmp_path: Path, hq
+) -> None:
+    assert hq("init", tmp_path / "w", "--photos", photos)[0] == 0
+    arguments = [str(tmp_path / "w") if a == "WORKSPACE" else a for a in arguments]
+    code = (
+        "import sys\n"
+        "from hqvox.cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "assert 'hqvox.workspace.layout' in sys.modules\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
