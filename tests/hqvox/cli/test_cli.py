@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
+from rich.text import Text
 
 import hqvox
 from hqvox.cli.app import escape_line, main
-from hqvox.cli.common import console
+from hqvox.cli.common import console, listed, say, text_table
 from hqvox.config.file import load_config, recipe_names
 from hqvox.errors import HqvoxError
 from models.registry import of_recipe
@@ -245,3 +247,23 @@ def test_pandas_is_not_imported_to_run_a_command(
         "assert 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
+
+
+def test_what_names_hold_is_text_in_tables_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]Ann[/bold] :b: \x1b[31m\r"
+    made = text_table(("who", "faces"), [(name, "7"), (Text("Bob", "red"), "12")], align="lr")
+    Console(file=sys.stdout, width=80, emoji=False).print(made)
+    say(f"{name}\nnext: rm")
+    out = capsys.readouterr().out
+    assert out.count("[bold]Ann[/bold] :b: ?[31m?") == 2
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert "?next: rm" in out
+    assert "     7 │" in out
+    assert "    12 │" in out
+
+
+def test_a_list_of_names_is_cut_and_the_rest_counted() -> None:
+    assert listed([], 2) == ""
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
