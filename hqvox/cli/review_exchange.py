@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from hqvox.workspace.storage import Storage, disk_error
 
 if TYPE_CHECKING:  # they need SQLAlchemy, which comes with an extra
     from annotator.candidates.candidates import Candidates
+    from annotator.log.decisions import Entry
     from annotator.log.store import Store
     from annotator.work.changes import Change
 
@@ -134,7 +135,7 @@ def status(workspace: WorkspaceArgument) -> None:
             )
         if candidates.unfinished:
             say(f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`")
-        print_annotators(store)
+        print_annotators(store.entries(shown=False))
         names = {person.identity_id: person.name for person in candidates.everyone}
         disputes = queue.disputes()
         if disputes:
@@ -143,37 +144,30 @@ def status(workspace: WorkspaceArgument) -> None:
         print_changes(changes)
 
 
-def print_annotators(store: Store) -> None:
-    """Who decided how much, and in what time; decisions that were taken back are left out."""
-    undone = {entry.decision.undoes for entry in store.entries(kind="undone", shown=False)}
-    chosen: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    settled: Counter[str] = Counter()
-    seconds: defaultdict[str, list[float]] = defaultdict(list)
-    for entry in store.entries(shown=False):
-        said = entry.decision
-        if said.kind == "undone" or entry.seq in undone:
-            continue
-        (chosen if said.kind == "chosen" else dropped)[said.annotator] += 1
-        settled[said.annotator] += entry.settles
-        seconds[said.annotator].append(said.seconds)
-    if not seconds:
+def print_annotators(entries: Sequence[Entry]) -> None:
+    """Who decided how much and in what time, as the Progress page has it; ``entries``: all."""
+    from annotator.work.progress import by_annotator
+
+    everyone = by_annotator(entries)
+    if not everyone:
         say("nobody has decided on anything yet")
         return
-    columns = ("annotator", "decided", "chosen", "dropped", "settled", "median, s", "hours")
+    columns = ("annotator", "decisions", "chosen", "dropped", "settled", "taken back", "per hour")
     rows = (
         (
-            name,
-            f"{len(times):,}",
-            f"{chosen[name]:,}",
-            f"{dropped[name]:,}",
-            f"{settled[name]:,}",
-            f"{sorted(times)[len(times) // 2]:.1f}",
-            f"{sum(times) / 3600:.2f}",
+            work.annotator,
+            f"{work.decisions:,}",
+            f"{work.chosen:,}",
+            f"{work.dropped:,}",
+            f"{work.settled:,}",
+            f"{work.taken_back:,}",
+            "–" if work.per_hour is None else f"{work.per_hour:,.0f}",
+            "–" if work.median_seconds is None else f"{work.median_seconds:.1f}",
+            f"{work.hours:.2f}",
         )
-        for name, times in sorted(seconds.items(), key=lambda item: (-len(item[1]), item[0]))
+        for work in everyone
     )
-    console.print(text_table(columns, rows, align="lr"))
+    console.print(text_table((*columns, "median, s", "hours"), rows, align="lr"))
 
 
 def print_changes(changes: list[Change]) -> None:
