@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -26,8 +25,9 @@ import pyarrow.parquet as pq
 from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.errors import HqvoxError
+from hqvox.workspace.locks import file_lock
 from hqvox.workspace.parquet import read_parquet
-from hqvox.workspace.storage import Storage, disk_error
+from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import IDENTITIES, KEYS, Row
 
 CONFIG = "hqvox.yaml"
@@ -220,22 +220,15 @@ class Workspace:
         if not self.storage.local:
             yield
             return
-        path = self.storage.path(".lock")
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise disk_error(error, path) from None
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise HqvoxError(
-                    f"{self.url}: another build is running here (process {holder}); "
-                    "wait for it, or stop it"
-                ) from None
+
+        def busy(handle: int) -> HqvoxError:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            return HqvoxError(
+                f"{self.url}: another build is running here (process {holder}); "
+                "wait for it, or stop it"
+            )
+
+        with file_lock(self.storage.path(".lock"), busy) as handle:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
-        finally:
-            os.close(handle)
