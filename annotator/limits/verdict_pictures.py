@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import pyarrow as pa
@@ -68,9 +67,8 @@ class Pictures:
         self._shards = dict(
             zip(*(people[c].to_pylist() for c in ("identity_id", "shard")), strict=True)
         )
-        self._lock = threading.Lock()
-        self._tables: OrderedDict[tuple[str, str], pa.Table | None] = OrderedDict()
-        self._tiles: OrderedDict[tuple[Place, str, int], bytes | None] = OrderedDict()
+        self._table = lru_cache(TABLES_KEPT)(self._read_table)
+        self._tile = lru_cache(TILES_KEPT)(self._make)
 
     def place(self, identity_id: str, candidate: int, face: int = -1) -> Place:
         """Where a photo or face of an identity belongs. Raises KeyError for an unknown one."""
@@ -82,17 +80,7 @@ class Pictures:
         On white from segment on, the aligned crop at align, before it the photo around the face,
         and the whole photo where no face was found.
         """
-        key = (place, stage, side_px)
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-        made = self._make(place, stage, side_px)
-        with self._lock:
-            self._tiles[key] = made
-            while len(self._tiles) > TILES_KEPT:
-                self._tiles.popitem(last=False)
-        return made
+        return self._tile(place, stage, side_px)
 
     def _make(self, place: Place, stage: str, side_px: int) -> bytes | None:
         try:
@@ -154,18 +142,8 @@ class Pictures:
         matches = table.filter(same).to_pylist()
         return {name: matches[0][name] for name in PIXELS[stage]} if matches else {}
 
-    def _table(self, stage: str, shard: str) -> pa.Table | None:
-        key = (stage, shard)
-        with self._lock:
-            if key in self._tables:
-                self._tables.move_to_end(key)
-                return self._tables[key]
-        table = self._workspace.read_stage(stage, shard, PIXELS[stage])
-        with self._lock:
-            self._tables[key] = table
-            while len(self._tables) > TABLES_KEPT:
-                self._tables.popitem(last=False)
-        return table
+    def _read_table(self, stage: str, shard: str) -> pa.Table | None:
+        return self._workspace.read_stage(stage, shard, PIXELS[stage])
 
 
 # A gallery as HTML ---------------------------------------------------------------------------

@@ -6,9 +6,8 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
+from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console, say, text_table
 from hqvox.cli.status import print_funnel
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
@@ -102,7 +101,7 @@ def build(
     with opened.lock():
         tasks = plan()
         if not tasks:
-            console.print(f"{workspace}: up to date", markup=False, highlight=False, soft_wrap=True)
+            say(f"{workspace}: up to date")
             return
         store.ensure(needed_weights(tasks, config, store))
         shards = opened.shards()
@@ -165,7 +164,7 @@ def print_sources(
     if config.discover.remote and not config.download.contact:
         lines.append("missing: download.contact, an e-mail address or a page about who crawls")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
 
 
 def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> None:
@@ -173,15 +172,13 @@ def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -
     if not tasks:
         console.print("up to date: nothing to run")
         return
-    table = Table(title="what would run", title_justify="left")
-    for title in ("shards", "stages", "because"):
-        table.add_column(title)
+    rows = []
     groups = Counter((task.first, task.last, task.why) for task in tasks)
     for (first, last, why), count in groups.items():
         names = STAGE_NAMES[first : last + 1]
         run = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        table.add_row(str(count), run, f"{names[0]}: {why}")
-    console.print(table)
+        rows.append((str(count), run, f"{names[0]}: {why}"))
+    console.print(text_table(("shards", "stages", "because"), rows, title="what would run"))
     missing = [n for n in needed_weights(tasks, config, store) if not store.present(n)]
     if missing:
         console.print(

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from hqvox.cli.common import console
+from hqvox.cli.common import console, say, text_table
 from hqvox.cli.release import print_release, print_stats
 from hqvox.cli.review import need_extra, open_review
 from hqvox.cli.status import print_funnel
@@ -73,12 +72,8 @@ def demo(
         print_release(made.written)
     print_truth(made.truth)
     print_stats(made.release.name, release_stats(made.release))
-    console.print(
-        f"{made.seconds:.0f} s\nreport: {made.report.resolve()}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{made.seconds:.0f} s")
+    say(f"report: {made.report.resolve()}")
     if review:
         add_references(folder, console)
         open_review(made.workspace.url, port=port, browser=not no_browser)
@@ -86,10 +81,15 @@ def demo(
 
 def print_truth(rows: list[TruthRow]) -> None:
     """What was rendered, and what the build said of it."""
-    table = Table(title="against the truth", title_justify="left")
-    for heading in ("made", "faces", "kept", "refused for it", "for something else"):
-        table.add_column(heading, justify="left" if heading == "made" else "right")
-    for row in rows:
-        named = "" if row.defect == GOOD else str(row.named)
-        table.add_row(row.defect, str(row.count), str(row.kept), named, str(row.otherwise.total()))
-    console.print(table)
+    columns = ("made", "faces", "kept", "refused for it", "for something else")
+    cells = (
+        (
+            row.defect,
+            str(row.count),
+            str(row.kept),
+            "" if row.defect == GOOD else str(row.named),
+            str(row.otherwise.total()),
+        )
+        for row in rows
+    )
+    console.print(text_table(columns, cells, title="against the truth", align="lr"))

@@ -113,7 +113,8 @@ def hq_voxceleb(
         order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
         done = import_tree(found, workspace, order, show)
     _say_imported(done)
-    say(f"{done.folder}\ncheck it: hqvox release verify {workspace} {name}")
+    say(str(done.folder))
+    say(f"check it: hqvox release verify {workspace} {name}")
 
 
 def _say_found(tree: Tree) -> None:

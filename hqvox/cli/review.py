@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from hqvox.cli import review_exchange
-from hqvox.cli.common import CONTEXT, WorkspaceArgument, console
+from hqvox.cli.common import CONTEXT, WorkspaceArgument, console, say
 from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar
 from hqvox.workspace.layout import Workspace
@@ -105,14 +105,10 @@ def open_review(
     options = Options(workspace, name, sign_in)
     with progress_bar(console, "candidates") as show:
         chosen = prepare(opened, options, address, port, show)
-    _say(f"review of {workspace} at {url(address, chosen)} (Ctrl-C stops; all is saved at once)")
+    say(f"review of {workspace} at {url(address, chosen)} (Ctrl-C stops; all is saved at once)")
     if not is_loopback(address):
-        _say("tokens travel as they are over http: put a proxy with TLS before it (docs/review.md)")
+        say("tokens travel as they are over http: put a proxy with TLS before it (docs/review.md)")
     serve(opened, options, address, chosen, browser)
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def need_extra() -> None:
@@ -141,7 +137,7 @@ def token_add(
 
     token = TokenFile(Workspace.open(workspace)).add(name, role)
     typer.echo(token)
-    _say(
+    say(
         f"for {name}, {role}; shown this once. They paste it into the sign-in page, or you send "
         "them its address with #token=... added at the end."
     )
@@ -158,7 +154,7 @@ def token_remove(
     from annotator.log.access import TokenFile
 
     TokenFile(Workspace.open(workspace)).remove(name)
-    _say(f"{name} can no longer sign in by token")
+    say(f"{name} can no longer sign in by token")
 
 
 @tokens.command("list")
@@ -171,6 +167,6 @@ def token_list(workspace: WorkspaceArgument) -> None:
 
     names = TokenFile(Workspace.open(workspace)).names()
     for name, role in names.items():
-        _say(f"{name}  {role}")
+        say(f"{name}  {role}")
     if not names:
-        _say(f"nobody yet; make one with: hqvox review token add {workspace} NAME")
+        say(f"nobody yet; make one with: hqvox review token add {workspace} NAME")

@@ -12,9 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from hqvox.cli.common import SetOption, WorkspaceArgument, console
+from hqvox.cli.common import SetOption, WorkspaceArgument, console, listed, printable, text_table
 from hqvox.errors import HqvoxError
 from hqvox.speech.build import SpeechEvent, SpeechPlan, plan_speech, run_speech, sources
 from hqvox.speech.summary import summarise
@@ -163,40 +162,36 @@ def print_plan(plan: SpeechPlan) -> None:
     if not plan.tasks and not plan.gone:
         console.print("up to date: nothing to pack")
         return
-    table = Table(title="what would be packed", title_justify="left")
-    for title in ("shards", "files", "because"):
-        table.add_column(title)
+    rows = []
     shards = Counter(task.why for task in plan.tasks)
     for why, count in shards.items():
         files = sum(len(task.files) for task in plan.tasks if task.why == why)
-        table.add_row(str(count), str(files), escape(why))
+        rows.append((str(count), str(files), why))
     if plan.gone:
-        table.add_row(str(len(plan.gone)), "0", "all files are gone: would be removed")
-    console.print(table)
+        rows.append((str(len(plan.gone)), "0", "all files are gone: would be removed"))
+    console.print(text_table(("shards", "files", "because"), rows, title="what would be packed"))
 
 
 def print_summary(workspace: Workspace) -> None:
     """The workspace's speech as a table, and how it meets the faces."""
     summary = summarise(workspace)
-    table = Table(
-        title=f"speech of {escape(workspace.url)}", title_justify="left", show_header=False
-    )
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("identities with speech", str(len(summary.with_speech)))
-    table.add_row("utterances", str(summary.utterances))
-    table.add_row("hours of speech", f"{summary.seconds / 3600:.2f}")
-    table.add_row("hours before VAD", f"{summary.source_seconds / 3600:.2f}")
+    rows = [
+        ("identities with speech", str(len(summary.with_speech))),
+        ("utterances", str(summary.utterances)),
+        ("hours of speech", f"{summary.seconds / 3600:.2f}"),
+        ("hours before VAD", f"{summary.source_seconds / 3600:.2f}"),
+    ]
     if summary.clipped:
-        table.add_row("kept, but more than 1 % clipped", str(summary.clipped))
-    for reason, count in summary.refused.most_common():
-        table.add_row(f"refused: {reason}", str(count))
+        rows.append(("kept, but more than 1 % clipped", str(summary.clipped)))
+    rows += [(f"refused: {name}", str(count)) for name, count in summary.refused.most_common()]
     faces = summary.with_faces
     if faces is not None:
-        table.add_row("with speech and faces", str(len(summary.with_speech & faces)))
-        table.add_row("with speech, no faces", str(len(summary.with_speech - faces)))
-        table.add_row("with faces, no speech", str(len(faces - summary.with_speech)))
-    console.print(table)
+        rows += [
+            ("with speech and faces", str(len(summary.with_speech & faces))),
+            ("with speech, no faces", str(len(summary.with_speech - faces))),
+            ("with faces, no speech", str(len(faces - summary.with_speech))),
+        ]
+    console.print(text_table(("", ""), rows, title=f"speech of {workspace.url}", align="lr"))
     if faces is None:
         console.print(
             f"faces are not built yet: hqvox build {escape(workspace.url)}", highlight=False
@@ -206,7 +201,6 @@ def print_summary(workspace: Workspace) -> None:
 def _print_names(what: str, names: Counter[str]) -> None:
     if not names:
         return
-    listed = ", ".join(" ".join(name.split()) for name in list(names)[:SHOWN])
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     files = f", {names.total()} files" if names.total() else ""
-    console.print(f"{what}: {len(names)}{files}: {escape(listed)}{rest}", highlight=False)
+    first = listed([" ".join(name.split()) for name in names], SHOWN)
+    console.print(escape(printable(f"{what}: {len(names)}{files}: {first}")), highlight=False)

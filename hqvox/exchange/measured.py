@@ -12,16 +12,14 @@ from hqvox.config.build import BuildConfig
 from hqvox.exchange.tree import Folder, Picture
 from hqvox.exchange.workspace import link_url
 from hqvox.release.manifest import MEASURED
-from hqvox.runner.lookup import Key, joined_rows, table_keys
+from hqvox.runner.lookup import joined_rows, shard_keys
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import stage_bounds, verdict
 from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
-from pipelines.discover.stage import DiscoverStage
 from pipelines.faces import landmarks_of
-from pipelines.landmarks import LandmarksStage
 
 _COLUMNS = {
     stage: [c for c in names if c in MEASURED or c.startswith("mask_")]
@@ -79,15 +77,8 @@ def _problem(row: Row | None) -> str:
 
 def _best_faces(workspace: Workspace, shard: str) -> dict[str, Row]:
     """By address of the photograph, everything known of the face that the crop was made for."""
-    discovered = workspace.read_stage(DiscoverStage.name, shard, ["url"])
-    landmarks = workspace.read_stage(LandmarksStage.name, shard, [])
-    photos: list[Key] = table_keys(discovered) if discovered is not None else []
-    faces: dict[tuple[str, int], list[Key]] = {}
-    for key in table_keys(landmarks) if landmarks is not None else []:
-        faces.setdefault(key[:2], []).append(key)
-    keys = [key for photo in photos for key in faces.get(photo[:2], [photo])]
     best: dict[str, Row] = {}
-    for row in joined_rows(workspace, shard, keys, _COLUMNS):
+    for row in joined_rows(workspace, shard, shard_keys(workspace, shard), _COLUMNS):
         before = best.get(row["url"])
         if before is None or eye_distance(row) < eye_distance(before):
             best[row["url"]] = row

@@ -29,7 +29,7 @@ from hqvox.imaging.pictures import (
     font,
 )
 from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
-from hqvox.runner.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
+from hqvox.runner.lookup import Key, joined_rows, shard_keys, table_keys
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
@@ -122,16 +122,8 @@ def photo_rows(workspace: Workspace, subject: Subject) -> list[Row]:
 def identity_rows(workspace: Workspace, identity: Row) -> list[Row]:
     """Everything the build knows of an identity's photos: one row per photo, or per face of it."""
     shard, identity_id = identity["shard"], identity["identity_id"]
-    keys: dict[tuple[int, int | None], Key] = {}
-    for stage in ("discover", "landmarks"):
-        table = workspace.read_stage(stage, shard, [])
-        for key in table_keys(table) if table is not None else []:
-            if key[0] == identity_id:
-                if key[2] is not None:
-                    keys.pop((key[1], None), None)
-                keys[key[1], key[2]] = key
-    ordered = sorted(keys, key=lambda k: (k[0], -1 if k[1] is None else k[1]))
-    return joined_rows(workspace, shard, [keys[k] for k in ordered], ALL_COLUMNS)
+    keys = [key for key in shard_keys(workspace, shard) if key[0] == identity_id]
+    return joined_rows(workspace, shard, keys)
 
 
 def ended(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Finding rows of a build and joining what the stages know about them, without reading the rest."""
+"""Finding rows of a build and joining what the stages wrote about them; reads nothing else."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ def joined_rows(
             for key in by_key[row["identity_id"], row["candidate"], row["face"]]:
                 rows[key].update(measured)
     return list(rows.values())
+
+
+def shard_keys(workspace: Workspace, shard: str) -> list[Key]:
+    """The key of every photo of a shard that has no face, and of every face of the others.
+
+    Photos in the order they were found in, the faces of each by number.
+    """
+    keys: dict[tuple[str, int], list[Key]] = {}
+    for stage in ("discover", "landmarks"):
+        table = workspace.read_stage(stage, shard, [])
+        of_photo: dict[tuple[str, int], list[Key]] = {}
+        for key in table_keys(table) if table is not None else []:
+            of_photo.setdefault(key[:2], []).append(key)
+        keys |= of_photo  # a photo's faces take its place
+    return [key for of_photo in keys.values() for key in of_photo]
 
 
 def table_keys(table: pa.Table) -> list[Key]:

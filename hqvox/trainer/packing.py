@@ -12,7 +12,6 @@ user's cache folder. The release itself is only read.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -32,6 +31,7 @@ from hqvox.errors import HqvoxError
 from hqvox.release.layout import CHECKSUMS, FOLDER
 from hqvox.release.read import Release, release_names
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import Storage, disk_error
 
 OnProgress = Callable[[str, int, int], None]
@@ -191,11 +191,9 @@ class ReleaseCache:
         """Hold the folder's lock; others wait. Raises HqvoxError (disk)."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise disk_error(error, f"{self.folder} (set HQVOX_CACHE)") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(self.folder / ".lock"):
             Storage(self.folder).remove_leftovers("")
             yield
 

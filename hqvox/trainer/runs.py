@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from typing import Any
 import hqvox
 from hqvox.errors import HqvoxError
 from hqvox.trainer.log import read_log
+from hqvox.workspace.locks import file_lock, is_locked
 from hqvox.workspace.storage import Storage, disk_error
 
 INFO = "run.json"
@@ -54,35 +53,19 @@ def hold(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise disk_error(error, str(folder)) from None
-    try:
-        if not _take(handle):
-            raise HqvoxError(f"{folder}: a training is running here; wait for it, or stop it")
+
+    def busy(_: int) -> HqvoxError:
+        return HqvoxError(f"{folder}: a training is running here; wait for it, or stop it")
+
+    with file_lock(folder / LOCK, busy):
         yield
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def held(folder: Path) -> bool:
     """Whether a training is running in a folder at this moment."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        return not _take(handle)
-    finally:
-        os.close(handle)
+    return is_locked(folder / LOCK)
 
 
 def session_info(device: str, processes: int, speed: str, step: int) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
+from rich.text import Text
 
 import hqvox
 from hqvox.cli.app import escape_line, main
-from hqvox.cli.common import console
+from hqvox.cli.common import console, listed, say, text_table
 from hqvox.config.file import load_config, recipe_names
 from hqvox.errors import HqvoxError
 from models.registry import of_recipe
@@ -226,3 +228,42 @@ def test_doctor_names_what_is_missing(hq, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_error_is_one_line_whatever_is_in_it() -> None:
     assert escape_line("a\nb\x1b[31m[bold]") == r"a b?\[31m\[bold]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "WORKSPACE"]])
+def test_pandas_is_not_imported_to_run_a_command(
+    arguments: list[str], photos: Path, tmp_path: Path, hq
+) -> None:
+    assert hq("init", tmp_path / "w", "--photos", photos)[0] == 0
+    arguments = [str(tmp_path / "w") if a == "WORKSPACE" else a for a in arguments]
+    code = (
+        "import sys\n"
+        "from hqvox.cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "assert 'hqvox.workspace.layout' in sys.modules\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
+
+
+def test_what_names_hold_is_text_in_tables_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]Ann[/bold] :b: \x1b[31m\r"
+    made = text_table(("who", "faces"), [(name, "7"), (Text("Bob", "red"), "12")], align="lr")
+    Console(file=sys.stdout, width=80, emoji=False).print(made)
+    say(f"{name}\nnext: rm")
+    out = capsys.readouterr().out
+    assert out.count("[bold]Ann[/bold] :b: ?[31m?") == 2
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert "?next: rm" in out
+    assert "     7 │" in out
+    assert "    12 │" in out
+
+
+def test_a_list_of_names_is_cut_and_the_rest_counted() -> None:
+    assert listed([], 2) == ""
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"

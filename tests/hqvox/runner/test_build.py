@@ -245,7 +245,7 @@ def test_a_table_damaged_inside_is_one_line_with_the_remedy(
     table.write_bytes(data[:4] + bytes(100) + data[104:])
     workspace = Workspace.open(root)
     with pytest.raises(HqvoxError, match=r"(?s)quality/\d+\.parquet: cannot be read .* delete it"):
-        workspace.frame(STAGE_NAMES, {})
+        workspace.read_stage("quality", table.stem)
     table.unlink()
     build(workspace)
     assert files(root) == files(undisturbed)
