@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.errors import ModelError
+from models.geometry import reduced
 from models.protocols import Photo
 
 Precision = Literal["float32", "bfloat16"]
@@ -38,13 +39,8 @@ def warp_crop(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int
         rows, columns = area.shape[0] // factor, area.shape[1] // factor
         if rows and columns:
             area = area[: rows * factor, : columns * factor]
-            reduced = cv2.resize(area, (columns, rows), interpolation=cv2.INTER_AREA)
-            photo = np.asarray(reduced, dtype=np.uint8)
-            # Pixel i of the reduced area is centred on pixel low + i * factor + (factor - 1) / 2.
-            centre = low + (factor - 1) / 2
-            matrix = np.column_stack(
-                [matrix[:, :2] * factor, matrix[:, 2] + matrix[:, :2] @ centre]
-            )
+            from_area = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ low])
+            photo, matrix = reduced(area, from_area, (columns, rows))
     return np.asarray(
         cv2.warpAffine(np.ascontiguousarray(photo), matrix, size_px, flags=cv2.INTER_LINEAR),
         dtype=np.uint8,

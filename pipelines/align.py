@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from hqvox.config.build import AlignConfig
 from hqvox.imaging.codec import UndecodableError
 from hqvox.workspace.tables import Row
-from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
+from models.geometry import IPD_PER_SIDE, aligned_transform, apply_transform, eye_centres, warp
 from models.protocols import Photo
-from pipelines.faces import apply_transform, landmarks_of, warp
+from pipelines.faces import landmarks_of
 from pipelines.stage import Pixels, Stage
 
 MIN_SIDE_PX = 16

@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from hqvox.config.build import PoseConfig
 from hqvox.workspace.tables import Row
-from models.geometry import eye_centres
-from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from models.geometry import MIRRORED, eye_centres
+from pipelines.face_model.face_shape import MEAN_FACE
 from pipelines.face_model.landmark_errors import OPPOSITE, SAME
 from pipelines.face_model.mirror import from_triangles
 from pipelines.stage import Pixels, Stage

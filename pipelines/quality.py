@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from hqvox.config.build import QualityConfig
 from hqvox.workspace.tables import Row
+from models.geometry import apply_transform
 from models.protocols import Photo
-from pipelines.faces import apply_transform, face_patch, landmarks_of
+from pipelines.faces import face_patch, landmarks_of
 from pipelines.stage import Pixels, Stage
 
 _FLOOR = 0.01

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 import models.segmentation
 from hqvox.config.build import SegmentConfig
 from hqvox.workspace.tables import Row
+from models.geometry import apply_transform
 from models.protocols import PersonMasker, Photo
 from models.store import ModelStore
-from pipelines.faces import apply_transform, compute_device, landmarks_of
+from pipelines.faces import compute_device, landmarks_of
 from pipelines.stage import Pixels, Stage
 
 Mask = NDArray[np.bool_]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ModelError
-from models.geometry import eye_centres
+from models.geometry import MIRRORED, eye_centres, reduced
 from models.protocols import Faces, Photo
 from models.store import ModelStore
 
@@ -56,14 +56,6 @@ BOX_SHIFTS_PX = ((12, 0), (0, 12), (0, -12))
 """Boxes that predictions on the crop start from, moved by (x, y); the same on its mirror image,
 which puts the first on the other side. The predictor's two sides err differently; with both views
 they err alike, and a face and its mirror image are read the same way."""
-MIRRORED = np.array(
-    [
-        *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
-        45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-        *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
-    ]
-)  # fmt: skip
-"""For each of the 68 points, the one it becomes in the mirror."""
 
 
 class _Face(NamedTuple):
@@ -192,12 +184,8 @@ def _level_crop(grey: Grey, landmarks_xy: NDArray[np.float64]) -> tuple[Grey, ND
     if part.size == 0:
         return _warp(grey, matrix, side), matrix
     height, width = (max(1, round(length * scale)) for length in part.shape)
-    small = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    shrink = np.array([small.shape[1] / part.shape[1], small.shape[0] / part.shape[0]])
-    # Pixel centres: small + 0.5 = (photo - corner + 0.5) * shrink.
-    linear = matrix[:, :2] / shrink
-    offset = matrix[:, :2] @ (0.5 / shrink - 0.5 + np.array([x0, y0])) + matrix[:, 2]
-    return _warp(small, np.column_stack([linear, offset]), side), matrix
+    from_part = np.column_stack([turn, matrix[:, 2] + turn @ np.array([x0, y0])])
+    return _warp(*reduced(part, from_part, (width, height)), side), matrix
 
 
 def _warp(grey: Grey, matrix: NDArray[np.float64], side: int) -> Grey:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from hqvox.imaging.codec import UndecodableError, decode
 from models.errors import ModelError
-from models.geometry import eye_centres
+from models.geometry import MIRRORED, eye_centres
 from models.landmarks import load
 from models.protocols import FaceLandmarker
 from models.store import ModelStore
@@ -41,18 +41,6 @@ from pipelines.face_model.fit_landmark_errors import (
 )
 from pipelines.pose import angles_of, fit_rotation
 
-MIRRORED = (
-    *range(16, -1, -1),
-    *range(26, 16, -1),
-    *range(27, 31),
-    *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
-    *range(54, 47, -1),
-    *range(59, 54, -1),
-    *range(64, 59, -1),
-    *range(67, 64, -1),
-)
-"""For each of the 68 points, the one it becomes in the mirror."""
 _ROUNDS = 60
 """Depth converges slowly: a flatter face that turns more looks much the same."""
 _KEPT_SHARE = 0.9
@@ -90,14 +78,14 @@ def find_landmarks(landmarker: FaceLandmarker, folder: Path, max_side_px: int = 
 
 def symmetric(shape: Floats) -> Floats:
     """Return a shape (68, 3) made symmetric, eye distance 1, origin midway between the eyes."""
-    shape = (shape + shape[list(MIRRORED)] * [-1, 1, 1]) / 2
+    shape = (shape + shape[MIRRORED] * [-1, 1, 1]) / 2
     left, right = (shape[36:42].mean(axis=0), shape[42:48].mean(axis=0))
     return np.asarray((shape - (left + right) / 2) / np.linalg.norm(right - left))
 
 
 def factorise(points: Floats) -> Floats:
     """Return the shape (68, 3), zero for the jaw, of landmarks (n, 68, 2) with eye distance 1."""
-    mirror = points[:, list(MIRRORED)] * [-1, 1]
+    mirror = points[:, MIRRORED] * [-1, 1]
     both = np.concatenate([points, mirror])[:, _INNER]
     centred = both - both.mean(axis=1, keepdims=True)
     matrix = centred.transpose(0, 2, 1).reshape(-1, both.shape[1])
@@ -199,11 +187,6 @@ from __future__ import annotations
 
 import numpy as np
 
-MIRRORED = np.array(
-{mirrored}
-)  # fmt: skip
-"""For each of the 68 points, the one it becomes in the mirror."""
-
 MEAN_FACE = np.array(
     [
 {rows}
@@ -217,13 +200,10 @@ the photographs it was estimated from."""
 
 def write_module(path: Path, shape: Floats, n: int) -> None:
     """Write the module ``face_shape.py`` from a shape (68, 3) estimated from ``n`` faces."""
-    numbers = list(map(str, MIRRORED))
-    lines = [", ".join(numbers[i : i + 17]) for i in range(0, 68, 17)]
-    mirrored = "    [\n" + "".join(f"        {line},\n" for line in lines) + "    ]"
     rows = "\n".join(
         "        [" + ", ".join(f"{value + 0.0:.4f}" for value in row) + "]," for row in shape
     )
-    path.write_text(_MODULE.format(n=n, rows=rows, mirrored=mirrored), encoding="utf-8")
+    path.write_text(_MODULE.format(n=n, rows=rows), encoding="utf-8")
 
 
 def main() -> None:

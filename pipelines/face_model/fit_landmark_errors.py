@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.geometry import MIRRORED
 from models.protocols import FaceLandmarker
 from models.training.phantoms import PhantomSample
-from pipelines.face_model.face_shape import MIRRORED
 from pipelines.face_model.mirror import triangles
 from pipelines.pose import COVARIANCE_UNIT, angles_of, fit_rotation, level_frame
 

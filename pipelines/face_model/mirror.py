@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.face_model.face_shape import MIRRORED
+from models.geometry import MIRRORED
 
 Floats = NDArray[np.float64]
 

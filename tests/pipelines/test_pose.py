@@ -9,9 +9,10 @@ import pytest
 
 from hqvox.config.build import PoseConfig
 from hqvox.phantom.samples import write_samples
+from models.geometry import MIRRORED
 from models.protocols import Faces, Photo
 from models.training.phantoms import read_phantoms
-from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from pipelines.face_model.face_shape import MEAN_FACE
 from pipelines.face_model.fit_face_shape import factorise, level, main, poses, refine, symmetric
 from pipelines.face_model.fit_landmark_errors import (
     covariance,
