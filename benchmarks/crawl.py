@@ -35,7 +35,8 @@ from PIL import Image
 
 from hqvox.config.build import BuildConfig
 from hqvox.runner.build import plan_build
-from hqvox.runner.crawl.crawler import Crawling, CrawlOrder, crawl
+from hqvox.runner.crawl.crawler import CrawlOrder, crawl
+from hqvox.runner.worker import Crawling
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore

@@ -12,7 +12,7 @@ from hqvox.cli.status import print_funnel
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.build import Executor, photos_gone, plan_build, run_build
-from hqvox.runner.plan import ShardTask
+from hqvox.runner.plan import ShardJob
 from hqvox.runner.progress import Display
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
@@ -80,7 +80,7 @@ def build(
         raise HqvoxError(gone)
     store = ModelStore()
 
-    def plan() -> list[ShardTask]:
+    def plan() -> list[ShardJob]:
         target = stage or to
         return plan_build(
             opened,
@@ -134,19 +134,19 @@ def build(
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.task.shard}: "
+            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {opened.storage.path('failed')}; run the same command "
             "again to retry them"
         )
 
 
-def needed_weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
+def needed_weights(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
     """Registry names of the weights that the tasks' stages load."""
     return Stages(config, store).networks({name for task in tasks for name in task.stages})
 
 
 def print_sources(
-    workspace: Workspace, tasks: list[ShardTask], config: BuildConfig, store: ModelStore
+    workspace: Workspace, tasks: list[ShardJob], config: BuildConfig, store: ModelStore
 ) -> None:
     """Where photographs would be looked for, what that comes to, and what it lacks."""
     looked_for = {task.shard for task in tasks if task.first == 0}
@@ -167,7 +167,7 @@ def print_sources(
         say(line)
 
 
-def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> None:
+def print_plan(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> None:
     """What would run and why, grouped."""
     if not tasks:
         console.print("up to date: nothing to run")

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hqvox.cli.common import SetOption, WorkspaceArgument, console, listed, printable, text_table
 from hqvox.errors import HqvoxError
-from hqvox.speech.build import SpeechEvent, SpeechPlan, plan_speech, run_speech, sources
+from hqvox.speech.build import SpeechPlan, plan_speech, run_speech, sources
 from hqvox.speech.summary import summarise
-from hqvox.speech.worker import SpeechProgress
+from hqvox.speech.worker import SpeechEvent, SpeechProgress
 from hqvox.workspace.layout import Workspace
 
 SHOWN = 8
@@ -76,12 +76,12 @@ def speech(
         started = time.monotonic()
         plan = plan_speech(opened, config.speech, places, rescan=rescan)
         print_index(plan, time.monotonic() - started)
-        files = sum(len(task.files) for task in plan.tasks)
+        files = sum(len(job.files) for job in plan.jobs)
         cores = len(os.sched_getaffinity(0)) if files >= WORTH_WORKERS else 0
         count = workers if workers is not None else cores
         with SpeechDisplay(console, files) as display:
             result = run_speech(opened, config, plan, places, workers=count, on_event=display)
-    if plan.tasks:
+    if plan.jobs:
         rate = result.source_seconds / max(result.wall_seconds, 1e-9)
         console.print(
             f"{result.packed} utterances packed, {result.refused.total()} refused in "
@@ -94,7 +94,7 @@ def speech(
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(plan.tasks)} shards failed, first {first.task.shard}: "
+            f"{len(result.failed)} of {len(plan.jobs)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {opened.storage.path('runs')}; run the same command "
             "again to retry them"
         )
@@ -159,13 +159,13 @@ def print_index(plan: SpeechPlan, seconds: float | None = None) -> None:
 
 def print_plan(plan: SpeechPlan) -> None:
     """What would be packed and why, grouped."""
-    if not plan.tasks and not plan.gone:
+    if not plan.jobs and not plan.gone:
         console.print("up to date: nothing to pack")
         return
     rows = []
-    shards = Counter(task.why for task in plan.tasks)
+    shards = Counter(job.why for job in plan.jobs)
     for why, count in shards.items():
-        files = sum(len(task.files) for task in plan.tasks if task.why == why)
+        files = sum(len(job.files) for job in plan.jobs if job.why == why)
         rows.append((str(count), str(files), why))
     if plan.gone:
         rows.append((str(len(plan.gone)), "0", "all files are gone: would be removed"))

@@ -34,10 +34,10 @@ from hqvox.report.html import render_report
 from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.bars import progress_bar
 from hqvox.runner.build import plan_build, run_build
-from hqvox.runner.plan import DOWNLOAD, ShardTask
+from hqvox.runner.plan import DOWNLOAD, ShardJob
 from hqvox.runner.progress import Display
-from hqvox.speech.build import SpeechEvent, plan_speech, run_speech, sources
-from hqvox.speech.worker import SpeechProgress
+from hqvox.speech.build import plan_speech, run_speech, sources
+from hqvox.speech.worker import SpeechEvent, SpeechProgress
 from hqvox.workspace.identities import read_folders, to_table
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.storage import Storage, disk_error
@@ -176,7 +176,7 @@ def _pack_voices(workspace: Workspace, voices: Path, console: Console) -> bool:
     with workspace.lock(), progress_bar(console, "speech") as show:
         places = sources(workspace, [voices], [], drop=True)  # the demo may have been moved
         plan = plan_speech(workspace, config.speech, places)
-        files, done = sum(len(task.files) for task in plan.tasks), 0
+        files, done = sum(len(job.files) for job in plan.jobs), 0
 
         def take(event: SpeechEvent) -> None:
             nonlocal done
@@ -190,7 +190,7 @@ def _pack_voices(workspace: Workspace, voices: Path, console: Console) -> bool:
             f"{workspace.url}: speech of {len(result.failed)} shards failed, first "
             f"{result.failed[0].error}; run the demo again"
         )
-    return bool(plan.tasks or plan.gone)
+    return bool(plan.jobs or plan.gone)
 
 
 def _workspace(folder: Path, port: int) -> Workspace:
@@ -240,10 +240,10 @@ def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
     if result.failed:
         raise HqvoxError(
             f"{workspace.url}: {len(result.failed)} shards failed, first "
-            f"{result.failed[0].task.shard}: {result.failed[0].error}; run the demo again"
+            f"{result.failed[0].job.shard}: {result.failed[0].error}; run the demo again"
         )
     return True
 
 
-def _weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
+def _weights(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
     return Stages(config, store).networks({name for task in tasks for name in task.stages})

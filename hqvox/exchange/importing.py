@@ -25,9 +25,8 @@ from hqvox.release.speech import Voices, read_voices
 from hqvox.release.split import Split, check_split, make_split, read_split_file, split_by_file
 from hqvox.release.write import Written, check_new, write_plan
 from hqvox.runner.build import plan_build, run_build
-from hqvox.runner.local import Event
 from hqvox.runner.lookup import Key
-from hqvox.runner.worker import Progress
+from hqvox.runner.worker import Event, Progress
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.store import ModelStore
@@ -118,7 +117,7 @@ def _measure(workspace: Workspace, workers: int | None, on_progress: OnProgress)
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.task.shard}: "
+            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {workspace.storage.path('failed')}; run the same "
             "command again to retry them"
         )

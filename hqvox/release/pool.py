@@ -14,7 +14,7 @@ from typing import TypeVar
 import cv2
 
 from hqvox.errors import HqvoxError
-from hqvox.runner.processes import die_with_parent
+from hqvox.runner.jobs import die_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
