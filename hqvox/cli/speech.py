@@ -15,8 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hqvox.cli.common import SetOption, WorkspaceArgument, console, listed, printable, text_table
 from hqvox.errors import HqvoxError
-from hqvox.speech.build import SpeechPlan, plan_speech, run_speech, sources
-from hqvox.speech.summary import summarise
+from hqvox.speech.build import SpeechPlan, plan_speech, run_speech, sources, summarise
 from hqvox.speech.worker import SpeechEvent, SpeechProgress
 from hqvox.workspace.layout import Workspace
 

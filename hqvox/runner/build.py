@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import uuid
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,15 +21,7 @@ import hqvox
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.crawler import CrawlOrder, crawl_here, start_crawl
-from hqvox.runner.jobs import (
-    Failed,
-    Finished,
-    Pool,
-    ProcessWorker,
-    Started,
-    run_here,
-    run_jobs,
-)
+from hqvox.runner.jobs import Failed, Finished, Pool, Started, process_pool, run_here, run_jobs
 from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, make_plan
 from hqvox.runner.ray import run_ray
 from hqvox.runner.worker import Crawling, Event, Progress, ShardWorker
@@ -180,23 +172,17 @@ def local_pools(
     workers: int,
     order: CrawlOrder | None = None,
 ) -> list[Pool]:
-    """The pool of a build's worker processes, after that of the crawling process, if any.
+    """One crawling process, if there is an order, and the worker processes.
 
-    One process with one engine crawls, so each host sees one polite visitor. The workers take the
-    shards that it has committed.
+    The workers also take the shards that the crawl has committed.
     """
-    pools = []
+    batches = [[job] for job in jobs]
+    pools = [process_pool(partial(ShardWorker, root, config), workers, batches, PRELOAD)]
     if order:
-        pools.append(
-            Pool(
-                partial(ProcessWorker, partial(start_crawl, root, config, order), PRELOAD),
-                1,
-                deque([order.jobs]),
-                "the crawl died {count} times, the last{how}",
-            )
-        )
-    start = partial(ProcessWorker, partial(ShardWorker, root, config), PRELOAD)
-    return [*pools, Pool(start, workers, deque([job] for job in jobs))]
+        start, note = partial(start_crawl, root, config, order), "the crawl died {count} times"
+        crawl = process_pool(start, 1, [order.jobs], PRELOAD, death_note=note + ", the last{how}")
+        pools.insert(0, crawl)
+    return pools
 
 
 def split_crawl(

@@ -1,21 +1,17 @@
-"""The job engine: how shards are worked on, in this process, in child processes and on Ray.
+"""The job engine: jobs run in this process, in child processes, or in the actors of a cluster.
 
-A *job* is one shard and the stages to run on it. A *worker* is given a batch of jobs and reports
-events; the last event of every job is Finished or Failed. Photograph stages and speech take batches
-of one job. The crawl takes all its jobs in one batch, and a finished one may lead to another job.
-
-:func:`run_here` works in this process. :func:`run_jobs` is the parent's loop over workers that run
-elsewhere: child processes (:class:`ProcessWorker`) or actors (:mod:`hqvox.runner.ray`). Whatever
-the worker, the rules are the same and stand here:
+A *job* is one shard and the stages to run on it. A *worker* takes a batch of jobs and reports
+events; the last event of a job is Finished or Failed. The crawl takes all its jobs in one batch,
+all others take one job at a time. The rules are the same everywhere:
 
 - A defect (an unexpected exception) fails the job; the other jobs go on.
 - HqvoxError or ModelError (a full disk, missing weights) stops the whole run.
-- The unfinished jobs of a worker that died (killed, out of memory, a crash in native code) are
-  retried by a new worker. A job whose workers died ``max_deaths`` times fails.
-- A run ends by itself, by an error or by Ctrl-C; :func:`run_jobs` then stops every worker. A parent
-  that is killed takes its child processes with it (:func:`die_with_parent`).
+- If a worker dies (killed, out of memory, a crash in native code), a new one retries the jobs that
+  it had not finished. A job on which ``max_deaths`` workers died fails.
+- When a run ends, by an error and by Ctrl-C too, all workers are stopped. Child processes also end
+  when their parent is killed.
 
-This module is imported by every worker, so it imports nothing heavy.
+Every worker process imports this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -75,7 +71,7 @@ class Finished:
     job: Job
     seconds: float
     next_job: Any = None
-    """What the shard needs after this job, from the last pool's workers."""
+    """The job that can run now that this one is finished; the last pool's workers take it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ Work = Callable[[Sequence[J], Callable[[Any], None]], None]
 
 
 class WorkerDied(Exception):
-    """A worker ended without finishing its batch; ``how`` completes "the last"."""
+    """A worker ended before its batch; ``how`` follows "the last" in the error of its jobs."""
 
     def __init__(self, how: str, trace: str = "") -> None:
         super().__init__(how)
@@ -197,7 +193,7 @@ class Worker(ABC):
 
     @abstractmethod
     def send(self, jobs: Sequence[Job]) -> None:
-        """Send a batch; a dead worker is noticed by :meth:`receive`."""
+        """Send a batch; :meth:`receive` notices a dead worker."""
 
     @abstractmethod
     def receive(self) -> Any:
@@ -208,14 +204,8 @@ class Worker(ABC):
         """End the worker, whatever it is doing."""
 
 
-class ProcessWorker(Worker):
-    """A child process, forked from a server that has imported ``preload``.
-
-    So it starts at once, and shares what was imported with the others.
-    """
-
+class _ProcessWorker(Worker):
     def __init__(self, start: Callable[[], Work[Any]], preload: Sequence[str]) -> None:
-        """``start``: sent to the process and called there."""
         super().__init__()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
@@ -225,12 +215,10 @@ class ProcessWorker(Worker):
         child.close()
 
     def send(self, jobs: Sequence[Job]) -> None:
-        """See :meth:`Worker.send`."""
         with suppress(OSError):
             self.channel.send(jobs)
 
     def receive(self) -> Any:
-        """See :meth:`Worker.receive`."""
         try:
             return self.channel.recv()
         except (EOFError, OSError):
@@ -240,8 +228,7 @@ class ProcessWorker(Worker):
             raise WorkerDied(f" with {how}") from None
 
     def stop(self) -> None:
-        """Close the pipe, which ends an idle process; terminate a busy one."""
-        self.channel.close()
+        self.channel.close()  # an idle process ends then
         self.process.join(MAX_JOIN_SECONDS)
         if self.process.is_alive():
             self.process.terminate()
@@ -257,7 +244,7 @@ class Pool:
     """Most workers at a time. One starts when a batch waits and no worker is idle."""
     waiting: deque[Sequence[Job]]
     death_note: str = "{count} workers died on it, the last{how}"
-    """Error of a job that failed because its workers died."""
+    """Error of a job whose workers died."""
     workers: list[Worker] = field(default_factory=list)
     deaths: Counter[str] = field(default_factory=Counter)
     """Deaths of workers, by shard that they had not finished."""
@@ -302,16 +289,31 @@ class Pool:
         return failed
 
 
+def process_pool(
+    start: Callable[[], Work[Any]],
+    size: int,
+    batches: Iterable[Sequence[Job]],
+    preload: Sequence[str],
+    **settings: str,
+) -> Pool:
+    """A pool of child processes, each forked from a server that has imported ``preload``.
+
+    So they start at once and share the memory of what was imported. ``start``: called in the
+    process with its first batch; it must be picklable.
+    """
+    return Pool(lambda: _ProcessWorker(start, preload), size, deque(batches), **settings)
+
+
 def run_jobs(
     pools: Sequence[Pool],
     on_event: Callable[[JobEvent | P], None],
     max_deaths: int,
     wait: Callable[[list[Any]], Iterable[Any]] = wait,
 ) -> None:
-    """Run the jobs of all pools; the ``next_job`` of a finished one goes to the last pool.
+    """Run the jobs of all pools. All workers have ended when this returns or raises.
 
-    ``wait``: of some channels, return those with a message. Raises HqvoxError where a worker
-    reports that the run must stop. All workers have ended when this returns or raises.
+    ``wait``: returns those of some channels that have a message. Raises HqvoxError where a worker
+    reports that the run must stop.
     """
     try:
         while True:
@@ -348,7 +350,7 @@ def run_jobs(
 def run_here(
     batches: Iterable[Sequence[J]], work: Work[J], on_event: Callable[[JobEvent | P], None]
 ) -> list[Any]:
-    """Run batches in this process, one after the other; return what the finished jobs lead to.
+    """Run batches in this process, one after the other; return their next jobs.
 
     Raises HqvoxError, ModelError where the run must stop.
     """

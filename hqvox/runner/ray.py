@@ -17,17 +17,7 @@ import hqvox
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.crawler import CrawlOrder, crawl_here
-from hqvox.runner.jobs import (
-    Idle,
-    Job,
-    Pool,
-    Stop,
-    Worker,
-    WorkerDied,
-    one_line,
-    run_jobs,
-    serve_batch,
-)
+from hqvox.runner.jobs import Idle, Pool, Stop, Worker, WorkerDied, one_line, run_jobs, serve_batch
 from hqvox.runner.plan import ShardJob
 from hqvox.runner.worker import Event, ShardWorker
 from models.errors import ModelError
@@ -123,7 +113,7 @@ class _ActorWorker(Worker):
         super().__init__()
         self.ray, self.actor = ray, actor
 
-    def send(self, jobs: Sequence[Job]) -> None:
+    def send(self, jobs: Sequence[Any]) -> None:
         run = self.actor.run.options(num_returns="streaming")
         self.channel = run.remote(hqvox.__version__, jobs)
 

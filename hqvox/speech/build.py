@@ -1,38 +1,36 @@
-"""Packing a workspace's speech: index, plan, run, record."""
+"""`hqvox speech`: index the audio, plan, run, record, summarise."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from hqvox.config.build import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.build import BuildResult, RunLog
-from hqvox.runner.jobs import Failed, Pool, ProcessWorker, run_here, run_jobs
+from hqvox.runner.jobs import Failed, process_pool, run_here, run_jobs
 from hqvox.runner.plan import difference, digest
 from hqvox.speech import utterance
 from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, merged
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
-from hqvox.speech.worker import (
-    SpeechEvent,
-    SpeechJob,
-    SpeechProgress,
-    pack_shards,
-    start_worker,
-)
+from hqvox.speech.worker import SpeechEvent, SpeechJob, SpeechProgress, pack_shards, start_worker
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tombstones import Tombstones
+from pipelines.chain import STAGE_NAMES
 
 SOURCES = f"{FOLDER}/index/sources.json"
 LISTING = f"{FOLDER}/index/folders.parquet"
+CLIPPED_FRACTION = 0.01
 PRELOAD = ("hqvox.speech.worker",)
 """Imported once by the server that worker processes are forked from: nothing but speech, so that
 they start in half the time."""
@@ -40,18 +38,18 @@ they start in half the time."""
 
 @dataclass
 class SpeechPlan:
-    """What there is to pack."""
+    """What to pack."""
 
     index: AudioIndex
     listing: Listing
     jobs: list[SpeechJob]
     gone: list[str]
-    """Shards that are packed but have no files any more."""
+    """Packed shards whose files are gone."""
 
 
 @dataclass
 class SpeechResult:
-    """What a run did."""
+    """Totals of a run."""
 
     packed: int = 0
     seconds: float = 0.0
@@ -59,6 +57,24 @@ class SpeechResult:
     wall_seconds: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)
     failed: list[Failed] = field(default_factory=list)
+
+
+@dataclass
+class SpeechSummary:
+    """Counts over a workspace."""
+
+    utterances: int = 0
+    seconds: float = 0.0
+    """Speech, after VAD."""
+    source_seconds: float = 0.0
+    """The same utterances before VAD."""
+    clipped: int = 0
+    """Packed utterances with more than ``CLIPPED_FRACTION`` of their samples at full scale."""
+    refused: Counter[str] = field(default_factory=Counter)
+    with_speech: set[str] = field(default_factory=set)
+    """Ids of identities with a packed utterance."""
+    with_faces: set[str] | None = None
+    """Ids of identities with a face that every stage kept; None if no shard is built."""
 
 
 def sources(
@@ -172,19 +188,41 @@ def run_speech(
                 result.failed.append(event)
         on_event(event)
 
+    batches = [[job] for job in plan.jobs]
     started = time.perf_counter()
     try:
         if workers == 0:
             work = partial(pack_shards, workspace, config.speech)
-            run_here([[job] for job in plan.jobs], work, take)
+            run_here(batches, work, take)
         else:
-            start = partial(ProcessWorker, partial(start_worker, workspace.url, config), PRELOAD)
-            pool = Pool(start, workers, deque([job] for job in plan.jobs))
+            start = partial(start_worker, workspace.url, config)
+            pool = process_pool(start, workers, batches, PRELOAD)
             run_jobs([pool], take, config.runner.max_deaths)
     finally:
         result.wall_seconds = time.perf_counter() - started
         log.close(BuildResult([], wall_seconds=result.wall_seconds))
     return result
+
+
+def summarise(workspace: Workspace) -> SpeechSummary:
+    """Read the indexes of all shards. Raises HqvoxError where one is damaged."""
+    pack = SpeechPack(workspace)
+    kept, refused = pack.index(), pack.refused()
+    summary = SpeechSummary(
+        utterances=kept.num_rows,
+        seconds=pc.sum(kept["seconds"]).as_py() or 0.0,
+        source_seconds=pc.sum(kept["source_seconds"]).as_py() or 0.0,
+        clipped=pc.sum(pc.greater(kept["clipped_fraction"], CLIPPED_FRACTION)).as_py() or 0,
+        refused=Counter(refused["reason"].to_pylist()),
+        with_speech=set(kept["identity_id"].to_pylist()),
+    )
+    for shard in workspace.shards():
+        faces = workspace.read_stage(STAGE_NAMES[-1], shard, ["reason"])
+        if faces is not None:
+            kept_faces = faces.filter(pc.is_null(faces["reason"]))
+            ids = set(kept_faces["identity_id"].to_pylist())
+            summary.with_faces = (summary.with_faces or set()) | ids
+    return summary
 
 
 def _fingerprint(config: SpeechConfig, files: Sequence[AudioFile]) -> dict[str, Any]:

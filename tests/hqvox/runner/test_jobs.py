@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from hqvox.runner.jobs import (
     Failed,
     Finished,
     Pool,
-    ProcessWorker,
     Started,
     Work,
+    process_pool,
     run_here,
     run_jobs,
 )
@@ -95,10 +95,8 @@ def sleeping(folder: Path) -> Work[ShardJob]:
     return work
 
 
-def pool(
-    start: Callable[[], Work[Any]], batches: Sequence[Any], size: int = 1, **more: str
-) -> Pool:
-    return Pool(partial(ProcessWorker, start, [__name__]), size, deque(batches), **more)
+def pool(start: Callable[[], Work[Any]], batches: Sequence[Any], size: int = 1) -> Pool:
+    return process_pool(start, size, batches, [__name__])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -122,12 +120,9 @@ def test_a_dead_worker_s_job_is_retried_and_at_last_failed(tmp_path: Path, worke
 @pytest.mark.parametrize("error", [HqvoxError("/w: the disk is full"), ModelError("no weights")])
 def test_an_order_to_stop_ends_the_run(error: Exception) -> None:
     batches = [[job] for job in JOBS]
-    group = pool(partial(stopping, error), batches, size=2)
     with pytest.raises(HqvoxError, match=str(error)):
-        run_jobs([group], lambda event: None, MAX_DEATHS)
-    for worker in group.workers:
-        assert isinstance(worker, ProcessWorker)
-        assert not worker.process.is_alive()
+        run_jobs([pool(partial(stopping, error), batches, 2)], lambda event: None, MAX_DEATHS)
+    assert not multiprocessing.active_children()
     with pytest.raises(type(error)):
         run_here(batches, stopping(error), lambda event: None)
 

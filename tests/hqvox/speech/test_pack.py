@@ -14,12 +14,11 @@ from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.jobs import Failed
 from hqvox.speech import worker
-from hqvox.speech.build import plan_speech, run_speech, sources
+from hqvox.speech.build import plan_speech, run_speech, sources, summarise
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
-from hqvox.speech.summary import summarise
 from hqvox.speech.utterance import REASONS, process, read_file
 from hqvox.speech.vad import speech
 from hqvox.speech.worker import SpeechProgress
