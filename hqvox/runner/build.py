@@ -180,8 +180,7 @@ def local_pools(
     pools = [process_pool(partial(ShardWorker, root, config), workers, batches, PRELOAD)]
     if order:
         start, note = partial(start_crawl, root, config, order), "the crawl died {count} times"
-        crawl = process_pool(start, 1, [order.jobs], PRELOAD, death_note=note + ", the last{how}")
-        pools.insert(0, crawl)
+        pools.insert(0, process_pool(start, 1, [order.jobs], PRELOAD, note + ", the last{how}"))
     return pools
 
 

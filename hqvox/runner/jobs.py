@@ -32,6 +32,7 @@ from typing import Any, Protocol, TypeVar
 from hqvox.errors import HqvoxError
 from models.errors import ModelError
 
+DEATH_NOTE = "{count} workers died on it, the last{how}"
 MAX_JOIN_SECONDS = 0.2
 """How long a child process may take to end by itself before it is terminated."""
 
@@ -243,7 +244,7 @@ class Pool:
     size: int
     """Most workers at a time. One starts when a batch waits and no worker is idle."""
     waiting: deque[Sequence[Job]]
-    death_note: str = "{count} workers died on it, the last{how}"
+    death_note: str = DEATH_NOTE
     """Error of a job whose workers died."""
     workers: list[Worker] = field(default_factory=list)
     deaths: Counter[str] = field(default_factory=Counter)
@@ -294,14 +295,14 @@ def process_pool(
     size: int,
     batches: Iterable[Sequence[Job]],
     preload: Sequence[str],
-    **settings: str,
+    death_note: str = DEATH_NOTE,
 ) -> Pool:
     """A pool of child processes, each forked from a server that has imported ``preload``.
 
     So they start at once and share the memory of what was imported. ``start``: called in the
     process with its first batch; it must be picklable.
     """
-    return Pool(lambda: _ProcessWorker(start, preload), size, deque(batches), **settings)
+    return Pool(lambda: _ProcessWorker(start, preload), size, deque(batches), death_note)
 
 
 def run_jobs(

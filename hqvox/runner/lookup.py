@@ -11,7 +11,7 @@ from hqvox.workspace.tables import COLUMNS, KEYS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 Key = tuple[str, int, int | None]
-"""Identity, candidate, face; face is None where the photo never came to have faces."""
+"""Identity, candidate, face; face is None for a photo without faces."""
 
 ALL_COLUMNS: Mapping[str, Sequence[str]] = COLUMNS_OF
 """Of every stage, all its columns."""
@@ -47,8 +47,8 @@ def joined_rows(
         table = workspace.read_stage(stage, shard, [*names, "reason"])
         if table is None:
             break
-        found = [i for i, key in enumerate(table_keys(table)) if key in by_key]
-        for row in table.take(pa.array(found, pa.int64())).to_pylist():
+        indices = [i for i, key in enumerate(table_keys(table)) if key in by_key]
+        for row in table.take(pa.array(indices, pa.int64())).to_pylist():
             measured = {name: row[name] for name in (*names, "reason")} | {"stage": stage}
             for key in by_key[row["identity_id"], row["candidate"], row["face"]]:
                 rows[key].update(measured)
