@@ -14,6 +14,7 @@ GOOD: dict[str, Any] = {
     "photo_bytes": 10**9,  # of the original: no limit here
     "faces_in_photo": 1,
     "face_score": 1.0,
+    "landmarks_xy": [0.0] * 136,
     "ipd_px": 100.0,
     "yaw_deg": 1.0,
     "pitch_deg": 1.0,
