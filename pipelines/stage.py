@@ -70,7 +70,8 @@ class Stage(ABC):
     reasons: ClassVar[tuple[str, ...]]
     """Reasons of the limits and of :meth:`compare`; ``enabled: false`` drops them."""
     failures: ClassVar[tuple[str, ...]] = ()
-    """Reasons why a row cannot be processed further; ``enabled: false`` keeps them."""
+    """Reasons why a row cannot be processed further, the last of them for a row that could not be
+    measured; ``enabled: false`` keeps them."""
     reads_photos: ClassVar[bool] = False
     """Whether it looks at decoded photos: how they are decoded is then part of its fingerprint."""
     compares: ClassVar[bool] = False

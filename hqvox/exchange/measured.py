@@ -14,12 +14,13 @@ from hqvox.exchange.workspace import link_url
 from hqvox.release.manifest import MEASURED
 from hqvox.runner.lookup import joined_rows, shard_keys
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import stage_bounds, verdict
+from hqvox.workspace.measures import MEASURES, stage_bounds, value_of, verdict
 from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES
+from pipelines.chain import COLUMNS_OF, STAGES
 from pipelines.faces import landmarks_of
+from pipelines.stage import Stage
 
 _COLUMNS = {
     stage: [c for c in names if c in MEASURED or c.startswith("mask_")]
@@ -100,17 +101,23 @@ def would_refuse(rows: Sequence[Row], config: BuildConfig, store: ModelStore) ->
     A face counts once, under the first stage that would refuse it, as in a build. The limits of
     download and align are left out: the faces are aligned already.
     """
-    stages = [name for name in STAGE_NAMES if name not in _NOT_JUDGED]
-    bounds = {stage: stage_bounds(stage, config, store) for stage in stages}
-    reasons = (_reason(row, config, bounds) for row in rows)
+    stages = [stage for stage in STAGES if stage.name not in _NOT_JUDGED]
+    bounds = {stage.name: stage_bounds(stage.name, config, store) for stage in stages}
+    reasons = (_reason(row, stages, config, bounds) for row in rows)
     return Counter(reason for reason in reasons if reason is not None)
 
 
-def _reason(row: Row, config: BuildConfig, bounds: Mapping[str, Mapping[str, float]]) -> str | None:
-    for stage, of_stage in bounds.items():
-        if row["stage"] == stage and row["reason"] is not None:
-            return str(row["reason"])  # it could not be measured
-        reason = verdict(getattr(config, stage), of_stage, row)
+def _reason(
+    row: Row,
+    stages: Sequence[type[Stage]],
+    config: BuildConfig,
+    bounds: Mapping[str, Mapping[str, float]],
+) -> str | None:
+    for stage in stages:
+        values = [value_of(row, m.name) for m in MEASURES if m.stage == stage.name]
+        if stage.failures and all(value is None for value in values):
+            return stage.failures[-1]
+        reason = verdict(getattr(config, stage.name), bounds[stage.name], row)
         if reason is not None:
             return reason
     return None
