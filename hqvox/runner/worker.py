@@ -56,11 +56,14 @@ class ShardWorker:
     """Runs jobs of one build; networks are loaded once, at the first job that needs them."""
 
     def __init__(self, root: str, config: BuildConfig) -> None:
-        import torch  # Here, so that commands that only plan do not wait for it.
+        # Here, so that commands that only plan do not wait for them.
+        import cv2
+        import torch
 
         # Sums over several threads are not always taken in the same order: with one thread per
         # worker, a build gives the same bytes on any number of workers.
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)  # the workers together use all cores
         self.workspace = Workspace(root)
         self.config = config
         self.stages = Stages(config, ModelStore(), self.workspace.storage)
