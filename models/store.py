@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a weight file lies: ``source`` is bundled, package, cache or mirror."""
+class LocalFile:
+    """A weight file on this machine; ``source`` is bundled, package, cache or mirror."""
 
     source: str
     path: Path
@@ -68,8 +68,8 @@ class ModelStore:
             raise ModelError(f"no weights named '{name}'; known: {', '.join(sorted(self.entries))}")
         return self.entries[name]
 
-    def find(self, name: str) -> Found | None:
-        """Return where the file lies on this machine, unverified, or None."""
+    def find(self, name: str) -> LocalFile | None:
+        """Return the file on this machine, unverified, or None."""
         entry = self.entry(name)
         places = [
             ("bundled", entry.bundled_path()),
@@ -80,11 +80,11 @@ class ModelStore:
             places.append(("mirror", _mirror_folder(self.mirror) / entry.file))
         for source, path in places:
             if path is not None and path.is_file():
-                return Found(source, path)
+                return LocalFile(source, path)
         return None
 
     def present(self, name: str) -> bool:
-        """Whether the file lies on this machine (its hash is not checked)."""
+        """Whether the file is on this machine (its hash is not checked)."""
         return self.find(name) is not None
 
     def path(self, name: str) -> Path:
@@ -93,14 +93,14 @@ class ModelStore:
         Raises ModelError: unknown name, wrong hash, missing and offline, failed download.
         """
         entry = self.entry(name)
-        found = self.find(name)
-        if found is None:
+        local = self.find(name)
+        if local is None:
             return self._fetch(entry)
-        self._check(entry, found.path, found.source)
-        return found.path
+        self._check(entry, local.path, local.source)
+        return local.path
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Make sure of several files; one ModelError names all that cannot be had, and why."""
+        """Find or fetch several files; one ModelError names all that fail, and why."""
         failed: dict[str, str] = {}
         for name in names:
             try:
@@ -116,36 +116,36 @@ class ModelStore:
             )
 
     def pull(self, name: str) -> Path:
-        """Like ``path``, but a damaged file in the cache is thrown away and fetched again."""
-        found = self.find(name)
-        if found is not None and found.source == "cache":
+        """Like ``path``, but a damaged file in the cache is deleted and fetched again."""
+        local = self.find(name)
+        if local is not None and local.source == "cache":
             try:
-                self._check(self.entry(name), found.path, found.source)
+                self._check(self.entry(name), local.path, local.source)
             except ModelError as error:
                 if self.offline:
                     raise
                 log.warning("%s; fetching it again", error)
-                found.path.unlink()
+                local.path.unlink()
         return self.path(name)
 
-    def verify(self, name: str) -> Found | None:
-        """Hash a file anew, whatever is remembered of it; None if it is not on this machine.
+    def verify(self, name: str) -> LocalFile | None:
+        """Hash a file again, even if its hash is remembered; None if it is not on this machine.
 
         Raises ModelError where it is not the right one.
         """
-        found = self.find(name)
-        if found is not None:
-            self._check(self.entry(name), found.path, found.source, anew=True)
-        return found
+        local = self.find(name)
+        if local is not None:
+            self._check(self.entry(name), local.path, local.source, again=True)
+        return local
 
     def sha256(self, name: str) -> str | None:
         """Hash of the file: as registered, else as recorded or hashed here, else None."""
         entry = self.entry(name)
         if entry.sha256 is not None:
             return entry.sha256
-        found = self.find(name)
-        if found is not None:
-            return self._hashes.of(found.path)
+        local = self.find(name)
+        if local is not None:
+            return self._hashes.of(local.path)
         return self._hashes.recorded(name)
 
     def _fetch(self, entry: Weights) -> Path:
@@ -182,14 +182,14 @@ class ModelStore:
         )
 
     def _check(
-        self, entry: Weights, path: Path, source: str, anew: bool = False, keep: bool = True
+        self, entry: Weights, path: Path, source: str, again: bool = False, keep: bool = True
     ) -> None:
         """Raise ModelError unless the file is the registered, or the recorded, one.
 
-        ``anew``: hash it whatever is remembered; ``keep``: remember the hash of this path.
+        ``again``: hash it even if its hash is remembered; ``keep``: remember the hash of this path.
         """
         try:
-            actual = self._hashes.of(path, anew) if keep else file_sha256(path)
+            actual = self._hashes.of(path, again) if keep else file_sha256(path)
         except OSError as error:
             reason = error.strerror or error
             raise ModelError(f"weights '{entry.name}': cannot read {path}: {reason}") from error
@@ -249,44 +249,44 @@ def file_sha256(path: Path) -> str:
 
 
 class HashBook:
-    """What is known of hashes: recorded at first use by name, and remembered by path.
+    """Hashes of files: recorded by name at first use, and remembered by path.
 
-    A JSON file, rewritten whole under a lock; where the folder cannot be written, what is learned
-    lasts as long as this object.
+    A JSON file, rewritten whole under a lock. Where the folder cannot be written, hashes are kept
+    as long as this object.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._memory: dict[str, dict[str, Any]] = {"recorded": {}, "seen": {}}
 
-    def of(self, path: Path, anew: bool = False) -> str:
-        """SHA-256 of a file in hex; read again only if the file changed, or ``anew``."""
+    def of(self, path: Path, again: bool = False) -> str:
+        """SHA-256 of a file in hex; it is read only if it changed, or ``again``."""
         stat = path.stat()
         mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         key = str(path.resolve())
         known = self._read()["seen"].get(key)
-        if known is not None and known["mark"] == mark and not anew:
+        if known is not None and known["mark"] == mark and not again:
             return str(known["sha256"])
         sha256 = file_sha256(path)
         self._write("seen", key, {"mark": mark, "sha256": sha256})
         return sha256
 
     def recorded(self, name: str) -> str | None:
-        """Hash recorded at first use of a name, or None."""
+        """The hash recorded at the first use of a name, or None."""
         sha256 = self._read()["recorded"].get(name)
         return None if sha256 is None else str(sha256)
 
     def record(self, name: str, sha256: str) -> str:
-        """Record a hash unless there is one; return the one that stands."""
-        standing = self.recorded(name)
-        if standing is not None:
-            return standing
+        """Record a hash unless there is one already; return the recorded one."""
+        before = self.recorded(name)
+        if before is not None:
+            return before
         return str(self._write("recorded", name, sha256, keep=True))
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
-            return {part: {**stored[part], **self._memory[part]} for part in self._memory}
+            return {kind: {**stored[kind], **self._memory[kind]} for kind in self._memory}
         except (FileNotFoundError, NotADirectoryError):
             return self._memory
         except OSError as error:
@@ -294,19 +294,19 @@ class HashBook:
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self.path} is damaged ({error}); delete it") from error
 
-    def _write(self, part: str, key: str, value: Any, keep: bool = False) -> Any:
+    def _write(self, kind: str, key: str, value: Any, keep: bool = False) -> Any:
         try:
             with locked(self.path.with_name(".hashes.lock")):
                 book = self._read()
-                if keep and key in book[part]:
-                    return book[part][key]
-                book[part][key] = value
+                if keep and key in book[kind]:
+                    return book[kind][key]
+                book[kind][key] = value
                 temporary = self.path.with_name(f".hashes.{os.getpid()}.tmp")
                 temporary.write_text(json.dumps(book, indent=1, sort_keys=True), encoding="utf-8")
                 os.replace(temporary, self.path)
         except OSError as error:
             log.debug("%s cannot be written (%s): hashes last for this process", self.path, error)
-            self._memory[part][key] = value
+            self._memory[kind][key] = value
         return value
 
 

@@ -19,16 +19,16 @@ from models.sf2f.spec import scaled
 
 DISCRIMINATOR_CHANNELS = (32, 64, 128, 256, 512)
 SLOPE = 0.2
-"""Of the leaky ReLU between the convolutions."""
+"""Slope of the leaky ReLU between the convolutions."""
 CMU_FEATURES = 64
 HIDDEN = 1024
 
 
 class SharedDiscriminator(nn.Module):
-    """What both kinds share: ``trunk`` to features, ``real`` and ``identity`` on top of them.
+    """What both kinds share: ``trunk`` to features, and the heads ``real`` and ``identity``.
 
-    ``real`` gives one number, how surely real. As the second of two logits, the first being 0, it
-    makes the two-class softmax cross-entropy the binary one of the sources.
+    ``real`` has one output. As the second of two logits, the first being 0, it makes the two-class
+    softmax cross-entropy the binary cross-entropy of the sources.
     """
 
     def __init__(self, features: int, n_identities: int, bias: bool) -> None:
@@ -98,13 +98,13 @@ def _convolve(convs: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
 
 
 DECODER_CHANNELS = (1024, 512, 256, 128, 64, 32)
-"""From 4 px on; the last one is for 128 px only, which the authors do not have."""
+"""Channels from 4 px on; the last is for 128 px only, which the authors do not have."""
 
 
 class DeconvolutionDecoder(nn.Module):
     """Transposed convolutions with ReLU: 4/1/0 to 4 × 4, then 4/2/1 each, a 1 × 1 to RGB.
 
-    No batch norm, as both the authors and SF2F's re-implementation have it. ``signed``: the
+    No batch norm, as in both the authors' code and SF2F's. ``signed``: the
     network works in -1 to 1, as the authors train it, and its pictures are converted.
     """
 

@@ -60,12 +60,12 @@ def describe(
 
 def _show(title: str, description: Description) -> None:
     columns = ("part", "output", "parameters", "MFLOP")
-    parts = text_table(columns, align="lr", frame=False, wrap=False)
-    for part in (*description.parts, description.total):
-        shape = " × ".join(str(size) for size in part.output)
-        style = "bold" if part is description.total else None
-        work = f"{part.flops / 1e6:,.2f}"
-        add_row(parts, (part.name, shape, f"{part.parameters:,}", work), style)
+    table = text_table(columns, align="lr", frame=False, wrap=False)
+    for layer in (*description.layers, description.total):
+        shape = " × ".join(str(size) for size in layer.output)
+        style = "bold" if layer is description.total else None
+        work = f"{layer.flops / 1e6:,.2f}"
+        add_row(table, (layer.name, shape, f"{layer.parameters:,}", work), style)
     say(title)
-    console.print(parts)
+    console.print(table)
     console.print()

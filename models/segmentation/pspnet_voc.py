@@ -177,12 +177,12 @@ def checked_state(
         ],
     }
     if any(problems.values()):
-        said = "; ".join(
+        listed = "; ".join(
             f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
             for what, keys in problems.items()
             if keys
         )
-        raise ModelError(f"{path}: not the weights of pspnet_voc: {said}")
+        raise ModelError(f"{path}: not the weights of pspnet_voc: {listed}")
     return {**counts, **given}
 
 

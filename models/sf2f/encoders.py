@@ -2,8 +2,8 @@
 
 Encoders map normalised log-mels (n, n_filters, t) to features over time (n, dim, t').
 
-Time average and L2 norm, which all encoders share, are the generator's. All halve time five times:
-125 frames become 63, 32, 16, 8, 4. Fusers make one embedding of those of many windows (section 4).
+All encoders halve time five times: 125 frames become 63, 32, 16, 8, 4. The generator takes the time
+average and the L2 norm. Fusers make one embedding of those of many windows (paper, section 4).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PlainModule(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Five layers: modules of one kind, the last one of its own.
+    """Five layers: four modules of one kind, and ``last``.
 
     ``noise``: deviation of the Gaussian noise that the generator adds to the normalised embedding
     in training, 0 for none.
@@ -108,8 +108,8 @@ class AttentionFuser(nn.Module):
     def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Fuse (n, w, dim) to (n, dim).
 
-        ``mask``: bool (n, w), True where a window is there, at least one per row. What lies at
-        padded windows has no influence, not even NaN.
+        ``mask``: bool (n, w), True for a window, False for padding; at least one window in each
+        row. Values of padded windows have no influence, not even NaN.
         """
         embeddings = embeddings.masked_fill(~mask[..., None], 0.0)
         query = self.score(embeddings)
@@ -139,16 +139,16 @@ class ReleasedFuser(nn.Module):
 
 
 def attend(query: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return sums of ``embeddings`` (n, w, dim) weighed by the softmax of query · embedding."""
+    """Return sums of ``embeddings`` (n, w, dim), weighted by the softmax of query · embedding."""
     scores = torch.bmm(query, embeddings.transpose(1, 2))
     scores = scores.masked_fill(~mask[:, None, :], float("-inf"))
     return torch.bmm(scores.softmax(dim=2), embeddings)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the mean of (n, w, dim) over the windows that are there, (n, dim)."""
-    there = mask[..., None].to(values.dtype)
-    return (values * there).sum(dim=1) / there.sum(dim=1)
+    """Return the mean of (n, w, dim) over the windows that ``mask`` selects, (n, dim)."""
+    weights = mask[..., None].to(values.dtype)
+    return (values * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def build_fuser(kind: str, dim: int) -> nn.Module:

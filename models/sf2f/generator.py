@@ -1,4 +1,4 @@
-"""The whole of a speech-to-face network: encoder, fuser, decoder."""
+"""The whole speech-to-face network: encoder, fuser, decoder; and freezing parts of it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Generator(nn.Module):
         return embedding
 
     def fuse(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Make one embedding of many windows': (n, w, dim) to (n, dim).
+        """Fuse the embeddings of windows: (n, w, dim) to (n, dim).
 
-        ``mask``: bool (n, w), True where a window is there. ModelError where the generator has no
-        fuser or a row has no window.
+        ``mask``: bool (n, w), True for a window, False for padding. Raises ModelError where the
+        generator has no fuser or a row has no window.
         """
         if self.fuser is None:
             raise ModelError("this generator has no fuser; train stage 2, or average its pictures")
@@ -60,7 +60,7 @@ class Generator(nn.Module):
         return pictures
 
     def forward(self, log_mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map normalised log-mels (n, n_filters, t) to pictures, each on its own, not fused."""
+        """Map normalised log-mels (n, n_filters, t) to pictures, without fusing."""
         return self.decode(self.embed(log_mel))
 
 
@@ -83,18 +83,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def freeze(module: M) -> M:
-    """Stop a module's learning for good: no gradients, and batch norm's statistics stay.
+    """Freeze a module: no gradients for its parameters, and batch norm's statistics do not change.
 
-    It goes into evaluation mode and stays there when a parent's ``.train()`` is called, which
-    would set the statistics moving again. Parameters pass gradients on to what comes before.
+    It stays in evaluation mode even when a parent's ``.train()`` is called, which would update the
+    statistics again. Gradients still pass through it to what comes before.
     """
     module.requires_grad_(False)
-    for part in module.modules():
-        part.eval()
-        part.train = _stay_still.__get__(part)  # type: ignore[method-assign]
+    for child in module.modules():
+        child.eval()
+        child.train = _stay_frozen.__get__(child)  # type: ignore[method-assign]
     return module
 
 
-def _stay_still(self: nn.Module, mode: bool = True) -> nn.Module:
-    """In the place of ``train``: keep evaluation mode whatever is asked."""
+def _stay_frozen(self: nn.Module, mode: bool = True) -> nn.Module:
+    """Replaces ``train``: stay in evaluation mode, whatever ``mode`` is."""
     return self
