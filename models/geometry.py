@@ -5,6 +5,8 @@ Pure array code. Coordinates are pixels, (x, y), origin at the centre of the top
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -128,3 +130,16 @@ def warp(
         part, matrix, (width, height), flags=interpolation, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(out, dtype=np.uint8)
+
+
+def iou(
+    one: Sequence[float] | NDArray[np.floating], other: Sequence[float] | NDArray[np.floating]
+) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom), 0 to 1; 0 for empty ones."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inner = width * height
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return inner / (areas[0] + areas[1] - inner)

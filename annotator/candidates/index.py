@@ -115,7 +115,7 @@ def open_index(workspace: Workspace, on_progress: OnProgress = lambda done, tota
 def shard_tokens(workspace: Workspace, shards: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """Of every shard that is built to the end, what its files are now."""
     stages = tuple(STAGE_COLUMNS)
-    files = {stage: _listing(workspace.storage, f"stages/{stage}") for stage in stages}
+    files = {stage: listing(workspace.storage, f"stages/{stage}") for stage in stages}
     tars = set(TAR_OF.values())
     tokens = {}
     for shard, identities in shards.items():
@@ -129,7 +129,7 @@ def shard_tokens(workspace: Workspace, shards: Mapping[str, Sequence[Row]]) -> d
     return tokens
 
 
-def _listing(storage: Storage, folder: str) -> dict[str, list[str]]:
+def listing(storage: Storage, folder: str) -> dict[str, list[str]]:
     """Size and time (or ETag) of every file of a folder, by name."""
     try:
         entries = storage.fs.ls(storage.path(folder), detail=True, refresh=True)

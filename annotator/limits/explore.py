@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from annotator.candidates.index import listing
 from hqvox.config.build import STAGE_SECTIONS
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import MEASURES, Measure, values_of
@@ -104,18 +105,9 @@ def measures_of(stage: str) -> list[Measure]:
 
 def stamp(workspace: Workspace, stage: str) -> tuple[tuple[str, ...], ...]:
     """What changes when a stage's tables do: their names, sizes and times, from one listing."""
-    folder = workspace.storage.path(f"stages/{stage}")
-    try:
-        entries = workspace.storage.fs.ls(folder, detail=True)
-    except FileNotFoundError:
-        return ()
-    parts = ("name", "size", "mtime", "LastModified", "ETag")
+    files = listing(workspace.storage, f"stages/{stage}")
     return tuple(
-        sorted(
-            tuple(str(entry.get(part, "")) for part in parts)
-            for entry in entries
-            if str(entry["name"]).endswith(".parquet")
-        )
+        sorted((name, *marks) for name, marks in files.items() if name.endswith(".parquet"))
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -92,6 +93,21 @@ def add_row(to: Table, cells: Iterable[str | Text], style: str | None = None) ->
     """Add a row of text to a table: ``str`` is shown as it is, not as markup."""
     shown = (c if isinstance(c, Text) else escape(printable(c, keep="\n")) for c in cells)
     to.add_row(*shown, style=style)
+
+
+def default_command(name: str) -> type[TyperGroup]:
+    """A group of commands in which this command's name can be left out.
+
+    With ``write``, ``hqvox release WORKSPACE NAME`` means ``hqvox release write WORKSPACE NAME``.
+    """
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in (*self.commands, *CONTEXT["help_option_names"]):
+                args = [name, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def roomy_console() -> Console:

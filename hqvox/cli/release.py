@@ -6,9 +6,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
 
-from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console, listed, say, text_table
+from hqvox.cli.common import (
+    CONTEXT,
+    SetOption,
+    WorkspaceArgument,
+    console,
+    default_command,
+    listed,
+    say,
+    text_table,
+)
 from hqvox.release.read import Release, find_release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import (
@@ -29,21 +37,8 @@ from hqvox.workspace.tables import Row
 
 SHOWN = 10
 """Identities, or failures of a check, that are named before the rest is counted."""
-WRITE = "write"
-
-
-class _WritesByDefault(TyperGroup):
-    """`hqvox release WORKSPACE NAME` means `hqvox release write WORKSPACE NAME`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in CONTEXT["help_option_names"]:
-            args = [WRITE, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_WritesByDefault,
+    cls=default_command("write"),
     help="Write a finished dataset, or check one.",
     no_args_is_help=True,
     context_settings=CONTEXT,
@@ -51,7 +46,7 @@ app = typer.Typer(
 )
 
 
-@app.command(WRITE)
+@app.command("write")
 def release(
     workspace: WorkspaceArgument,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the release, e.g. v1.")],

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from hqvox.cli import review_exchange
-from hqvox.cli.common import CONTEXT, WorkspaceArgument, console, say
+from hqvox.cli.common import CONTEXT, WorkspaceArgument, console, default_command, say
 from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar
 from hqvox.workspace.layout import Workspace
 
-OPEN = "open"
-
-
-class _OpensByDefault(TyperGroup):
-    """`hqvox review WORKSPACE` means `hqvox review open WORKSPACE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in CONTEXT["help_option_names"]:
-            args = [OPEN, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_OpensByDefault,
+    cls=default_command("open"),
     help="Have people choose the faces of a release, in a browser.",
     no_args_is_help=True,
     context_settings=CONTEXT,
@@ -43,7 +29,7 @@ app.add_typer(tokens, name="token")
 review_exchange.register(app)
 
 
-@app.command(OPEN)
+@app.command("open")
 def review(
     workspace: WorkspaceArgument,
     address: Annotated[

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ModelError
-from models.geometry import MIRRORED, eye_centres, reduced
+from models.geometry import MIRRORED, eye_centres, iou, reduced
 from models.protocols import Faces, Photo
 from models.store import ModelStore
 
@@ -110,7 +110,9 @@ class Dlib68:
             scanned = scale
             finer = self._scan(grey, scale)
             faces = finer + [
-                face for face in faces if all(_iou(face, other) < SAME_FACE_IOU for other in finer)
+                face
+                for face in faces
+                if all(iou(face.box_xyxy, other.box_xyxy) < SAME_FACE_IOU for other in finer)
             ]
             if faces:
                 return faces
@@ -196,11 +198,3 @@ def _warp(grey: Grey, matrix: NDArray[np.float64], side: int) -> Grey:
         grey, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(crop, np.uint8)
-
-
-def _iou(one: _Face, other: _Face) -> float:
-    corner = np.maximum(one.box_xyxy[:2], other.box_xyxy[:2])
-    overlap = np.minimum(one.box_xyxy[2:], other.box_xyxy[2:]) - corner
-    both = float(np.prod(np.maximum(overlap, 0)))
-    areas = [float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])) for face in (one, other)]
-    return both / (sum(areas) - both)
