@@ -96,9 +96,9 @@ def measure(photos: Path, workers: int) -> None:
     config, store = workspace.config(), ModelStore()
     started = time.perf_counter()
     with workspace.lock():
-        tasks = plan_build(workspace, config, store)
+        jobs = plan_build(workspace, config, store)
         with WorkersMemory() as memory:
-            result = run_build(workspace, config, tasks, workers=workers)
+            result = run_build(workspace, config, jobs, workers=workers)
     seconds = time.perf_counter() - started
     assert not result.failed, result.failed
     console = Console()

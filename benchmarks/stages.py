@@ -84,8 +84,8 @@ def build(photos: Path, root: Path, until: str) -> Workspace:
     workspace = Workspace.create(str(root), yaml.safe_dump(settings), table)
     config, store = workspace.config(), ModelStore()
     with workspace.lock():
-        tasks = plan_build(workspace, config, store, target=until)
-        result = run_build(workspace, config, tasks, workers=0)
+        jobs = plan_build(workspace, config, store, target=until)
+        result = run_build(workspace, config, jobs, workers=0)
     assert not result.failed, result.failed
     return workspace
 

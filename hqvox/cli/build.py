@@ -94,24 +94,24 @@ def build(
         )
 
     if dry_run:
-        tasks = plan()
-        print_plan(tasks, config, store)
-        print_sources(opened, tasks, config, store)
+        jobs = plan()
+        print_plan(jobs, config, store)
+        print_sources(opened, jobs, config, store)
         return
     with opened.lock():
-        tasks = plan()
-        if not tasks:
+        jobs = plan()
+        if not jobs:
             say(f"{workspace}: up to date")
             return
-        store.ensure(needed_weights(tasks, config, store))
+        store.ensure(needed_weights(jobs, config, store))
         shards = opened.shards()
-        stages = STAGE_NAMES[min(t.first for t in tasks) : max(t.last for t in tasks) + 1]
-        total = sum(len(shards[task.shard]) for task in tasks)
+        stages = STAGE_NAMES[min(job.first for job in jobs) : max(job.last for job in jobs) + 1]
+        total = sum(len(shards[job.shard]) for job in jobs)
         with Display(console, stages, total) as display:
             result = run_build(
                 opened,
                 config,
-                tasks,
+                jobs,
                 workers=workers,
                 executor=executor,
                 on_event=display,
@@ -128,28 +128,28 @@ def build(
     if waiting and all(failed.error in waiting for failed in result.failed):
         # No defects: sources of photographs that cannot answer now.
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards wait: "
+            f"{len(result.failed)} of {len(jobs)} shards wait: "
             + "; ".join(sorted(waiting)[:SHOWN])
         )
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.job.shard}: "
+            f"{len(result.failed)} of {len(jobs)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {opened.storage.path('failed')}; run the same command "
             "again to retry them"
         )
 
 
-def needed_weights(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
-    """Registry names of the weights that the tasks' stages load."""
-    return Stages(config, store).networks({name for task in tasks for name in task.stages})
+def needed_weights(jobs: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
+    """Registry names of the weights that the jobs' stages load."""
+    return Stages(config, store).networks({name for job in jobs for name in job.stages})
 
 
 def print_sources(
-    workspace: Workspace, tasks: list[ShardJob], config: BuildConfig, store: ModelStore
+    workspace: Workspace, jobs: list[ShardJob], config: BuildConfig, store: ModelStore
 ) -> None:
     """Where photographs would be looked for, what that comes to, and what it lacks."""
-    looked_for = {task.shard for task in tasks if task.first == 0}
+    looked_for = {job.shard for job in jobs if job.first == 0}
     if not looked_for:
         return
     shards = workspace.shards()
@@ -167,19 +167,19 @@ def print_sources(
         say(line)
 
 
-def print_plan(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> None:
+def print_plan(jobs: list[ShardJob], config: BuildConfig, store: ModelStore) -> None:
     """What would run and why, grouped."""
-    if not tasks:
+    if not jobs:
         console.print("up to date: nothing to run")
         return
     rows = []
-    groups = Counter((task.first, task.last, task.why) for task in tasks)
+    groups = Counter((job.first, job.last, job.why) for job in jobs)
     for (first, last, why), count in groups.items():
         names = STAGE_NAMES[first : last + 1]
         run = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         rows.append((str(count), run, f"{names[0]}: {why}"))
     console.print(text_table(("shards", "stages", "because"), rows, title="what would run"))
-    missing = [n for n in needed_weights(tasks, config, store) if not store.present(n)]
+    missing = [n for n in needed_weights(jobs, config, store) if not store.present(n)]
     if missing:
         console.print(
             f"weights missing: {', '.join(missing)}; get them with "

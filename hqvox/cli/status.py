@@ -23,13 +23,13 @@ def status(workspace: WorkspaceArgument) -> None:
     print_funnel(opened)
     config = opened.config()
     gone = photos_gone(opened, config)
-    tasks = [] if gone else plan_build(opened, config, ModelStore())
+    jobs = [] if gone else plan_build(opened, config, ModelStore())
     if gone:
         console.print(f"[red]{escape(gone)}[/red]", highlight=False, soft_wrap=True)
-    if tasks:
+    if jobs:
         total = len(opened.shards())
         console.print(
-            f"{len(tasks)} of {total} shards are not up to date ({escape(tasks[0].why)}); "
+            f"{len(jobs)} of {total} shards are not up to date ({escape(jobs[0].why)}); "
             f"run: hqvox build {escape(workspace)}",
             highlight=False,
         )

@@ -227,9 +227,9 @@ def _crawl_and_build(folder: Path, console: Console, workers: int | None) -> boo
     port = json.loads(Storage(folder).read(MARKER)).get("port", 0)
     if port:
         workspace = _workspace(folder, port)
-        tasks = plan_build(workspace, workspace.config(), ModelStore())
-        if not any(task.first <= DOWNLOAD for task in tasks):
-            return bool(tasks) and _build(workspace, console, workers)
+        jobs = plan_build(workspace, workspace.config(), ModelStore())
+        if not any(job.first <= DOWNLOAD for job in jobs):
+            return bool(jobs) and _build(workspace, console, workers)
     try:
         site = Website(world, port)
     except OSError as error:
@@ -298,15 +298,15 @@ def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
     """Bring the build up to date; return whether it changed."""
     store, config = ModelStore(), workspace.config()
     with workspace.lock():
-        tasks = plan_build(workspace, config, store)
-        if not tasks:
+        jobs = plan_build(workspace, config, store)
+        if not jobs:
             return False
-        store.ensure(_weights(tasks, config, store))
-        stages = STAGE_NAMES[min(task.first for task in tasks) :]
+        store.ensure(_weights(jobs, config, store))
+        stages = STAGE_NAMES[min(job.first for job in jobs) :]
         shards = workspace.shards()
-        total = sum(len(shards[task.shard]) for task in tasks)
+        total = sum(len(shards[job.shard]) for job in jobs)
         with Display(console, stages, total) as display:
-            result = run_build(workspace, config, tasks, workers=workers, on_event=display)
+            result = run_build(workspace, config, jobs, workers=workers, on_event=display)
     if result.failed:
         raise HqvoxError(
             f"{workspace.url}: {len(result.failed)} shards failed, first "
@@ -315,5 +315,5 @@ def _build(workspace: Workspace, console: Console, workers: int | None) -> bool:
     return True
 
 
-def _weights(tasks: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
-    return Stages(config, store).networks({name for task in tasks for name in task.stages})
+def _weights(jobs: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
+    return Stages(config, store).networks({name for job in jobs for name in job.stages})

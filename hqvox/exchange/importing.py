@@ -99,11 +99,11 @@ def import_tree(
 
 def _measure(workspace: Workspace, workers: int | None, on_progress: OnProgress) -> None:
     config, store = workspace.config(), ModelStore()
-    tasks = plan_build(workspace, config, store)
-    if not tasks:
+    jobs = plan_build(workspace, config, store)
+    if not jobs:
         return
     shards = workspace.shards()
-    total, done = sum(len(shards[task.shard]) for task in tasks), 0
+    total, done = sum(len(shards[job.shard]) for job in jobs), 0
 
     def take(event: Event) -> None:
         nonlocal done
@@ -113,11 +113,11 @@ def _measure(workspace: Workspace, workers: int | None, on_progress: OnProgress)
 
     on_progress("people measured", done, total)
     count = cores() if workers is None else workers
-    result = run_build(workspace, config, tasks, workers=count, on_event=take)
+    result = run_build(workspace, config, jobs, workers=count, on_event=take)
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.job.shard}: "
+            f"{len(result.failed)} of {len(jobs)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {workspace.storage.path('failed')}; run the same "
             "command again to retry them"
         )

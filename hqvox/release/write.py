@@ -115,11 +115,11 @@ def _check_up_to_date(workspace: Workspace, config: BuildConfig) -> None:
     gone = photos_gone(workspace, config)
     if gone:
         raise HqvoxError(gone)
-    tasks = plan_build(workspace, config, ModelStore())
-    if tasks:
+    jobs = plan_build(workspace, config, ModelStore())
+    if jobs:
         raise HqvoxError(
-            f"{workspace.url}: the build is not up to date ({len(tasks)} of "
-            f"{len(workspace.shards())} shards; {STAGE_NAMES[tasks[0].first]}: {tasks[0].why}); "
+            f"{workspace.url}: the build is not up to date ({len(jobs)} of "
+            f"{len(workspace.shards())} shards; {STAGE_NAMES[jobs[0].first]}: {jobs[0].why}); "
             f"run `hqvox build {workspace.url}` first"
         )
 

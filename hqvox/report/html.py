@@ -188,13 +188,13 @@ def _limit_lines(stage: str, bounds: dict[str, float]) -> list[str]:
 def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list[str]:
     notes = []
     gone = photos_gone(workspace, config)
-    tasks = [] if gone else plan_build(workspace, config, store)
+    jobs = [] if gone else plan_build(workspace, config, store)
     if gone:
         notes.append(gone)
-    if tasks:
+    if jobs:
         notes.append(
-            f"{len(tasks)} of {len(workspace.shards())} shards are not up to date "
-            f"({tasks[0].why}): what follows is as the last build left it. "
+            f"{len(jobs)} of {len(workspace.shards())} shards are not up to date "
+            f"({jobs[0].why}): what follows is as the last build left it. "
             f"Run hqvox build {workspace.url}."
         )
     failures = workspace.failures()
