@@ -124,7 +124,8 @@ def _desk(context: Context) -> Desk:
 
 def _act(page: Context) -> None:
     context = renewed(page)
-    act = st.session_state[_GRID].get("act")
+    # The state is gone if the page was left in the meantime. The browser sends the act again.
+    act = st.session_state.get(_GRID, {}).get("act")
     if context is not None and isinstance(act, dict):
         desk = _desk(context)
         have = act.get("have")

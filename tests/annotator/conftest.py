@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.browser_tools import Reviewer, Server, Team, launch_chromium, running
+from tests.helpers.browser_tools import Reviewer, Server, Team, launch_chromium, running, wait_for
 from tests.helpers.small_review import make_review
 
 
@@ -43,7 +43,6 @@ _numbers = count(1)
 def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
     """A running review that all tests share; ``join`` signs in somebody whom nobody else is."""
     from annotator.log.access import Role, TokenFile
-    from annotator.log.store import open_store
     from hqvox.workspace.layout import Workspace
 
     tokens = TokenFile(Workspace.open(_team_server.workspace))
@@ -59,9 +58,23 @@ def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
 
     yield Team(_team_server, Path(_team_server.workspace), add, join)
     for person in people:
-        person.close()
+        person.leave()
     # The next test has the same people to review; leases would outlast their annotators.
-    workspace = Workspace.open(_team_server.workspace)
-    store = open_store(workspace)
-    store.forget([row["identity_id"] for row in workspace.identities().to_pylist()])
-    store.close()
+    wait_for(lambda: _forgotten(_team_server.workspace), "the server to leave the log alone")
+
+
+def _forgotten(workspace: str) -> bool:
+    """Erase what everybody decided, skipped and held; False where somebody reads the log."""
+    from annotator.log.store import open_store
+    from hqvox.errors import HqvoxError
+    from hqvox.workspace import Workspace
+
+    opened = Workspace.open(workspace)
+    store = open_store(opened)
+    try:
+        store.forget([row["identity_id"] for row in opened.identities().to_pylist()])
+    except HqvoxError:
+        return False
+    finally:
+        store.close()
+    return True
