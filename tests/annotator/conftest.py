@@ -67,7 +67,7 @@ def _forgotten(workspace: str) -> bool:
     """Erase what everybody decided, skipped and held; False where somebody reads the log."""
     from annotator.log.store import open_store
     from hqvox.errors import HqvoxError
-    from hqvox.workspace import Workspace
+    from hqvox.workspace.layout import Workspace
 
     opened = Workspace.open(workspace)
     store = open_store(opened)
