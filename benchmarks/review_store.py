@@ -92,7 +92,7 @@ def report(url: str, measured: Sequence[Times], seconds: float, asked: argparse.
     """Percentiles as a table; raises AssertionError where a decision is lost or doubled."""
     store = Store.open(url)
     start = time.perf_counter()
-    verdicts = store.state()
+    outcomes = store.state()
     folded = time.perf_counter() - start
     entries = store.entries(shown=False)
     store.close()
@@ -114,7 +114,7 @@ def report(url: str, measured: Sequence[Times], seconds: float, asked: argparse.
     console = Console()
     console.print(table)
     console.print(
-        f"{count:,} decisions on {len(verdicts):,} identities in {seconds:.1f} s, none lost; "
+        f"{count:,} decisions on {len(outcomes):,} identities in {seconds:.1f} s, none lost; "
         f"opened and folded in {folded:.2f} s"
     )
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from annotator.candidates.candidates import Candidates, IdentitySummary
 from annotator.candidates.matching import find_faces
 from annotator.log.decisions import FaceRef
-from annotator.log.fold import Verdict
+from annotator.log.fold import Outcome
 from annotator.log.store import Store
 from hqvox.config.build import STAGE_SECTIONS
 from hqvox.workspace.layout import Workspace
@@ -73,26 +73,26 @@ def changes_since(
     ``identity_ids``: those to look at; by default all. Those where nothing did are left out, and
     those whose shard is not built now: nothing can be said of them.
     """
-    verdicts = {
-        identity_id: verdict
-        for identity_id, verdict in store.state().items()
-        if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
+    outcomes = {
+        identity_id: outcome
+        for identity_id, outcome in store.state().items()
+        if outcome.holds is not None and (identity_ids is None or identity_id in identity_ids)
     }
     unbuilt = set(candidates.unfinished)
-    read = lru_cache(maxsize=len(_STAGES))(partial(_verdicts, candidates.workspace))
+    read = lru_cache(maxsize=len(_STAGES))(partial(_stage_rows, candidates.workspace))
     people = [
         person
         for person in candidates.everyone
-        if person.identity_id in verdicts and person.shard not in unbuilt
+        if person.identity_id in outcomes and person.shard not in unbuilt
     ]
     found = []
     for start in range(0, len(people), _AT_ONCE):
         some = people[start : start + _AT_ONCE]
-        screens = _screens(store, [verdicts[person.identity_id] for person in some])
+        screens = _screens(store, [outcomes[person.identity_id] for person in some])
         for person in some:
-            verdict = verdicts[person.identity_id]
+            outcome = outcomes[person.identity_id]
             shown = screens.get(person.identity_id, [])
-            change = _change(candidates, verdict, shown, person, read)
+            change = _change(candidates, outcome, shown, person, read)
             if change is not None:
                 found.append(change)
     return found
@@ -108,13 +108,13 @@ def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
 
 def _change(
     candidates: Candidates,
-    verdict: Verdict,
+    outcome: Outcome,
     screens: Sequence[tuple[FaceRef, ...]],
     person: IdentitySummary,
     read: _Read,
 ) -> Change | None:
-    assert verdict.holds is not None
-    said = verdict.holds.decision
+    assert outcome.holds is not None
+    said = outcome.holds.decision
     rows = candidates.places(said.identity_id)
     here = find_faces(said.faces, rows)
     missing = [ref for ref, row in zip(said.faces, here, strict=True) if row is None]
@@ -134,8 +134,8 @@ def _change(
     return Change(
         said.identity_id,
         person.name,
-        verdict.holds.seq,
-        verdict.latest,
+        outcome.holds.seq,
+        outcome.latest,
         said.annotator,
         said.kind,
         gone,
@@ -144,22 +144,22 @@ def _change(
     )
 
 
-def _screens(store: Store, verdicts: Sequence[Verdict]) -> dict[str, list[tuple[FaceRef, ...]]]:
+def _screens(store: Store, outcomes: Sequence[Outcome]) -> dict[str, list[tuple[FaceRef, ...]]]:
     """What was on the screen at each decision that counts; the fold leaves it out."""
     counted = {
         entry.seq
-        for verdict in verdicts
-        for entry in (*verdict.opinions, verdict.settlement)
+        for outcome in outcomes
+        for entry in (*outcome.opinions, outcome.settlement)
         if entry is not None
     }
     found: dict[str, list[tuple[FaceRef, ...]]] = {}
-    for entry in store.entries(identity_ids=[verdict.identity_id for verdict in verdicts]):
+    for entry in store.entries(identity_ids=[outcome.identity_id for outcome in outcomes]):
         if entry.seq in counted:
             found.setdefault(entry.decision.identity_id, []).append(entry.decision.shown)
     return found
 
 
-def _verdicts(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
+def _stage_rows(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
     """A shard's rows of a stage: the keys, the reason, and what tells photographs and faces."""
     columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
     return workspace.read_stage(stage, shard, [*columns, "reason"])

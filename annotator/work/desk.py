@@ -250,8 +250,8 @@ class Desk:
         if lease.purpose == "again":
             changes = changes_since(self.store, self.candidates, [identity_id])
             changed = "; ".join(change.words for change in changes)
-            verdict = self.store.state().get(identity_id)
-            before = before or (None if verdict is None else verdict.holds)
+            outcome = self.store.state().get(identity_id)
+            before = before or (None if outcome is None else outcome.holds)
         if before is not None:
             taken = places(before.decision.faces, faces) or taken
             if before.decision.annotator == self.actor.name:  # nobody signs another's words
@@ -262,15 +262,15 @@ class Desk:
         return Screen(lease, person, faces, taken, comment, picks, changed)
 
     def _picks(self, identity_id: str, faces: Sequence[Candidate]) -> tuple[Pick, ...]:
-        verdict = self.store.state().get(identity_id)
-        if verdict is None:
+        outcome = self.store.state().get(identity_id)
+        if outcome is None:
             return ()
 
         def blind(entry: Entry) -> bytes:
             # Neither names nor who was first: a fixed, but meaningless order.
             return hashlib.sha256(f"{identity_id}:{entry.key}".encode()).digest()
 
-        said = [entry.decision for entry in sorted(verdict.opinions, key=blind)]
+        said = [entry.decision for entry in sorted(outcome.opinions, key=blind)]
         return tuple(
             Pick(
                 chr(ord("A") + n),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from annotator.log.decisions import Entry
-from annotator.log.fold import Verdict, agree
+from annotator.log.fold import Outcome, agree
 
 FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
 """What a spreadsheet takes for the beginning of a formula, or hides one behind."""
@@ -36,8 +36,8 @@ COLUMNS = (
 class Line:
     """An entry of the log, and what became of it.
 
-    ``status``: ``holds`` (the identity's verdict is this), ``agrees`` (another opinion that agrees
-    with the verdict), ``disputed``, ``overruled`` (a lead settled it otherwise), ``replaced`` (by a
+    ``status``: ``holds`` (the identity's outcome is this), ``agrees`` (another opinion that agrees
+    with the outcome), ``disputed``, ``overruled`` (a lead settled it otherwise), ``replaced`` (by a
     later one of the same annotator), ``taken back``, or empty for an undoing.
     """
 
@@ -60,7 +60,7 @@ class Line:
 def listing(
     entries: Iterable[Entry],
     undone: Iterable[int],
-    verdicts: Mapping[str, Verdict],
+    outcomes: Mapping[str, Outcome],
     names: Mapping[str, str],
 ) -> list[Line]:
     """A line for each entry, in their order.
@@ -72,26 +72,26 @@ def listing(
         Line(
             entry,
             names.get(entry.decision.identity_id, ""),
-            _status(entry, gone, verdicts.get(entry.decision.identity_id)),
+            _status(entry, gone, outcomes.get(entry.decision.identity_id)),
         )
         for entry in entries
     ]
 
 
-def _status(entry: Entry, gone: set[int], verdict: Verdict | None) -> str:
+def _status(entry: Entry, gone: set[int], outcome: Outcome | None) -> str:
     if entry.decision.kind == "undone":
         return ""
     if entry.seq in gone:
         return "taken back"
-    if verdict is None:
+    if outcome is None:
         return "replaced"
-    if verdict.holds is not None and verdict.holds.seq == entry.seq:
+    if outcome.holds is not None and outcome.holds.seq == entry.seq:
         return "holds"
-    if all(opinion.seq != entry.seq for opinion in verdict.opinions):
+    if all(opinion.seq != entry.seq for opinion in outcome.opinions):
         return "replaced"
-    if verdict.status == "disputed":
+    if outcome.status == "disputed":
         return "disputed"
-    settled = verdict.settlement
+    settled = outcome.settlement
     return "agrees" if settled is None or agree(settled, entry, min_overlap=1) else "overruled"
 
 

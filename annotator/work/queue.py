@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 from annotator.log.access import Actor
 from annotator.log.decisions import Purpose
-from annotator.log.fold import Fold, Verdict
-from annotator.log.rules import Step
+from annotator.log.fold import Fold, Outcome
+from annotator.log.rules import Transaction
 from annotator.log.store import Store
 from annotator.work.leases import Lease, LeaseTable, skipped, write_skip
 from hqvox.config.review import Policy, ReviewConfig
@@ -112,12 +112,12 @@ class Queue:
 
     def peek(self, actor: Actor, policy: Policy | None = None) -> str | None:
         """The one held ahead, else the one that probably comes next; nothing is held for it."""
-        with self.store.look() as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.snapshot() as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
             if len(held) > 1:
                 return held[1]
-            free = self._free(step, actor, policy, table.live() | set(held))
+            free = self._free(transaction, actor, policy, table.live() | set(held))
             return next((name for name, _ in free), None)
 
     def lease(self, actor: Actor, identity_id: str) -> Lease | None:
@@ -126,10 +126,10 @@ class Queue:
         None where somebody else holds it, or where it is not the actor's to decide on. What they
         decided on themselves is, and what was settled is a lead's.
         """
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
-            purpose = self._purpose(step.fold, actor, identity_id, own=True)
+            purpose = self._purpose(transaction.fold, actor, identity_id, own=True)
             if purpose is None or identity_id in table.live() - set(held):
                 return None
             if held[:1] == [identity_id]:
@@ -143,8 +143,8 @@ class Queue:
 
         None where it is lost: it had expired and somebody took it, or it was decided on.
         """
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is None:
                 return None
             kept = table.keep(lease.annotator, always=True)
@@ -152,97 +152,97 @@ class Queue:
 
     def release(self, lease: Lease) -> None:
         """Give it back; nothing happens where it is lost already."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
                 table.drop(lease.identity_id)
 
     def skip(self, lease: Lease) -> None:
         """Give it back, and have it last: after all else, and all that was skipped before."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
                 table.drop(lease.identity_id)
-                write_skip(step, lease.annotator, lease.identity_id)
+                write_skip(transaction, lease.annotator, lease.identity_id)
 
     def counts(self) -> Counts:
         """How far the review is."""
-        with self.store.look() as step:
-            needs = [self.need(name, step.fold.verdicts.get(name)) for name in self.items]
-            live = LeaseTable(step, self.config.lease_seconds).live()
+        with self.store.snapshot() as transaction:
+            needs = [self.need(name, transaction.fold.outcomes.get(name)) for name in self.items]
+            live = LeaseTable(transaction, self.config.lease_seconds).live()
         first = needs.count("first") + needs.count("again")
         second, disputed, done = (needs.count(need) for need in ("second", "dispute", None))
         return Counts(len(needs), first, second, disputed, done, len(live & self.items.keys()))
 
     def disputes(self) -> list[str]:
         """Identities that wait for a lead, in the order of the configured policy."""
-        verdicts = self.store.state()
+        outcomes = self.store.state()
         order = self._order(self.config.policy)
-        return [name for name in order if self.need(name, verdicts.get(name)) == "dispute"]
+        return [name for name in order if self.need(name, outcomes.get(name)) == "dispute"]
 
-    def need(self, identity_id: str, verdict: Verdict | None) -> Need | None:
+    def need(self, identity_id: str, outcome: Outcome | None) -> Need | None:
         """What an identity waits for; None: for nothing."""
         if identity_id not in self.items:
             return None
-        if verdict is None:
+        if outcome is None:
             return "first"
-        if verdict.holds is None:
+        if outcome.holds is None:
             return "dispute"
-        if verdict.latest <= self.again.get(identity_id, 0):
-            return "again" if verdict.settlement is None else "dispute"
-        return self._need_of_second(identity_id, verdict)
+        if outcome.latest <= self.again.get(identity_id, 0):
+            return "again" if outcome.settlement is None else "dispute"
+        return self._need_of_second(identity_id, outcome)
 
-    def _need_of_second(self, identity_id: str, verdict: Verdict) -> Need | None:
-        single = verdict.settlement is None and len(verdict.opinions) == 1
+    def _need_of_second(self, identity_id: str, outcome: Outcome) -> Need | None:
+        single = outcome.settlement is None and len(outcome.opinions) == 1
         return "second" if single and identity_id in self._twice else None
 
     def _hold(
         self, actor: Actor, policy: Policy | None, wanted: int, skip: Collection[str]
     ) -> list[Lease]:
         """What the actor holds, the one on the screen first, brought to ``wanted`` if possible."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             for row in table.of(actor.name):
-                still = self._purpose(step.fold, actor, row.identity_id, own=True)
+                still = self._purpose(transaction.fold, actor, row.identity_id, own=True)
                 if row.identity_id in skip or still is None:
                     table.drop(row.identity_id)
             leases = table.keep(actor.name)
             if len(leases) < wanted:
                 passed = table.live() | {lease.identity_id for lease in leases} | set(skip)
-                for name, purpose in self._free(step, actor, policy, passed):
+                for name, purpose in self._free(transaction, actor, policy, passed):
                     leases.append(table.take(actor, name, purpose))
                     if len(leases) >= wanted:
                         break
             return leases
 
     def _free(
-        self, step: Step, actor: Actor, policy: Policy | None, passed: Collection[str]
+        self, transaction: Transaction, actor: Actor, policy: Policy | None, passed: Collection[str]
     ) -> Iterator[tuple[str, Purpose]]:
         """Identities that the actor may take, best first, and what for.
 
         A lead's disputes come before all else, those between others first.
         """
-        self._read_on(step.fold)
-        back = skipped(step, actor.name)
+        self._read_on(transaction.fold)
+        back = skipped(transaction, actor.name)
         late = set(back)
         order = self._order(policy or self.config.policy)
         order = [name for name in order if name not in late] + back if back else order
         if actor.is_lead:
-            verdicts = step.fold.verdicts
+            outcomes = transaction.fold.outcomes
             disputes = [
                 name
                 for name in self._disputed | self.again.keys()
-                if self.need(name, verdicts.get(name)) == "dispute" and name not in passed
+                if self.need(name, outcomes.get(name)) == "dispute" and name not in passed
             ]
             if disputes:
                 place = {name: number for number, name in enumerate(order)}
-                disputes.sort(key=lambda n: (actor.name in verdicts[n].annotators, place[n]))
+                disputes.sort(key=lambda n: (actor.name in outcomes[n].annotators, place[n]))
                 for name in disputes:
                     yield name, "dispute"
         for name in order:
             if name in passed or (name in self._done and name not in self.again):
                 continue
-            purpose = self._purpose(step.fold, actor, name)
+            purpose = self._purpose(transaction.fold, actor, name)
             if purpose is not None and purpose != "dispute":
                 yield name, purpose
 
@@ -257,10 +257,10 @@ class Queue:
         for name in fold.touched[self._read :]:
             self._done.discard(name)
             self._disputed.discard(name)
-            verdict = fold.verdicts.get(name)
-            if verdict is not None and verdict.disputed:
+            outcome = fold.outcomes.get(name)
+            if outcome is not None and outcome.disputed:
                 self._disputed.add(name)
-            elif verdict is not None and self._need_of_second(name, verdict) is None:
+            elif outcome is not None and self._need_of_second(name, outcome) is None:
                 self._done.add(name)
         self._read = len(fold.touched)
 
@@ -271,15 +271,15 @@ class Queue:
 
         ``own``: also what they decided on themselves, and as a lead what was settled.
         """
-        verdict = fold.verdicts.get(identity_id)
-        need = self.need(identity_id, verdict)
+        outcome = fold.outcomes.get(identity_id)
+        need = self.need(identity_id, outcome)
         if need == "again":
             return "again"
-        if verdict is None or identity_id not in self.items:
+        if outcome is None or identity_id not in self.items:
             return None if need is None else "opinion"
-        if actor.is_lead and (need == "dispute" or (own and verdict.settlement is not None)):
+        if actor.is_lead and (need == "dispute" or (own and outcome.settlement is not None)):
             return "dispute"
-        if actor.name in verdict.annotators:
+        if actor.name in outcome.annotators:
             return "opinion" if own else None
         return "opinion" if need == "second" else None
 

@@ -114,8 +114,8 @@ def status(workspace: WorkspaceArgument) -> None:
             again={change.identity_id: change.latest for change in changes},
         )
         counts = queue.counts()
-        verdicts = store.state()
-        kinds = Counter(verdict.status for verdict in verdicts.values())
+        outcomes = store.state()
+        kinds = Counter(outcome.status for outcome in outcomes.values())
         rest = [
             f"{counts.second:,} wait for a second annotator" if counts.second else "",
             f"{counts.disputed:,} for a lead" if counts.disputed else "",

@@ -340,7 +340,7 @@ def test_a_store_belongs_to_one_workspace(tmp_path: Path, store: Store) -> None:
 
 
 def hold(path: str, held: Event, enough: Event) -> None:
-    with Store.open(path).step():
+    with Store.open(path).transaction():
         held.set()
         enough.wait(60)
 

@@ -87,7 +87,7 @@ def team(url: str, annotators: int, decisions: int) -> None:
     )
     # Whoever had an identity had it alone: no more opinions stand than were asked for.
     state = store.state()
-    standing = Counter({name: len(verdict.opinions) for name, verdict in state.items()})
+    standing = Counter({name: len(outcome.opinions) for name, outcome in state.items()})
     assert sum(standing.values()) == annotators * (decisions - undone)
     for name, number in standing.items():
         assert number <= (2 if is_second(CONFIG.seed, CONFIG.second_fraction, name) else 1)

@@ -205,8 +205,8 @@ def test_a_lease_that_expired_and_went_to_another(team: Team) -> None:
     store, candidates = open_store(workspace), Candidates(workspace)
     items = [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities]
     queue = Queue(store, items, workspace.config().review)
-    with store.step() as step:
-        step.connection.execute(
+    with store.transaction() as transaction:
+        transaction.connection.execute(
             sa.update(LEASES).where(LEASES.c.identity_id == lost).values(expires_us=0)
         )
     assert queue.lease(Actor("the other"), lost) is not None
@@ -264,9 +264,9 @@ def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
     expected = wait_for(lead.taken, "B's faces to be taken")
     assert expected in ([0, 1, 2], [7, 8, 9, 10])
     lead.on("Enter")
-    verdict = store.state()[disputed]
-    assert verdict.status == "chosen"
-    assert verdict.settlement is not None
+    outcome = store.state()[disputed]
+    assert outcome.status == "chosen"
+    assert outcome.settlement is not None
     assert numbers(store.entries(identity_ids=[disputed])[-1]) == expected
     store.close()
 
