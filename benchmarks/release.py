@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import yaml
-from build import processor
 from rich.console import Console
 
+from build import processor
 from hqvox.imaging.codec import encode_png
 from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS

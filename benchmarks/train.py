@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from build import processor
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from train_reference import FaceNetAsItIs, Item, ReferenceStep
 
+from build import processor
 from hqvox.release.read import Release
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.data import Split, TrainingData
