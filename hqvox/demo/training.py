@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from hqvox.release.read import Release
-from hqvox.report.generated import GeneratedFaces, GeneratedPerson
+from hqvox.report.html import GeneratedFaces, GeneratedPerson
 from hqvox.runner.bars import progress_bars
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.data import SPLITS, TrainingData
