@@ -8,6 +8,7 @@ which erases what was taken down.
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,7 +25,6 @@ from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind
 from annotator.log.erasure import Forgotten, forget_entries
 from annotator.log.fold import MIN_OVERLAP, Fold, Outcome, fold
 from annotator.log.migrations import migrate
-from annotator.log.ownership import claim
 from annotator.log.place import FILE, has_store, store_url
 from annotator.log.rules import Transaction, check_key, check_undoing, purpose_of
 from annotator.log.schema import LEASES, LIGHT, LOG, META, SKIPS, from_us, to_entry, to_row, to_us
@@ -49,6 +49,8 @@ __all__ = [
 ]  # fmt: skip
 
 Clock = Callable[[], datetime]
+PLACE = "review/id"
+"""File of a workspace with the random name of its reviews."""
 
 
 def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store:
@@ -385,3 +387,26 @@ def _target(entry: Entry, here: dict[int, int]) -> int | None:
             "export the whole log"
         )
     return here[undoes]
+
+
+def claim(connection: sa.Connection, workspace: Workspace, where: str) -> None:
+    """Make the workspace the owner of a database, in the caller's writing transaction.
+
+    A file is in its workspace, but a database is named by an address, which may be copied into
+    another configuration. So both keep the same random name, which stays when a workspace is moved.
+    Raises HqvoxError where the database belongs to another workspace.
+    """
+    storage = workspace.storage
+    name = storage.read(PLACE).decode("utf-8", "replace").strip() if storage.exists(PLACE) else ""
+    owner = connection.execute(sa.select(META.c.workspace)).scalar_one()
+    if owner is None:
+        name = name or secrets.token_hex(16)
+        connection.execute(sa.update(META).values(workspace=name))
+    elif name != owner:
+        raise HqvoxError(
+            f"{where}: holds the decisions of another workspace; name another database in "
+            f"review.store, or, if {workspace.url} was made anew in its place, write {owner} into "
+            f"{storage.path(PLACE)}"
+        )
+    if not storage.exists(PLACE):
+        storage.write(PLACE, f"{name}\n".encode())

@@ -193,9 +193,9 @@ def _measures(face: Candidate) -> str:
 
 
 def _left(decided: int, counts: Counts) -> str:
-    said = [f"{decided:,} by you in this sitting"] if decided else []
-    said.append(f"{counts.done:,} of {counts.total:,} people done")
+    parts = [f"{decided:,} by you in this session"] if decided else []
+    parts.append(f"{counts.done:,} of {counts.total:,} people done")
     # Else nobody would know why all are decided on, and not all are done.
-    said += [f"{counts.second:,} for a second annotator"] if counts.second else []
-    said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
-    return " · ".join(said)
+    parts += [f"{counts.second:,} for a second annotator"] if counts.second else []
+    parts += [f"{counts.disputed:,} disputed"] if counts.disputed else []
+    return " · ".join(parts)

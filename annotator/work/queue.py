@@ -1,7 +1,7 @@
-"""Who works on which identity: orders, leases, second opinions, disputes.
+"""Assigning identities to annotators: orders, leases, second opinions, disputes.
 
-Every step is one transaction of the store, so two annotators never hold the same identity, on
-SQLite and PostgreSQL alike, from however many processes.
+Every method is one transaction on the store, so two annotators never hold the same identity, on
+SQLite and PostgreSQL, in any number of processes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class QueueItem:
     candidates: int
     """How many faces there are to choose from."""
     certainty: float
-    """How sure the machine is of its own pick, 0 to 1."""
+    """Certainty of the automatic selection, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Counts:
     """Wait for a lead."""
     done: int
     leased: int
-    """Held by somebody now; they are counted above as well."""
+    """Leased now; also counted above."""
 
 
 class Queue:
-    """Gives identities to annotators. Safe for threads; several may run on one store.
+    """Assigns identities to annotators. Safe for threads; several may run on one store.
 
-    An annotator holds one identity, on the screen, and at most one more, loaded ahead.
+    An annotator holds the identity on the screen, and at most one more that is loaded ahead.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class Queue:
         config: ReviewConfig,
         again: Mapping[str, int] | None = None,
     ) -> None:
-        """``again``: see there; it can be set later."""
+        """``again``: see the attribute, which can also be set later."""
         self.store = store
         self.again: Mapping[str, int] = again or {}
         """Identities that changed since the entry with that number was made.
 
-        They come up again, as if nobody had decided, also for who did, until there is a newer
-        decision; what a lead had settled comes up for leads.
+        They are assigned again, as if nobody had decided, also to those who did, until there is a
+        newer decision. Settled ones are assigned to leads.
         """
         self.config = config
         self.items = {item.identity_id: item for item in items}
         self._orders: dict[str, list[str]] = {}
-        self._fold: Fold | None = None  # the one that these three are of, up to _read:
+        self._fold: Fold | None = None  # the next three are read from it, up to entry _read
         self._read = 0
         self._done: set[str] = set()
         self._disputed: set[str] = set()
@@ -94,7 +94,7 @@ class Queue:
         """The identity to work on: the one that the annotator holds already, else a new one.
 
         None where nothing is left for them. ``policy``: the configured one if None. ``skip``:
-        identities that are not to be given now; held ones are given back. ``reserve``: hold the
+        identities that must not be assigned now; their leases are released. ``reserve``: hold the
         one after it too, in the same transaction, see :meth:`reserve_next`.
         """
         leases = self._hold(actor, policy, 2 if reserve else 1, skip)
@@ -111,7 +111,7 @@ class Queue:
         return leases[1] if len(leases) > 1 else None
 
     def peek(self, actor: Actor, policy: Policy | None = None) -> str | None:
-        """The one held ahead, else the one that probably comes next; nothing is held for it."""
+        """The identity held ahead, else the one that probably comes next; takes no lease."""
         with self.store.snapshot() as transaction:
             table = LeaseTable(transaction, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
@@ -123,8 +123,8 @@ class Queue:
     def lease(self, actor: Actor, identity_id: str) -> Lease | None:
         """Hold a particular identity, to be worked on first: after an undo, or from a list.
 
-        None where somebody else holds it, or where it is not the actor's to decide on. What they
-        decided on themselves is, and what was settled is a lead's.
+        None where somebody else holds it, or where the actor may not decide on it. Annotators may
+        decide again on what they decided themselves, leads on what was settled.
         """
         with self.store.transaction(durable=False) as transaction:
             table = LeaseTable(transaction, self.config.lease_seconds)
@@ -151,14 +151,14 @@ class Queue:
             return next(one for one in kept if one.identity_id == lease.identity_id)
 
     def release(self, lease: Lease) -> None:
-        """Give it back; nothing happens where it is lost already."""
+        """End the lease; nothing happens where it is lost already."""
         with self.store.transaction(durable=False) as transaction:
             table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
                 table.drop(lease.identity_id)
 
     def skip(self, lease: Lease) -> None:
-        """Give it back, and have it last: after all else, and all that was skipped before."""
+        """End the lease and assign the identity last, after all that was skipped before."""
         with self.store.transaction(durable=False) as transaction:
             table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
@@ -181,7 +181,7 @@ class Queue:
         return [name for name in order if self.need(name, outcomes.get(name)) == "dispute"]
 
     def need(self, identity_id: str, outcome: Outcome | None) -> Need | None:
-        """What an identity waits for; None: for nothing."""
+        """What an identity needs next; None: nothing."""
         if identity_id not in self.items:
             return None
         if outcome is None:
@@ -247,9 +247,9 @@ class Queue:
                 yield name, purpose
 
     def _read_on(self, fold: Fold) -> None:
-        """Note what is done and what is disputed: near the end, most of an order is done.
+        """Cache which identities are done or disputed: late in a review most are done.
 
-        Within a step, so one thread at a time. What ``again`` adds is not noted: it can be set.
+        Called in a transaction, so by one thread at a time. ``again`` is not cached: it can be set.
         """
         if fold is not self._fold:
             self._fold, self._read = fold, 0
@@ -267,9 +267,9 @@ class Queue:
     def _purpose(
         self, fold: Fold, actor: Actor, identity_id: str, own: bool = False
     ) -> Purpose | None:
-        """What the actor may be given an identity for; None: not at all.
+        """The purpose for which the actor may get an identity; None: may not.
 
-        ``own``: also what they decided on themselves, and as a lead what was settled.
+        ``own``: also identities that they decided on themselves, and for leads settled ones.
         """
         outcome = fold.outcomes.get(identity_id)
         need = self.need(identity_id, outcome)
@@ -293,16 +293,16 @@ class Queue:
                 "least_certain": lambda item: (item.certainty, item.identity_id),
                 "random": lambda item: (_share(f"order:{seed}:{item.identity_id}"), ""),
             }
-            found = sorted(self.items.values(), key=keys[policy])
-            self._orders[policy] = [item.identity_id for item in found]
+            items = sorted(self.items.values(), key=keys[policy])
+            self._orders[policy] = [item.identity_id for item in items]
         return self._orders[policy]
 
 
 def is_second(seed: int, fraction: float, identity_id: str) -> bool:
-    """Whether an identity goes to two annotators; the same for everybody, at any time."""
+    """Whether an identity is reviewed twice; depends on seed and id alone."""
     return _share(f"second:{seed}:{identity_id}") < fraction
 
 
 def _share(text: str) -> float:
-    """A text's place from 0 to 1, evenly spread."""
+    """A number from 0 to 1 by the text's hash, uniformly distributed."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
