@@ -25,7 +25,7 @@ from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind
 from annotator.log.erasure import Forgotten, forget_entries
 from annotator.log.fold import MIN_OVERLAP, Fold, Outcome, fold
 from annotator.log.migrations import migrate
-from annotator.log.place import FILE, has_store, store_url
+from annotator.log.place import FILE, PLACE, has_store, store_url
 from annotator.log.rules import Transaction, check_key, check_undoing, purpose_of
 from annotator.log.schema import LEASES, LIGHT, LOG, META, SKIPS, from_us, to_entry, to_row, to_us
 from hqvox.config.build import BuildConfig
@@ -49,8 +49,6 @@ __all__ = [
 ]  # fmt: skip
 
 Clock = Callable[[], datetime]
-PLACE = "review/id"
-"""File of a workspace with the random name of its reviews."""
 
 
 def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store:

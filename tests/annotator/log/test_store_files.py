@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from annotator.log import database, migrations
 from annotator.log.access import Actor
-from annotator.log.place import VARIABLE, has_store, nothing_yet, store_url
+from annotator.log.place import PLACE, VARIABLE, has_store, nothing_yet, store_url
 from annotator.log.schema import META
-from annotator.log.store import PLACE, Store, claim, open_store
+from annotator.log.store import Store, claim, open_store
 from annotator.work.queue import Queue
 from hqvox.cli.app import app
 from hqvox.config.file import load_config

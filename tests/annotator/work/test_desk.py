@@ -46,8 +46,7 @@ def act(at: Desk, do: str, key: str, **more: Any) -> None:
 
 def test_what_comes_after_the_page_was_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     # Streamlit has forgotten the component's state by then, and calls its callback all the same.
-    from annotator.screens import sign_in
-    from annotator.screens import review
+    from annotator.screens import review, sign_in
 
     monkeypatch.setattr(review, "renewed", lambda page: page)
     monkeypatch.setattr(review.st, "session_state", state := {})
