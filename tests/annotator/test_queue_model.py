@@ -241,7 +241,7 @@ def _rows(queue: Queue) -> list:
         return list(step.connection.execute(LEASES.select()))
 
 
-def _folder() -> tempfile.TemporaryDirectory:
+def folder_in_memory() -> tempfile.TemporaryDirectory:
     """In memory where there is such a file system: what is tested here is no disk."""
     shm = Path("/dev/shm")
     return tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None)
@@ -249,7 +249,7 @@ def _folder() -> tempfile.TemporaryDirectory:
 
 class _InAFile(Review):
     def __init__(self) -> None:
-        self.folder = _folder()
+        self.folder = folder_in_memory()
         super().__init__(lambda clock: Store.open(f"{self.folder.name}/r.sqlite", clock=clock))
 
     def teardown(self) -> None:
@@ -275,6 +275,6 @@ def test_any_interleaving_is_as_the_model_says() -> None:
     check(_InAFile, examples=15, steps=25)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_many_interleavings_are_as_the_model_says() -> None:
     check(_InAFile, examples=150, steps=50)

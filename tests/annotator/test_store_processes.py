@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from postgres_server import Server
 from review_tools import ANNA, BERT, FACES, LEAD, Clock, chosen, decide, dropped, people, undo
 from small_review import make_review
-from test_queue_model import Review, check
+from test_queue_model import Review, check, folder_in_memory
 
 from annotator.access import Actor
 from annotator.place import VARIABLE
@@ -92,9 +92,10 @@ def test_four_at_once(tmp_path: Path) -> None:
     team(str(tmp_path / "reviews.sqlite"), 4, 50)
 
 
-@pytest.mark.slow
-def test_twenty_at_once(tmp_path: Path) -> None:
-    team(str(tmp_path / "reviews.sqlite"), 20, 500)
+@pytest.mark.slow(seconds=40)
+def test_twenty_at_once() -> None:
+    with folder_in_memory() as folder:
+        team(f"{folder}/reviews.sqlite", 20, 500)
 
 
 # PostgreSQL -------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def server() -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_twenty_at_once_on_postgresql(server: Server) -> None:
     team(server.new_database(), 20, 500)
 
