@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,26 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def _team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def copy_review(make_once: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Copies the workspace of :func:`make_review`, which is made once, to a new folder."""
+    made = make_once("review", make_review)
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(made / "work", folder / "work"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def _team_server(
+    copy_review: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     from annotator.log.access import TokenFile
     from hqvox.workspace.layout import Workspace
 
-    workspace = make_review(
-        tmp_path_factory.mktemp("team"), settings="review: {second_fraction: 0.0}\n"
-    )
+    workspace = copy_review(tmp_path_factory.mktemp("team"))
+    with (workspace / "hqvox.yaml").open("a") as file:
+        file.write("review: {second_fraction: 0.0}\n")
     TokenFile(Workspace.open(workspace)).add("somebody", "annotator")
     with running(workspace, "--sign-in") as server:
         yield server

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -237,6 +239,12 @@ def _rows(queue: Queue) -> list:
 
     with queue.store.snapshot() as transaction:
         return list(transaction.connection.execute(LEASES.select()))
+
+
+def folder_in_memory() -> tempfile.TemporaryDirectory:
+    """A folder in memory where there is such a file system: these tests do not test a disk."""
+    shm = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None)
 
 
 def check(machine: Callable[[], Review], examples: int, steps: int) -> None:

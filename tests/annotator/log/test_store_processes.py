@@ -21,7 +21,7 @@ from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from tests.helpers import postgres_server
 from tests.helpers.postgres_server import Server
-from tests.helpers.queue_machine import Review, check
+from tests.helpers.queue_machine import Review, check, folder_in_memory
 from tests.helpers.review_tools import (
     ANNA,
     BERT,
@@ -103,9 +103,10 @@ def test_four_at_once(tmp_path: Path) -> None:
     team(str(tmp_path / "reviews.sqlite"), 4, 50)
 
 
-@pytest.mark.slow
-def test_twenty_at_once(tmp_path: Path) -> None:
-    team(str(tmp_path / "reviews.sqlite"), 20, 500)
+@pytest.mark.slow(seconds=40)
+def test_twenty_at_once() -> None:
+    with folder_in_memory() as folder:
+        team(f"{folder}/reviews.sqlite", 20, 500)
 
 
 # PostgreSQL -------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def server() -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_twenty_at_once_on_postgresql(server: Server) -> None:
     team(server.new_database(), 20, 500)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from annotator.log.decisions import DROP_REASONS, Decision, Entry
 from annotator.log.schema import LEASES
 from annotator.log.store import Store, open_store
 from annotator.work.queue import Queue, QueueItem
+from hqvox.cli.app import main
 from hqvox.workspace.layout import Workspace
 from tests.helpers.browser_tools import (
     WAIT_MS,
@@ -315,8 +318,10 @@ def test_nothing_outside_the_workspace_can_be_read(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_loses_nothing(chromium: Any, tmp_path: Path) -> None:
-    workspace = make_review(tmp_path)
+def test_a_server_that_dies_loses_nothing(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    workspace = copy_review(tmp_path)
     with running(workspace, "--as", "ada") as server:
         who = Reviewer(chromium, server.url).shown()
         first = who.identity_id()
@@ -353,8 +358,10 @@ def test_it_works_on_a_tablet(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_streamlit_starts_it_too_and_keeps_the_rule(chromium: Any, tmp_path: Path) -> None:
-    workspace = make_review(tmp_path)
+def test_streamlit_starts_it_too_and_keeps_the_rule(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    workspace = copy_review(tmp_path)
     server = Server(workspace, "--sign-in", streamlit=True)
     try:
         server.start()
@@ -371,15 +378,24 @@ def test_streamlit_starts_it_too_and_keeps_the_rule(chromium: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_what_cannot_be_reviewed_is_said_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_reviewed_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace = make_review(tmp_path, names=("Ada", "Bedřich", "Few"))
     (tmp_path / "empty").mkdir()
-    for folder, options, said_line in (
-        (tmp_path / "empty", (), "no workspace here"),
-        (workspace, ("--sign-in",), "hqvox review token add"),
-        (workspace, ("--address", "0.0.0.0"), "hqvox review token add"),
-        (workspace, ("--as", " "), "a reviewer needs a name"),
+    with pytest.raises(AssertionError, match="no workspace here") as failure:
+        Server(tmp_path / "empty").start()
+    assert "Traceback" not in str(failure.value)
+    # The same without a process for each.
+    monkeypatch.setattr("annotator.serve.serve", lambda *_: pytest.fail("it is served"))
+    for options, said_line in (
+        (["--sign-in"], "hqvox review token add"),
+        (["--address", "0.0.0.0"], "hqvox review token add"),
+        (["--as", " "], "a reviewer needs a name"),
     ):
-        with pytest.raises(AssertionError, match=said_line) as failure:
-            Server(folder, *options).start()
-        assert "Traceback" not in str(failure.value)
+        command = ["hqvox", "review", str(workspace), "--no-browser", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit):
+            main()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said_line in line

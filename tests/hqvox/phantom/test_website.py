@@ -40,7 +40,7 @@ def rows(world: Path, site: Website) -> list[dict[str, str]]:
 
 
 def get(url: str, **options: object) -> requests.Response:
-    return requests.get(url, timeout=5, allow_redirects=False, **options)  # type: ignore[arg-type]
+    return requests.get(url, timeout=60, allow_redirects=False, **options)  # type: ignore[arg-type]
 
 
 def picture(world: Path, site: Website, place: int) -> tuple[str, bytes]:
@@ -105,7 +105,7 @@ def test_slow_and_moved_arrive(world: Path, site: Website, monkeypatch: pytest.M
     assert slept == [website.SLOW_SECONDS]
     url, data = picture(world, site, FAULTS["moved"])
     assert get(url).status_code == 302
-    moved = requests.get(url, timeout=5)
+    moved = requests.get(url, timeout=60)
     assert moved.content == data
     assert moved.url.startswith(f"{site.url}/moved/photos/")
 
