@@ -21,7 +21,7 @@ from annotator.log.rules import check_key
 from annotator.log.store import Store
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 
 FORMAT = 1
 _PLAIN = ("identity_id", "kind", "reason", "comment", "annotator", "seconds", "fingerprint")
@@ -146,19 +146,19 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     an entry takes back one that is not among them.
     """
     people = set(workspace.identities()["identity_id"].to_pylist())
-    stones = Tombstones.read(workspace)
+    takedowns = Takedowns.read(workspace)
     known = {entry.key for entry in store.entries(shown=False)}
     unknown: dict[str, int] = {}
     down: set[int] = set()
     taken: list[Entry] = []
     for entry in entries:
         said = entry.decision
-        if stones.covers_identity(said.identity_id) or said.undoes in down:
+        if takedowns.covers_identity(said.identity_id) or said.undoes in down:
             down.add(entry.seq)
         elif said.identity_id not in people:
             unknown[said.identity_id] = unknown.get(said.identity_id, 0) + 1
         else:
-            kept = _without(entry, stones, store.min_faces)
+            kept = _without(entry, takedowns, store.min_faces)
             if kept is None:
                 down.add(entry.seq)
             else:
@@ -173,14 +173,14 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     )
 
 
-def _without(entry: Entry, stones: Tombstones, min_faces: int) -> Entry | None:
+def _without(entry: Entry, takedowns: Takedowns, min_faces: int) -> Entry | None:
     """The entry without photographs that were taken down; None where too little is left of it."""
     said = entry.decision
-    faces, shown = (_staying(refs, stones) for refs in (said.faces, said.shown))
+    faces, shown = (_staying(refs, takedowns) for refs in (said.faces, said.shown))
     if len(faces) < len(said.faces) and len(faces) < min_faces:
         return None
     return replace(entry, decision=replace(said, faces=faces, shown=shown))
 
 
-def _staying(refs: Collection[FaceRef], stones: Tombstones) -> tuple[FaceRef, ...]:
-    return tuple(ref for ref in refs if not stones.covers_photo(ref.photo_id))
+def _staying(refs: Collection[FaceRef], takedowns: Takedowns) -> tuple[FaceRef, ...]:
+    return tuple(ref for ref in refs if not takedowns.covers_photo(ref.photo_id))

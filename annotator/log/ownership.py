@@ -10,12 +10,10 @@ import secrets
 
 import sqlalchemy as sa
 
+from annotator.log.place import PLACE
 from annotator.log.schema import META
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-
-PLACE = "review/id"
-"""File of a workspace with its random name."""
 
 
 def claim(connection: sa.Connection, workspace: Workspace, where: str) -> None:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.release.target import FOLDER, FORMAT, INFO
+from hqvox.release.target import FOLDER, FORMAT, INFO, remove_leftovers
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.parquet import read_parquet
 from hqvox.workspace.storage import Storage
@@ -150,3 +151,15 @@ def _hint(where: str | Path) -> str:
         there = f"its releases: {', '.join(names)}" if names else "it has no release yet"
         return f"this is a workspace; name a release of it ({there})"
     return "name the folder that holds it, or a workspace and a release's name"
+
+
+def erase_unfinished(covered: Covered) -> None:
+    """Remove releases that were never finished; finished ones never change."""
+    workspace = covered.workspace
+    finished = release_names(workspace)
+    unfinished = [name for name in workspace.storage.names(FOLDER) if name not in finished]
+    for name in unfinished or [""]:
+        remove_leftovers(workspace.storage, f"{FOLDER}/{name}")
+
+
+RELEASES = Owner("releases", (f"{FOLDER}/*/**",), erase_unfinished)

@@ -16,7 +16,7 @@ from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.shards import ShardReader, ShardWriter
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
 from pipelines.download import DownloadStage
@@ -46,7 +46,7 @@ class ShardWorker:
         self.config = config
         store = ModelStore()
         self.stages = make_stages(config, store, self.workspace.storage)
-        download_stage(self.stages).tombstones = Tombstones.read(self.workspace)
+        download_stage(self.stages).takedowns = Takedowns.read(self.workspace)
         self.fingerprints = Fingerprints(self.stages, config, store)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()

@@ -24,11 +24,22 @@ from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, 
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
 from hqvox.speech.worker import SpeechProgress, SpeechTask, pack_shard, serve_speech
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 
 SOURCES = f"{FOLDER}/index/sources.json"
 LISTING = f"{FOLDER}/index/folders.parquet"
+
+
+def erase_listing(covered: Covered) -> None:
+    """Remove the listing of audio folders, which bear names; it is made again when needed."""
+    if covered.identities:
+        covered.workspace.storage.remove(LISTING)
+
+
+AUDIO_LISTING = Owner("listing of audio", (LISTING,), erase_listing)
+AUDIO_SOURCES = Owner("folders of audio", (SOURCES,), None)
 
 SpeechEvent = Started | Finished | Failed | SpeechProgress
 
@@ -101,9 +112,9 @@ def plan_speech(
 ) -> SpeechPlan:
     """Index the audio and find the shards that are missing or stale, and why."""
     # Whoever was taken down stays away, whatever lies in the folders of audio.
-    stones = Tombstones.read(workspace)
+    takedowns = Takedowns.read(workspace)
     shards = {
-        shard: [row for row in rows if not stones.covers_identity(row["identity_id"])]
+        shard: [row for row in rows if not takedowns.covers_identity(row["identity_id"])]
         for shard, rows in workspace.shards().items()
     }
     identities = [row for rows in shards.values() for row in rows]

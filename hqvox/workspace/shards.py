@@ -68,3 +68,10 @@ class ShardReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def blank_header(size: int) -> bytes:
+    """Tar header of an erased member; the one it replaces named the photo by its hash."""
+    header = tarfile.TarInfo("taken-down")
+    header.size = size
+    return header.tobuf(tarfile.USTAR_FORMAT)

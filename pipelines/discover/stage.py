@@ -10,7 +10,7 @@ from typing import Any
 from hqvox.config.discover import DiscoverConfig
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import normalised_url
+from hqvox.workspace.takedowns import normalised_url
 from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource

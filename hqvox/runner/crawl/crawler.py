@@ -27,7 +27,7 @@ from hqvox.runner.worker import Progress, download_stage, task_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
 from pipelines.chain import make_stages
@@ -126,7 +126,7 @@ class Crawler:
         self._stages = make_stages(self.config, store, self._workspace.storage)
         self._fingerprints = Fingerprints(self._stages, self.config, store)
         self._download = download_stage(self._stages)
-        self._download.tombstones = Tombstones.read(self._workspace)
+        self._download.takedowns = Takedowns.read(self._workspace)
         self._discover = next(s for s in self._stages if isinstance(s, DiscoverStage))
         self._identities = self._workspace.shards()
         self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="crawl")
@@ -137,10 +137,10 @@ class Crawler:
         waiting = deque(self.order.tasks)
         running: set[asyncio.Task[None]] = set()
         reported = 0.0
-        stones = self._download.tombstones
+        takedowns = self._download.takedowns
 
         def refuse(url: str) -> str | None:
-            return "taken_down" if stones.covers_url(url) else None
+            return "taken_down" if takedowns.covers_url(url) else None
 
         try:
             async with Engine(self.config.download, self.lookup, refuse) as engine:
@@ -219,7 +219,7 @@ class Crawler:
         for identity in identities:
             if self._stopping.is_set():
                 raise SourceError("stopped")
-            if self._download.tombstones.covers_identity(identity["identity_id"]):
+            if self._download.takedowns.covers_identity(identity["identity_id"]):
                 continue
             try:
                 found += self._discover.process([dict(identity)], _NO_PIXELS)

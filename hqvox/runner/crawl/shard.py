@@ -19,11 +19,12 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.spool import Spool
 from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import withdraw
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.parquet import read_parquet
 from hqvox.workspace.shards import ShardReader
 from hqvox.workspace.tables import ATTEMPTS, Row, stage_schema
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from pipelines.chain import Tallies, Tally
 from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage, covered, is_local, judge
@@ -35,6 +36,7 @@ _ASK_AGAIN = frozenset({"too_large", "opted_out", "robots_disallowed", "taken_do
 """Reasons that depend on settings: asked again where these have changed."""
 _RULES = ("robots", "opt_out")
 _OWN = DownloadStage.writes
+ATTEMPTS_FOLDER = "attempts"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ShardCrawl:
         self.task = task
         self.records = records
         self.stage = stage
-        self.stones: Tombstones = stage.tombstones
+        self.takedowns: Takedowns = stage.takedowns
         self.rows: list[Row] = []
         self._old = _committed_rows(workspace, task.shard)
         self._spool: Spool | None = None
@@ -76,7 +78,7 @@ class ShardCrawl:
         wishes: dict[str, Wish] = {}
         for row in rows:
             url = row["url"]
-            if is_local(row) or covered(self.stones, row) or url in wishes:
+            if is_local(row) or covered(self.takedowns, row) or url in wishes:
                 continue
             known = self._known(url)
             if known is None:
@@ -123,7 +125,7 @@ class ShardCrawl:
         row["retrieved_at"] = answer.time.astimezone(UTC).replace(microsecond=0)
         row["etag"], row["last_modified"] = answer.etag, answer.last_modified
         row["photo_bytes"], row["photo_id"] = len(answer.body), answer.sha256 or None
-        if self.stones.covers_photo(row["photo_id"]):
+        if self.takedowns.covers_photo(row["photo_id"]):
             return _taken_down(outcome.url)
         row["reason"] = judge(row, answer.body, self.stage.config)
         if row["reason"] is None:
@@ -180,18 +182,18 @@ class ShardCrawl:
             self._spool = Spool(self.workspace, self.task.shard, settings)
 
     def _is_taken_down(self, row: Row) -> bool:
-        return self.stones.covers_photo(row["photo_id"]) or any(
-            self.stones.covers_url(row[name]) for name in ("requested_url", "final_url")
+        return self.takedowns.covers_photo(row["photo_id"]) or any(
+            self.takedowns.covers_url(row[name]) for name in ("requested_url", "final_url")
         )
 
     def _result(self, row: Row) -> Row:
         """The download columns of a candidate, its photo in the spool."""
         url = row["url"]
-        if covered(self.stones, row):
+        if covered(self.takedowns, row):
             return _taken_down(None)
         known = self.spool.found.get(url) or self._carried_over(url)
-        covers = covered(self.stones, {**row, "final_url": known["final_url"]})
-        if covers or self.stones.covers_photo(known["photo_id"]):
+        covers = covered(self.takedowns, {**row, "final_url": known["final_url"]})
+        if covers or self.takedowns.covers_photo(known["photo_id"]):
             return _taken_down(None)
         return known
 
@@ -207,7 +209,7 @@ class ShardCrawl:
                 row["reason"] = "too_large"
             else:
                 row["reason"] = judge(row, data, self.stage.config)
-            if row["reason"] is None and not self.stones.covers_photo(row["photo_id"]):
+            if row["reason"] is None and not self.takedowns.covers_photo(row["photo_id"]):
                 row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], data)
         self.spool.note(url, row, [], asked=False)
         return row
@@ -271,7 +273,28 @@ class ShardCrawl:
 
 def attempts_name(shard: str) -> str:
     """Relative name of a shard's table of attempts."""
-    return f"attempts/{shard}.parquet"
+    return f"{ATTEMPTS_FOLDER}/{shard}.parquet"
+
+
+def erase_attempts(covered: Covered) -> None:
+    """Erase the attempts at covered addresses."""
+    storage = covered.workspace.storage
+    for leaf in storage.names(ATTEMPTS_FOLDER):
+        name = f"{ATTEMPTS_FOLDER}/{leaf}"
+        try:
+            with storage.open(name) as file:
+                table = read_parquet(file)
+        except (OSError, pa.ArrowException):  # damaged: what it holds cannot be known
+            storage.remove(name)
+            continue
+        pairs = zip(table["url"].to_pylist(), table["final_url"].to_pylist(), strict=True)
+        keep = [not (covered.address(url) or covered.address(final)) for url, final in pairs]
+        if not all(keep):
+            with storage.writing(name) as file:
+                pq.write_table(table.filter(pa.array(keep, pa.bool_())), file, compression="zstd")
+
+
+ATTEMPTS_FILES = Owner("attempts", (f"{ATTEMPTS_FOLDER}/*.parquet",), erase_attempts)
 
 
 def write_found(

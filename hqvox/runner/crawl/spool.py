@@ -16,13 +16,15 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.storage import disk_error
+from hqvox.workspace.shards import blank_header
+from hqvox.workspace.storage import Storage, disk_error
 from hqvox.workspace.tables import Row
 
 FOLDER = "crawl"
@@ -191,7 +193,12 @@ def spool_folder(workspace: Workspace) -> Path:
     return cache / "hqvox" / FOLDER / hashlib.sha256(storage.url.encode()).hexdigest()[:16]
 
 
-def erase_spool(workspace: Workspace, shard: str) -> None:
+def has_spool(workspace: Workspace, shard: str) -> bool:
+    """Whether a crawl of the shard was cut short."""
+    return (spool_folder(workspace) / f"{shard}.jsonl").exists()
+
+
+def remove_spool(workspace: Workspace, shard: str) -> None:
     """Remove what a crawl cut short left of a shard, wherever it was cut.
 
     Raises HqvoxError where the disk refuses.
@@ -205,6 +212,78 @@ def erase_spool(workspace: Workspace, shard: str) -> None:
         journal.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(error, str(folder)) from error
+
+
+def erase_spools(covered: Covered) -> None:
+    """Erase covered photographs from crawls that were cut short; the others need no new request.
+
+    The spool of a shard that loses an identity goes as a whole: the journal does not say to whom a
+    url belongs. Raises HqvoxError where the disk refuses.
+    """
+    workspace = covered.workspace
+    for shard in sorted({shard for shard, _ in covered.identities}):
+        remove_spool(workspace, shard)
+    spools = Storage(spool_folder(workspace))
+    spools.remove_leftovers("")
+    for leaf in spools.names(""):
+        shard, _, ending = leaf.rpartition(".")
+        if ending != "jsonl":
+            continue
+        try:
+            whole = _erase_spool(spools, shard, covered)
+        except (ValueError, KeyError, TypeError):  # damaged: what it holds cannot be known
+            whole = False
+        except OSError as error:
+            raise disk_error(error, spools.path(leaf)) from error
+        if not whole:
+            remove_spool(workspace, shard)
+
+
+SPOOLS = Owner("crawls cut short", (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.tar"), erase_spools)
+
+
+def _erase_spool(spools: Storage, shard: str, covered: Covered) -> bool:
+    """Returns whether nothing that is covered is left; else the spool must go as a whole."""
+    lines = spools.read(f"{shard}.jsonl").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    entries = [json.loads(line) for line in whole]
+    going = [_is_covered(entry, covered) for entry in entries]
+    if not any(going):
+        return True
+    if not spools.exists(f"{shard}.tar"):
+        return False  # killed between the tar's commit and the end of the journal
+    kept = {_place(entry) for entry, goes in zip(entries, going, strict=True) if not goes}
+    erased = {_place(entry) for entry, goes in zip(entries, going, strict=True) if goes}
+    with open(spools.path(f"{shard}.tar"), "r+b", buffering=0) as file:
+        _blank(file.fileno(), [place for place in erased - kept if place is not None])
+        os.fsync(file.fileno())
+    left = (line for line, goes in zip(whole, going, strict=True) if not goes)
+    spools.write(f"{shard}.jsonl", b"".join(left))
+    return True
+
+
+def _is_covered(entry: dict[str, Any], covered: Covered) -> bool:
+    row = entry["row"] or {}
+    addresses = [entry["url"], row.get("requested_url"), row.get("final_url")]
+    addresses += [attempt["final_url"] for attempt in entry["attempts"]]
+    return covered.takedowns.covers_photo(row.get("photo_id")) or any(
+        map(covered.address, addresses)
+    )
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """Offset and size of the entry's photo in the tar."""
+    row = entry["row"] or {}
+    return None if row.get("photo_offset") is None else (row["photo_offset"], row["photo_bytes"])
+
+
+def _blank(handle: int, places: Iterable[tuple[int, int]]) -> None:
+    """Overwrite members of a tar, by offset and size, with zeros, and their headers."""
+    for offset, size in sorted(places):
+        os.pwrite(handle, blank_header(size), offset - tarfile.BLOCKSIZE)
+        left = size
+        while left:
+            left -= os.pwrite(handle, bytes(min(left, 1 << 22)), offset + size - left)
 
 
 def _with_times(record: dict[str, Any]) -> dict[str, Any]:

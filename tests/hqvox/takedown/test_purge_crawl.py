@@ -24,7 +24,7 @@ from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.identities import read_folders, to_table
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstone, Tombstones, url_digest
+from hqvox.workspace.takedowns import Takedown, Takedowns, url_digest
 from models.store import ModelStore
 
 PEOPLE, PICTURES = ("Ada", "Bob"), 6
@@ -51,7 +51,7 @@ class Crawled:
         """Requests for pictures so far."""
         return sum(n for path, n in self.site.requests.items() if path != "/robots.txt")
 
-    def purge(self, *asked: Tombstone) -> PurgePlan:
+    def purge(self, *asked: Takedown) -> PurgePlan:
         with self.workspace.lock(purging=True):
             plan = plan_purge(self.workspace, asked)
             run_purge(self.workspace, plan)
@@ -111,7 +111,7 @@ def crawled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crawled
 def test_purged_url_is_never_asked_for_again_and_nothing_else_is(crawled: Crawled) -> None:
     gone = crawled.kept(0)
     before = {row["url"]: row for row in crawled.rows()}
-    plan = crawled.purge(Tombstone("url", url_digest(gone["url"])))
+    plan = crawled.purge(Takedown("url", url_digest(gone["url"])))
     assert plan.photos == {gone["photo_id"]}
     after = {row["url"]: row for row in crawled.rows()}
     assert after == {url: row for url, row in before.items() if url != gone["url"]}
@@ -128,9 +128,9 @@ def test_purged_url_is_never_asked_for_again_and_nothing_else_is(crawled: Crawle
 
 def test_purged_photo_does_not_come_back_from_another_address(crawled: Crawled) -> None:
     gone = crawled.kept(1)
-    crawled.purge(Tombstone("photo", gone["photo_id"]))
-    stones = Tombstones.read(crawled.workspace)
-    assert stones.covers_url(gone["url"])
+    crawled.purge(Takedown("photo", gone["photo_id"]))
+    takedowns = Takedowns.read(crawled.workspace)
+    assert takedowns.covers_url(gone["url"])
     world = crawled.site.world
     (world / "photos/Bob/000.jpg").write_bytes((world / "photos/Ada/001.jpg").read_bytes())
     table = Path(crawled.workspace.storage.path("stages/download/00000.parquet"))
@@ -144,7 +144,7 @@ def test_purged_photo_does_not_come_back_from_another_address(crawled: Crawled) 
 
 def test_page_stands_for_all_its_photographs(crawled: Crawled) -> None:
     page = f"{crawled.site.url}/people/Ada.html"
-    plan = crawled.purge(Tombstone("url", url_digest(page)))
+    plan = crawled.purge(Takedown("url", url_digest(page)))
     assert plan.candidates == PICTURES + 1  # its decoy, too
     assert {row["identity_id"] for row in crawled.rows()} == {"Bob"}
 
@@ -153,14 +153,14 @@ def test_attempts_forget_the_address_and_keep_the_others(crawled: Crawled) -> No
     name = crawled.workspace.storage.path("attempts/00000.parquet")
     before = pq.read_table(name).num_rows
     gone = crawled.kept(5)  # it was moved: two requests
-    crawled.purge(Tombstone("photo", gone["photo_id"]))
+    crawled.purge(Takedown("photo", gone["photo_id"]))
     left = pq.read_table(name)
     assert left.num_rows == before - 2
     assert not [u for u in left["final_url"].to_pylist() if u.endswith("/Ada/005.jpg")]
     assert not crawled.workspace.storage.names("discover/urls")
 
 
-def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: Path) -> None:
+def test_identity_leaves_nothing_but_its_takedown(crawled: Crawled, tmp_path: Path) -> None:
     storage = crawled.workspace.storage
     for name in (
         "speech/00000.parquet",
@@ -169,7 +169,7 @@ def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: P
         "discover/brave/00000/Ada.jsonl",
     ):
         storage.write(name, b"Ada speaks")
-    crawled.purge(Tombstone("identity", "Ada"))
+    crawled.purge(Takedown("identity", "Ada"))
     assert crawled.build() == 0
     (tmp_path / "urls.csv").write_text(
         "\n".join(li for li in (tmp_path / "urls.csv").read_text().splitlines() if "Ada" not in li)
@@ -186,7 +186,7 @@ def test_local_photograph_does_not_come_back(crawled: Crawled, tmp_path: Path) -
     local = Crawled(workspace, crawled.site)
     local.build()
     data = (photos / "Ada/002.jpg").read_bytes()
-    plan = local.purge(Tombstone("photo", hashlib.sha256(data).hexdigest()))
+    plan = local.purge(Takedown("photo", hashlib.sha256(data).hexdigest()))
     assert plan.candidates == 1
     # A new file makes discover stale; the folder still holds the photograph, also by a new name.
     (photos / "Ada/900.jpg").write_bytes(data)
@@ -213,7 +213,7 @@ def test_answers_of_sources_lose_what_was_taken_down(crawled: Crawled) -> None:
     paged = {"url": "https://c.example/3.jpg", "page_url": "https://www.a.example/page"}
     storage.write(name, f"{page(one, other, paged)}\n{page()}\ndamaged\n".encode())
     storage.write("discover/openverse/quota.json", b"{}")
-    crawled.purge(Tombstone("host", "a.example"))
+    crawled.purge(Takedown("host", "a.example"))
     lines = storage.read(name).decode().splitlines()
     assert [json.loads(line)["candidates"] for line in lines] == [[other], []]
     assert storage.read("discover/openverse/quota.json") == b"{}"
@@ -234,7 +234,7 @@ def test_shard_cut_short_loses_what_was_taken_down_and_no_more(crawled: Crawled)
     urls = [f"https://a.example/{n}.jpg" for n in range(3)]
     photos = {url: bytes([65 + n]) * 3000 for n, url in enumerate(urls)}
     spooled(crawled.workspace, photos)
-    crawled.purge(Tombstone("url", url_digest(urls[1])))
+    crawled.purge(Takedown("url", url_digest(urls[1])))
     folder = Path(crawled.workspace.storage.path("crawl"))
     everything = b"".join(file.read_bytes() for file in folder.iterdir())
     assert photos[urls[1]] not in everything
@@ -249,7 +249,7 @@ def test_cut_short_between_pixels_and_table_is_erased_too(crawled: Crawled) -> N
     storage = crawled.workspace.storage
     storage.remove("stages/download/00000.parquet")
     Path(storage.path("crawl/00000.tar")).replace(storage.path("stages/download/00000.tar"))
-    crawled.purge(Tombstone("host", "a.example"))
+    crawled.purge(Takedown("host", "a.example"))
     assert not storage.exists("stages/download/00000.tar")
     assert not storage.names("crawl")
 
@@ -271,12 +271,12 @@ def test_command_asks_shows_and_purges(crawled: Crawled) -> None:
     code, said = command(root, "--photo", sha, answer="n\n")
     assert code == 1
     assert crawled.kept(0)["photo_id"] == sha
-    assert Tombstones.read(crawled.workspace).entries == ()
+    assert Takedowns.read(crawled.workspace).entries == ()
     code, said = command(root, "--photo", sha, "--reason", "request 17", answer="y\n")
     assert code == 0
     assert "delete there the lines that name it" in said
     assert "next: hqvox build" in said
-    assert Tombstones.read(crawled.workspace).entries[0].reason == "request 17"
+    assert Takedowns.read(crawled.workspace).entries[0].reason == "request 17"
     code, said = command(root)
     assert (code, "nothing to take down" in said) == (0, True)
 
@@ -293,4 +293,4 @@ def test_command_refuses_in_one_line(crawled: Crawled, arguments: list[str], lin
     code, said = command(crawled.workspace.url, *arguments, "--yes")
     assert code == 1
     assert line in said
-    assert Tombstones.read(crawled.workspace).entries == ()
+    assert Takedowns.read(crawled.workspace).entries == ()
