@@ -7,7 +7,7 @@ the list of all owners and calls them in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -101,11 +101,6 @@ class Owner:
         for parent in {pattern.rpartition("/")[0] for pattern in self.files}:
             for folder in root.glob(parent) if parent else [root]:
                 workspace.storage.remove_leftovers(folder.relative_to(root).as_posix())
-
-
-def owner_of(name: str, owners: Iterable[Owner]) -> list[Owner]:
-    """The owners that claim a file; exactly one where the list is right."""
-    return [owner for owner in owners if owner.claims(name)]
 
 
 def _matches(name: str, pattern: str) -> bool:
