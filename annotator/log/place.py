@@ -60,18 +60,17 @@ def nothing_yet(workspace: Workspace) -> bool:
 
 
 def erase_decisions(covered: Covered) -> None:
-    """Erase decisions on identities and photographs that were taken down, wherever they are kept.
+    """Erase decisions on covered identities and photographs, wherever they are kept.
 
-    Of what was taken down by host or address the log holds only hashes of photographs, and those
-    mean nothing without the photographs. Raises HqvoxError where the store cannot be opened: the
-    purge is not finished then.
+    Raises HqvoxError where the store cannot be opened: the purge is not finished then.
     """
     workspace = covered.workspace
     values = {
         kind: [entry.value for entry in covered.takedowns.entries if entry.kind == kind]
         for kind in ("identity", "photo")
     }
-    if not has_store(workspace) or not any(values.values()):
+    photos = covered.photos.union(values["photo"])
+    if not has_store(workspace) or not (values["identity"] or photos):
         return
     try:
         from annotator.log.store import open_store
@@ -82,7 +81,7 @@ def erase_decisions(covered: Covered) -> None:
         ) from None
     store = open_store(workspace)
     try:
-        store.forget(values["identity"], values["photo"])
+        store.forget(values["identity"], photos)
     finally:
         store.close()
 

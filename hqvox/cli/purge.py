@@ -95,7 +95,9 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     unreadable = [find.shard for find in plan.shards if find.unreadable]
     if unreadable:
         _say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
-    if plan.new and not plan.shards:
+    if plan.spooled:
+        _say(f"crawls that were cut short hold {plan.spooled:,} of its addresses, which go")
+    if plan.new and not (plan.shards or plan.spooled):
         _say("nothing of it is here now; it is noted, so that no crawl brings it")
     for name, files in plan.released.items():
         _say(

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa
 
 from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.spool import has_spool
 from hqvox.runner.plan import Fingerprints
 from hqvox.workspace.covered import ADDRESSES, Covered, CoveredShard, Owner, covers_row
 from hqvox.workspace.layout import TAR_OF, Workspace
-from hqvox.workspace.shards import blank_header
+from hqvox.workspace.parquet import filtered
+from hqvox.workspace.shards import ERASED, blank_header
 from hqvox.workspace.tables import KEYS, Row
 from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
@@ -105,6 +105,17 @@ def lookalikes(workspace: Workspace, hashes: set[int]) -> set[str]:
     return alike
 
 
+def lone_photos(
+    workspace: Workspace, takedowns: Takedowns, shards: Sequence[CoveredShard]
+) -> frozenset[str]:
+    """SHA-256 of the photographs of covered ``shards`` that no row has that stays."""
+    lone = {row["photo_id"] for shard in shards for row in shard.rows} - {None}
+    for shard in workspace.shards() if lone else ():
+        rows = candidate_rows(workspace, shard) or []
+        lone -= {row["photo_id"] for row in rows if not covers_row(takedowns, row)}
+    return frozenset(lone)
+
+
 def _shards_on_disk(workspace: Workspace) -> set[str]:
     """Shards with files, which a purge that was killed may have left without identities."""
     names = [name for stage in FETCHED for name in workspace.storage.names(f"stages/{stage}")]
@@ -127,6 +138,11 @@ def erase_stages(covered: Covered) -> None:
             renewed = _renewed(workspace, members, staying) if shard.identities else {}
             eraser.erase(shard.rows, renewed)
         covered.on_progress(number + 1, len(covered.shards))
+    touched = {shard.shard for shard in covered.shards}
+    for name in sorted(_shards_on_disk(workspace) - touched):
+        table = workspace.read_stage("download", name, ["reason"])
+        if table is not None and "taken_down" in table["reason"].to_pylist():
+            ShardEraser(workspace, name).blank(set())
 
 
 STAGES = Owner("stages", ("stages/*/*.parquet", "stages/*/*.tar"), erase_stages)
@@ -146,7 +162,7 @@ class ShardEraser:
             self._remove(STAGE_NAMES[len(FETCHED) :])
         keys = {(row["identity_id"], row["candidate"]) for row in rows}
         self._rewrite("discover", keys, renewed)
-        self._blank(keys)
+        self.blank(keys)
         self._rewrite("download", keys, renewed)
 
     def erase_all(self) -> None:
@@ -168,25 +184,32 @@ class ShardEraser:
         if table is None or record is None:
             return
         places = zip(table["identity_id"].to_pylist(), table["candidate"].to_pylist(), strict=True)
-        keep = pa.array([key not in keys for key in places], pa.bool_())
-        self.workspace.write_stage(
-            stage, self.shard, table.filter(keep), renewed.get(record["hash"], record)
-        )
+        left = filtered(table, [key not in keys for key in places])
+        self.workspace.write_stage(stage, self.shard, left, renewed.get(record["hash"], record))
 
-    def _blank(self, keys: set[tuple[str, int]]) -> None:
-        """Overwrite members of the download tar that no row is left to use."""
+    def blank(self, keys: set[tuple[str, int]]) -> None:
+        """Overwrite the members of the download tar that no row uses but those of ``keys``.
+
+        That includes members that never had a row: versions that let a crawl commit a photograph
+        that was taken down since it was fetched have left some.
+        """
         name = self.workspace.tar_name("download", self.shard)
         table = self.workspace.read_stage("download", self.shard)
         if table is None or not self.storage.exists(name):
             return
-        going: set[tuple[int, int]] = set()
+        members: set[tuple[int, int]] = set()
         staying: set[tuple[int, int]] = set()
         for row in table.to_pylist():
             if row["photo_offset"] is not None:
-                place = (row["photo_offset"], row["photo_bytes"])
                 goes = (row["identity_id"], row["candidate"]) in keys
-                (going if goes else staying).add(place)
-        blanks = sorted(going - staying)
+                (members if goes else staying).add((row["photo_offset"], row["photo_bytes"]))
+        try:
+            with self.storage.open(name) as file, tarfile.open(fileobj=file) as tar:
+                members |= {(m.offset_data, m.size) for m in tar if m.name != ERASED}
+        except tarfile.TarError:  # damaged: what it holds cannot be known
+            self.erase_all()
+            return
+        blanks = sorted(members - staying)
         if not blanks:
             return
         with self.storage.open(name) as old, self.storage.writing(name) as new:

@@ -30,7 +30,6 @@ OWNERS: tuple[Owner, ...] = (
     # These ask the stages' tables which photographs and addresses are covered.
     ATTEMPTS_FILES,
     ANSWERS,
-    URLS_INDEX,
     SPOOLS,
     FAILURES,
     SPEECH,
@@ -45,6 +44,7 @@ OWNERS: tuple[Owner, ...] = (
     IMPORT_LINKS,
     # The tables, and last who is in the workspace: a purge that was killed finds here what to do.
     STAGES,
+    URLS_INDEX,  # renewing a table's fingerprint makes it again
     IDENTITIES_TABLE,
     # These hold nothing about photographs or people.
     SETTINGS,

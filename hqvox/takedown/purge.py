@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release, release_names
 from hqvox.release.target import INFO
-from hqvox.runner.erasure import covered_shards, lookalikes
+from hqvox.runner.crawl.spool import spooled_rows
+from hqvox.runner.erasure import covered_shards, lone_photos, lookalikes
 from hqvox.takedown.owners import OWNERS
 from hqvox.workspace.covered import ADDRESSES, Covered, CoveredShard, covers_row
 from hqvox.workspace.layout import IDENTITIES_FILE, PURGING, Workspace
+from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedown, Takedowns, host_of, url_digest
 
 
@@ -31,6 +33,10 @@ class PurgePlan:
     shards: list[CoveredShard]
     released: dict[str, list[str]]
     """Of each finished release that holds any of it, the files, below the release's folder."""
+    spooled: int = 0
+    """Urls that go of crawls that were cut short."""
+    lone_photos: frozenset[str] = frozenset()
+    """SHA-256 of covered photographs that no row has that stays."""
     near_copies: int = 0
     """Photographs with other bytes that look the same."""
 
@@ -64,10 +70,13 @@ def plan_purge(
     _check_identities(workspace, before, asked)
     more, near = _what_follows(workspace, asked, near_copies)
     takedowns = before.added([*asked, *more])
+    shards = [shard for shard in covered_shards(workspace, takedowns) if shard.touched]
     return PurgePlan(
         new=before.missing([*asked, *more]),
         takedowns=takedowns,
-        shards=[shard for shard in covered_shards(workspace, takedowns) if shard.touched],
+        shards=shards,
+        spooled=len({row["url"] for row in _spooled(workspace, takedowns)}),
+        lone_photos=lone_photos(workspace, takedowns, shards),
         released=_released(workspace, takedowns),
         near_copies=near,
     )
@@ -85,6 +94,7 @@ def _what_follows(
         return [], 0
     reason = own.entries[0].reason
     found = [row for shard in covered_shards(workspace, own) for row in shard.rows]
+    found += _spooled(workspace, own)
     photos = {row["photo_id"] for row in found if row["photo_offset"] is not None}
     more: list[Takedown] = []
     near = 0
@@ -92,12 +102,13 @@ def _what_follows(
     if named.entries:
         shown = [row for row in found if covers_row(named, row)]
         if near_copies:
-            hashes = {row["phash"] for row in shown if row["phash"] is not None}
+            hashes = {row["phash"] for row in shown if row.get("phash") is not None}
             alike = lookalikes(workspace, hashes) - photos
             near = len(alike)
             photos |= alike
         same = Takedowns(Takedown("photo", photo) for photo in photos)
         shown += [row for shard in covered_shards(workspace, same) for row in shard.rows]
+        shown += _spooled(workspace, same)
         urls = {row[name] for row in shown for name in ADDRESSES if name != "page_url"}
         more += [
             Takedown("url", url_digest(url), reason)
@@ -105,6 +116,11 @@ def _what_follows(
             if host_of(url)  # a path on this machine may hold another picture tomorrow
         ]
     return more + [Takedown("photo", photo, reason) for photo in sorted(photos)], near
+
+
+def _spooled(workspace: Workspace, takedowns: Takedowns) -> list[Row]:
+    """Of crawls that were cut short, what the takedowns cover."""
+    return [row for row in spooled_rows(workspace) if covers_row(takedowns, row)]
 
 
 def run_purge(
@@ -122,7 +138,7 @@ def run_purge(
         return
     workspace.storage.write(PURGING, b"")
     Takedowns.read(workspace).add(workspace, plan.new)
-    covered = Covered(workspace, plan.takedowns, plan.shards, on_progress)
+    covered = Covered(workspace, plan.takedowns, plan.shards, plan.lone_photos, on_progress)
     for owner in OWNERS:
         owner.remove_leftovers(workspace)
         if owner.erase is not None:

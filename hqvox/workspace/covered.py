@@ -49,6 +49,8 @@ class Covered:
     takedowns: Takedowns
     shards: Sequence[CoveredShard] = ()
     """Only those of which anything is covered."""
+    photos: frozenset[str] = frozenset()
+    """SHA-256 of covered photographs that no row has that stays."""
     on_progress: Callable[[int, int], None] = lambda done, total: None
     """Told the shards done and to do."""
 

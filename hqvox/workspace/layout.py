@@ -28,7 +28,7 @@ from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.errors import HqvoxError
 from hqvox.workspace.covered import Covered, Owner
-from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.storage import Storage, disk_error
 from hqvox.workspace.tables import IDENTITIES, KEYS, Row
 
@@ -294,7 +294,7 @@ def erase_identities(covered: Covered) -> None:
     table = covered.workspace.identities()
     keep = [identity_id not in gone for identity_id in table["identity_id"].to_pylist()]
     with covered.workspace.storage.writing(IDENTITIES_FILE) as file:
-        pq.write_table(table.filter(pa.array(keep, pa.bool_())), file, compression="zstd")
+        pq.write_table(filtered(table, keep), file, compression="zstd")
 
 
 FAILURES = Owner("failed shards", ("failed/*.json",), erase_failures)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+import hqvox.runner.crawl.shard
 import hqvox.workspace.identities
 from hqvox.phantom.website import Website, urls_csv
 from hqvox.runner.build import plan_build, run_build
@@ -23,6 +24,10 @@ from hqvox.workspace.takedowns import Takedown
 from models.store import ModelStore
 
 PEOPLE, PICTURES = ("Ada", "Bob"), 6
+
+
+class KilledError(BaseException):
+    """Replaces SIGKILL within this process."""
 
 
 @dataclass
@@ -41,6 +46,18 @@ class Crawled:
             result = run_build(self.workspace, config, tasks, workers=0)
         assert result.failed == []
         return self.pictures() - before
+
+    def build_until_killed(self) -> None:
+        """Crawl everything again, and die before the shard is committed."""
+
+        def die(*args: object) -> None:
+            raise KilledError
+
+        self.workspace.storage.remove("stages/download/00000.parquet")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hqvox.runner.crawl.shard.ShardCrawl, "commit", die)
+            with pytest.raises(KilledError):
+                self.build()
 
     def pictures(self) -> int:
         """Requests for pictures so far."""

@@ -7,6 +7,7 @@ and is not fetched again unless that is asked for.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -21,7 +22,7 @@ from hqvox.runner.plan import ShardTask
 from hqvox.runner.worker import withdraw
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.shards import ShardReader
 from hqvox.workspace.tables import ATTEMPTS, Row, stage_schema
 from hqvox.workspace.takedowns import Takedowns
@@ -64,6 +65,7 @@ class ShardCrawl:
         self.stage = stage
         self.takedowns: Takedowns = stage.takedowns
         self.rows: list[Row] = []
+        self._pages: defaultdict[str, set[str]] = defaultdict(set)
         self._old = _committed_rows(workspace, task.shard)
         self._spool: Spool | None = None
         self._reader: ShardReader | None = None
@@ -71,6 +73,9 @@ class ShardCrawl:
     def prepare(self, rows: list[Row], *, retry_failed: bool, refresh: bool) -> list[Wish]:
         """Take the shard's candidates; say which urls must be asked for."""
         self.rows = rows
+        for row in rows:
+            if row["page_url"] is not None:
+                self._pages[row["url"]].add(row["page_url"])
         self._open_spool()
         now = self.records[DOWNLOAD]["parts"]["config"]
         before = self.workspace.committed("download", self.task.shard)
@@ -109,7 +114,7 @@ class ShardCrawl:
             row = self._judged(outcome)
             outcome.reason = row["reason"]
             outcome.attempts[-1]["reason"] = outcome.reason
-        self.spool.note(outcome.url, row, outcome.attempts)
+        self.spool.note(outcome.url, row, outcome.attempts, pages=self._pages[outcome.url])
 
     def _judged(self, outcome: FetchResult) -> Row:
         row: Row = dict.fromkeys(_OWN)
@@ -156,7 +161,8 @@ class ShardCrawl:
         withdraw(self.workspace, self.task, self.records)
         if found is not None:
             write_found(self.workspace, self.task.shard, found, self.records[0])
-        self.spool.commit_tar()
+        places = [(result["photo_offset"], result["photo_bytes"]) for result in results]
+        self.spool.commit_tar({place for place in places if place[0] is not None})
         self.workspace.write_stage("download", self.task.shard, table, self.records[DOWNLOAD])
         self.spool.done()
         return tallies(found, table)
@@ -211,7 +217,7 @@ class ShardCrawl:
                 row["reason"] = judge(row, data, self.stage.config)
             if row["reason"] is None and not self.takedowns.covers_photo(row["photo_id"]):
                 row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], data)
-        self.spool.note(url, row, [], asked=False)
+        self.spool.note(url, row, [], asked=False, pages=self._pages[url])
         return row
 
     def _known(self, url: str) -> Row | None:
@@ -291,7 +297,7 @@ def erase_attempts(covered: Covered) -> None:
         keep = [not (covered.address(url) or covered.address(final)) for url, final in pairs]
         if not all(keep):
             with storage.writing(name) as file:
-                pq.write_table(table.filter(pa.array(keep, pa.bool_())), file, compression="zstd")
+                pq.write_table(filtered(table, keep), file, compression="zstd")
 
 
 ATTEMPTS_FILES = Owner("attempts", (f"{ATTEMPTS_FOLDER}/*.parquet",), erase_attempts)

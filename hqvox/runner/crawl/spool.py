@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Spool:
                 self._journal_path.unlink()
 
     def _read_journal(self) -> None:
-        """Take over the journal as far as it is whole and the tar bears it out."""
+        """Replay the journal's whole lines whose photo the tar holds."""
         good = 0
         with open(self._journal_path, "rb") as lines:
             for line in lines:
@@ -96,14 +96,17 @@ class Spool:
                     url, row, attempts = entry["url"], entry["row"], entry["attempts"]
                 except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                     break
-                if not line.endswith(b"\n") or (row is not None and not self._holds(row)):
+                dropped = row is not None and self._is_dropped(row)
+                if not line.endswith(b"\n") or not (row is None or dropped or self._holds(row)):
                     break
                 good += len(line)
+                if dropped:
+                    continue
                 self._know(url, row, attempts, entry["asked"])
         self._journal.truncate(good)
         if not good:
             # A line like the others, so that whoever reads them need know but one form.
-            nothing: Row = {"url": "", "row": None, "attempts": [], "asked": False}
+            nothing: Row = {"url": "", "pages": [], "row": None, "attempts": [], "asked": False}
             self._write_line({**nothing, "settings": self.settings})
 
     def _holds(self, row: Row) -> bool:
@@ -115,6 +118,18 @@ class Spool:
         if hashlib.sha256(self._tar.read(size)).hexdigest() != name:
             return False
         self._places[name] = (offset, size)
+        self._end = max(self._end, offset + _padded(size))
+        return True
+
+    def _is_dropped(self, row: Row) -> bool:
+        """Whether the row's photo was overwritten, in a commit that was cut short; ends that."""
+        offset, size = row["photo_offset"], row["photo_bytes"]
+        if offset is None:
+            return False
+        self._tar.seek(offset - tarfile.BLOCKSIZE)
+        if self._tar.read(tarfile.BLOCKSIZE) != blank_header(size):
+            return False
+        _blank(self._tar.fileno(), [(offset, size)])
         self._end = max(self._end, offset + _padded(size))
         return True
 
@@ -131,14 +146,23 @@ class Spool:
             self._end += len(header) + len(data) + len(padding)
         return self._places[name]
 
-    def note(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool = True) -> None:
+    def note(
+        self,
+        url: str,
+        row: Row | None,
+        attempts: Sequence[Row],
+        asked: bool = True,
+        pages: Iterable[str] = (),
+    ) -> None:
         """Write down what is known of a url, after its photo is stored. Raises OSError.
 
         ``row``: null where what was known before still holds. ``asked``: whether it was asked for,
-        rather than copied from what is committed.
+        rather than copied from what is committed. ``pages``: that show the photo, so that their
+        takedown finds it.
         """
         self._know(url, row, attempts, asked)
-        self._write_line({"url": url, "row": row, "attempts": list(attempts), "asked": asked})
+        entry = {"url": url, "pages": sorted(pages), "row": row, "attempts": list(attempts)}
+        self._write_line({**entry, "asked": asked})
 
     def _write_line(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, default=datetime.isoformat) + "\n"
@@ -151,12 +175,15 @@ class Spool:
             self.asked.add(url)
         self.attempts += attempts
 
-    def commit_tar(self) -> None:
+    def commit_tar(self, kept: Collection[tuple[int, int]]) -> None:
         """Finish the tar and give it its place; the journal stays until :meth:`done`.
 
-        Raises HqvoxError where the disk refuses.
+        ``kept``: offset and size of the photos that the table points to. The others are
+        overwritten: they were taken down since they came, or are no candidates any more. Raises
+        HqvoxError where the disk refuses.
         """
         try:
+            _blank(self._tar.fileno(), set(self._places.values()).difference(kept))
             self._tar.seek(self._end)
             end = self._end + 2 * tarfile.BLOCKSIZE
             trailer = end + (-end) % tarfile.RECORDSIZE - self._end
@@ -214,6 +241,26 @@ def remove_spool(workspace: Workspace, shard: str) -> None:
         raise disk_error(error, str(folder)) from error
 
 
+def spooled_rows(workspace: Workspace) -> Iterator[Row]:
+    """What crawls that were cut short have fetched: a row for each page that shows a photo.
+
+    Keys: ``photo_id``, ``photo_offset`` and the addresses; ``identity_id`` is null, for the journal
+    does not name it. Damaged lines are left out.
+    """
+    spools = Storage(spool_folder(workspace))
+    for leaf in spools.names(""):
+        for line in spools.read(leaf).splitlines() if leaf.endswith(".jsonl") else ():
+            try:
+                entry = json.loads(line)
+                row, pages = entry["row"] or {}, entry["pages"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            names = ("photo_id", "photo_offset", "requested_url", "final_url")
+            known = {name: row.get(name) for name in names}
+            for page in pages or [None]:
+                yield {**known, "identity_id": None, "url": entry["url"], "page_url": page}
+
+
 def erase_spools(covered: Covered) -> None:
     """Erase covered photographs from crawls that were cut short; the others need no new request.
 
@@ -228,6 +275,8 @@ def erase_spools(covered: Covered) -> None:
     for leaf in spools.names(""):
         shard, _, ending = leaf.rpartition(".")
         if ending != "jsonl":
+            if not has_spool(workspace, shard):
+                spools.remove(leaf)  # a tar that the next crawl would begin again
             continue
         try:
             whole = _erase_spool(spools, shard, covered)
@@ -248,17 +297,18 @@ def _erase_spool(spools: Storage, shard: str, covered: Covered) -> bool:
     whole = [line for line in lines if line.endswith(b"\n")]
     entries = [json.loads(line) for line in whole]
     going = [_is_covered(entry, covered) for entry in entries]
-    if not any(going):
-        return True
     if not spools.exists(f"{shard}.tar"):
-        return False  # killed between the tar's commit and the end of the journal
-    kept = {_place(entry) for entry, goes in zip(entries, going, strict=True) if not goes}
-    erased = {_place(entry) for entry, goes in zip(entries, going, strict=True) if goes}
+        return not any(going)  # killed between the tar's commit and the end of the journal
+    places = [_place(entry) for entry in entries]
+    kept = {place for place, goes in zip(places, going, strict=True) if not goes}
     with open(spools.path(f"{shard}.tar"), "r+b", buffering=0) as file:
-        _blank(file.fileno(), [place for place in erased - kept if place is not None])
+        # What lies after the last photo of the journal is not known, and the next crawl drops it.
+        file.truncate(max((place[0] + _padded(place[1]) for place in places if place), default=0))
+        _blank(file.fileno(), {place for place in places if place} - kept)
         os.fsync(file.fileno())
-    left = (line for line, goes in zip(whole, going, strict=True) if not goes)
-    spools.write(f"{shard}.jsonl", b"".join(left))
+    left = [line for line, goes in zip(whole, going, strict=True) if not goes]
+    if left != lines:
+        spools.write(f"{shard}.jsonl", b"".join(left))
     return True
 
 
@@ -266,6 +316,7 @@ def _is_covered(entry: dict[str, Any], covered: Covered) -> bool:
     row = entry["row"] or {}
     addresses = [entry["url"], row.get("requested_url"), row.get("final_url")]
     addresses += [attempt["final_url"] for attempt in entry["attempts"]]
+    addresses += entry["pages"]  # not in journals of old versions: those go as a whole
     return covered.takedowns.covers_photo(row.get("photo_id")) or any(
         map(covered.address, addresses)
     )

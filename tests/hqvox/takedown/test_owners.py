@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import hqvox.runner.crawl.shard
 from annotator.candidates.index import open_index
 from annotator.log.ownership import claim
 from annotator.log.store import open_store
@@ -27,24 +26,12 @@ from tests.helpers.sounds import babble, put, sound_file
 from tests.helpers.synthetic_build import make_build
 
 
-class KilledError(BaseException):
-    """Replaces SIGKILL within this process."""
-
-
 def crawl_and_kill(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A crawl that was killed before it committed its shard, after one that was not."""
-
-    def die(*args: object) -> None:
-        raise KilledError
-
     with crawling(root, monkeypatch) as crawled:
         crawled.build()
         workspace = crawled.workspace
-        workspace.storage.remove("stages/download/00000.parquet")
-        with monkeypatch.context() as patch:
-            patch.setattr(hqvox.runner.crawl.shard.ShardCrawl, "commit", die)
-            with pytest.raises(KilledError):
-                crawled.build()
+        crawled.build_until_killed()
     row = workspace.identities().to_pylist()[0]
     KeptPages(workspace.storage, "brave", row, {}).put({}, "Ada", ResultPage())
     Budget(workspace.storage, "brave", 10).take()
@@ -93,8 +80,8 @@ def test_names_and_order_of_owners() -> None:
     names = [owner.name for owner in OWNERS]
     assert len(set(names)) == len(names)
     erasing = [owner.name for owner in OWNERS if owner.erase is not None]
-    # What a purge that was killed has to finish follows from these two.
-    assert erasing[-2:] == ["stages", "identities"]
+    # What a purge that was killed has to finish follows from the tables.
+    assert erasing[-3:] == ["stages", "index of urls", "identities"]
 
 
 def test_leftovers_beside_any_owners_files_go(tmp_path: Path) -> None:

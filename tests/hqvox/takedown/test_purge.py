@@ -231,6 +231,14 @@ def test_damaged_shard_goes_as_a_whole(workspace: Workspace) -> None:
     assert [task.stages[0] for task in tasks] == ["discover"]
 
 
+def test_damaged_tar_goes_with_its_shard(workspace: Workspace) -> None:
+    sha = photo(workspace, ADA, 4)
+    name = workspace.tar_name("download", "00000")
+    workspace.storage.write(name, b"x" * 3000)
+    purge(workspace, Takedown("photo", sha))
+    assert not [name for name in files_of(Path(workspace.url) / "stages") if "00000" in name]
+
+
 def test_interrupted_purge_keeps_everything_else_out(workspace: Workspace) -> None:
     workspace.storage.write(PURGING, b"")
     with pytest.raises(HqvoxError, match="finish it with `hqvox purge"), workspace.lock():
