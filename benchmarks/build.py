@@ -96,9 +96,9 @@ def measure(photos: Path, workers: int) -> None:
     config, store = workspace.config(), ModelStore()
     started = time.perf_counter()
     with workspace.lock():
-        tasks = plan_build(workspace, config, store)
+        jobs = plan_build(workspace, config, store)
         with WorkersMemory() as memory:
-            result = run_build(workspace, config, tasks, workers=workers)
+            result = run_build(workspace, config, jobs, workers=workers)
     seconds = time.perf_counter() - started
     assert not result.failed, result.failed
     console = Console()
@@ -108,9 +108,9 @@ def measure(photos: Path, workers: int) -> None:
         table.add_column(name, justify="left" if name == "part" else "right")
     parts = [(f"stage {name}", result.stage_seconds[name]) for name in STAGE_NAMES]
     parts += [(f"pixels: {name}", value) for name, value in result.pixel_seconds.items()]
-    overhead = result.task_seconds - sum(value for _, value in parts)
+    overhead = result.job_seconds - sum(value for _, value in parts)
     for name, value in [*parts, ("runner's own overhead", overhead)]:
-        share = 100 * value / result.task_seconds
+        share = 100 * value / result.job_seconds
         each = 1000 * value / result.photos
         table.add_row(name, f"{value:.2f}", f"{share:.1f}", f"{each:.2f}")
     console.print(table)

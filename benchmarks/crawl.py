@@ -35,7 +35,8 @@ from PIL import Image
 
 from hqvox.config.build import BuildConfig
 from hqvox.runner.build import plan_build
-from hqvox.runner.crawl.crawler import Crawling, CrawlOrder, crawl
+from hqvox.runner.crawl.crawler import CrawlOrder, crawl
+from hqvox.runner.worker import Crawling
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
@@ -190,10 +191,10 @@ def make_workspace(root: Path, port: int, options: argparse.Namespace) -> Worksp
 def measure(workspace: Workspace, core: int, options: argparse.Namespace) -> None:
     """Crawl in a process on one core, and print what it did."""
     config = workspace.config()
-    tasks = plan_build(workspace, config, ModelStore(), target="download")
+    jobs = plan_build(workspace, config, ModelStore(), target="download")
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    order = CrawlOrder(tuple(tasks))
+    order = CrawlOrder(tuple(jobs))
     child = context.Process(target=run_crawl, args=(workspace.url, config, order, core, results))
     child.start()
     wall, cpu, memory, last = results.get()

@@ -70,7 +70,7 @@ def inside(root: Path) -> dict[str, Any]:
     from hqvox.runner.build import plan_build
     from hqvox.workspace.layout import Workspace
     from models.store import ModelStore
-    from pipelines.chain import make_stages
+    from pipelines.chain import Stages
 
     imported_mb = peak_mb()
     started, computing = time.perf_counter(), time.process_time()
@@ -78,7 +78,7 @@ def inside(root: Path) -> dict[str, Any]:
     config = workspace.config()
     tasks = plan_build(workspace, config, ModelStore(), target="download")
     planned, computed, planned_mb = time.perf_counter(), time.process_time(), peak_mb()
-    discover = make_stages(config, ModelStore(), workspace.storage)[0]
+    discover = Stages(config, ModelStore(), workspace.storage).discover
     shards = workspace.shards()
     identities = shards[tasks[len(tasks) // 2].shard]
     begun = time.perf_counter()

@@ -45,16 +45,23 @@ from hqvox.phantom.corpus import CorpusPlan, make_corpus
 from hqvox.release.read import Release, find_release
 from hqvox.runner.bars import progress_bar
 from hqvox.trainer.checkpoint import load_generator
-from hqvox.trainer.data import Part, TrainingData
-from hqvox.trainer.evaluate import evaluate, real_embeddings, real_faces
-from hqvox.trainer.gallery import gallery
+from hqvox.trainer.data import Split, TrainingData
+from hqvox.trainer.evaluate import (
+    FUSED,
+    LONG,
+    SHORT,
+    Protocol,
+    evaluate,
+    real_embeddings,
+    real_faces,
+)
 from hqvox.trainer.generate import normaliser_of
-from hqvox.trainer.judges import Judges, load_judges
 from hqvox.trainer.log import read_log
+from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
 from hqvox.trainer.metrics import chance, cosine, l1, normalised, recall_at_k
-from hqvox.trainer.protocol import FUSED, LONG, SHORT, Protocol
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.runs import CHECKPOINTS, INFO, LAST, read_info
+from hqvox.trainer.samples import gallery
 from models.store import ModelStore
 
 RECIPES = {"sf2f-64-tiny": "SF2F", "voice2face-64-tiny": "voice2face"}
@@ -190,11 +197,11 @@ def figures(
     return found | {f"recall_{k}": value for k, value in recalls.items()}
 
 
-def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[Row]:
+def floor_and_ceiling(corpus: Path, data: TrainingData, networks: MetricNetworks) -> list[Row]:
     """What can be had without listening, and from the truth about the voice."""
-    assert judges.embed is not None
-    parts = {name: data.part(name) for name in ("train", "val", "test")}
-    truth = {name: real_embeddings(part, PX, judges) for name, part in parts.items()}
+    assert networks.embed is not None
+    parts = {name: data.split(name) for name in ("train", "val", "test")}
+    truth = {name: real_embeddings(part, PX, networks) for name, part in parts.items()}
     traits = {name: traits_of(corpus, part.identity_ids) for name, part in parts.items()}
 
     def guess(strength: float, name: str) -> NDArray[np.float64]:
@@ -206,7 +213,7 @@ def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[
     total = sum(pictures.sum(dim=0) for pictures, _ in real_faces(parts["train"], PX))
     assert isinstance(total, torch.Tensor)
     mean_face = total / sum(len(rows) for rows in parts["train"].faces_of)
-    same = np.repeat(normalised(judges.embed(mean_face[None])), len(everybody), axis=0)
+    same = np.repeat(normalised(networks.embed(mean_face[None])), len(everybody), axis=0)
     return [
         Row("mean face (floor)", "–", figures(same, everybody, truth["test"]), {}),
         Row(
@@ -218,7 +225,9 @@ def floor_and_ceiling(corpus: Path, data: TrainingData, judges: Judges) -> list[
     ]
 
 
-def measure(recipe: str, out: Path, part: Part, judges: Judges, protocol: Protocol) -> list[Row]:
+def measure(
+    recipe: str, out: Path, part: Split, networks: MetricNetworks, protocol: Protocol
+) -> list[Row]:
     """A trained model's figures on a part."""
     loaded = load_generator(rounds(out, recipe)[1] / CHECKPOINTS / LAST)
     conditions = [SHORT, LONG, *([FUSED] if loaded.spec.fuser is not None else [])]
@@ -228,7 +237,7 @@ def measure(recipe: str, out: Path, part: Part, judges: Judges, protocol: Protoc
             normaliser_of(loaded),
             part,
             conditions,
-            judges,
+            networks,
             protocol,
             on_progress=show,
         )
@@ -345,13 +354,13 @@ def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) ->
     release = make_release(out, plan)
     data = TrainingData.open(release, (PX,))
     minutes = train_models(out, settings)
-    judges = load_judges(ModelStore(), EMBEDDING, scores=False)
-    test = data.part("test")
-    rows = floor_and_ceiling(out / "corpus", data, judges)
+    networks = load_metric_networks(ModelStore(), EMBEDDING, scores=False)
+    test = data.split("test")
+    rows = floor_and_ceiling(out / "corpus", data, networks)
     for recipe in reversed(RECIPES):
-        rows[-1:-1] = measure(recipe, out, test, judges, protocol)
+        rows[-1:-1] = measure(recipe, out, test, networks, protocol)
     people = len(test)
-    draw_curves(out, rows, people, len(data.part("val")))
+    draw_curves(out, rows, people, len(data.split("val")))
     loaded = [(r, load_generator(rounds(out, r)[1] / CHECKPOINTS / LAST)) for r in RECIPES]
     shown = [
         (RECIPES[r], x, normaliser_of(x), [SHORT, LONG] + [FUSED] * (x.spec.fuser is not None))

@@ -83,7 +83,9 @@ def kept(measured: Measured) -> NDArray[np.bool_]:
     out = np.zeros(len(found), dtype=bool)
     points = measured.points[found]
     values = np.stack([*fit_pose(points), asymmetry(points)], axis=1)
-    out[found] = [stage.verdict(*row) is None for row in values.tolist()]
+    out[found] = [
+        stage.verdict(dict(zip(stage.writes, row, strict=True))) is None for row in values.tolist()
+    ]
     return out
 
 

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import yaml
-from build import processor
 from rich.console import Console
 
+from build import processor
 from hqvox.imaging.codec import encode_png
 from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.scenery import BACKDROPS
@@ -39,7 +39,7 @@ from hqvox.workspace.shards import ShardWriter
 from hqvox.workspace.tables import UTTERANCES, Row, stage_schema
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Stages
 
 CROPS = 24
 FACES_PER_IDENTITY = 3
@@ -141,7 +141,7 @@ def make_workspace(folder: Path, people: int, utterances: int, crops: list[Row])
     text = yaml.safe_dump({"discover": {"photos": str(folder / "photos")}})
     workspace = Workspace.create(folder / "work", text, to_table(rows))
     config, store = workspace.config(), ModelStore()
-    prints = Fingerprints(make_stages(config, store), config, store)
+    prints = Fingerprints(Stages(config, store))
     rng = np.random.default_rng(0)
     for shard, identities in workspace.shards().items():
         tars = {

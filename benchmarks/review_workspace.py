@@ -35,12 +35,13 @@ from hqvox.phantom.world import cast
 from hqvox.runner.plan import Fingerprints
 from hqvox.workspace.identities import to_table
 from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.measures import BY_NAME, all_bounds
 from hqvox.workspace.shards import ShardWriter
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import stage_schema
 from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Stages
 
 IDENTITIES, CANDIDATES = 7_363, 300_000
 PEOPLE, PICTURES = 24, 160
@@ -62,26 +63,16 @@ FATES = (
 MEASURED: Mapping[str, tuple[float, float]] = {
     "face_score": (0.5, 3.0),
     "ipd_px": (30.0, 250.0),
-    "yaw_deg": (-5.0, 5.0),
-    "pitch_deg": (-5.0, 5.0),
     "roll_deg": (-15.0, 15.0),
-    "asymmetry": (0.0, 0.06),
     "light_ratio": (1.0, 2.0),
-    "light_gradient": (0.0, 14.0),
-    "overexposed_fraction": (0.0, 0.1),
-    "underexposed_fraction": (0.0, 0.5),
-    "mouth_opening": (0.0, 0.05),
     "mouth_width": (0.7, 0.92),
     "core_similarity": (0.93, 1.0),
-    "outside_fraction": (0.0, 0.15),
     "compression": (0.0, 0.6),
     "person_fraction": (0.4, 0.8),
-    "face_coverage": (0.95, 1.0),
-    "edge_confidence": (0.5, 1.0),
     "sharpness": (0.2, 0.8),
     "quality": (0.3, 0.9),
 }
-"""Spans of what is measured on those that are kept."""
+"""Spans of what is measured on those that are kept, where a limit alone does not give them."""
 
 Columns = dict[str, NDArray[Any]]
 
@@ -131,7 +122,7 @@ def make_review_workspace(
     text = yaml.safe_dump({"discover": {"photos": str((folder / "photos").resolve())}})
     workspace = Workspace.create(folder / "work", text, to_table(rows))
     config, store = workspace.config(), ModelStore()
-    prints = Fingerprints(make_stages(config, store), config, store)
+    prints = Fingerprints(Stages(config, store))
     for shard, members in workspace.shards().items():
         own = [int(counts[row["row"]]) for row in members]
         write_shard(workspace, shard, members, own, pictures, prints.of(members), rng)
@@ -240,7 +231,7 @@ def write_shard(
     first = np.repeat(np.cumsum([0, *counts[:-1]]) * 2, [2 * count for count in counts])
     which = order[first + place]
     fate = np.where(kept, -1, rng.integers(0, len(FATES), total))
-    values = {name: rng.uniform(*span, total) for name, span in MEASURED.items()}
+    values = {name: rng.uniform(*span, total) for name, span in kept_spans(workspace).items()}
     values["happiness"] = rng.uniform(0, 0.3, total)
     for number, (_, _, name, span) in enumerate(FATES):
         refused = fate == number
@@ -276,6 +267,17 @@ def write_shard(
         reason = np.where(ends[here] == number, reasons[here], None)
         own["reason"] = pa.array(reason, pa.string()).cast(schema.field("reason").type)
         workspace.write_stage(stage, shard, pa.table(own, schema), record)
+
+
+def kept_spans(workspace: Workspace) -> Mapping[str, tuple[float, float]]:
+    """Of each number of the faces, its span over those that are kept."""
+    spans = {}
+    for name, bound in all_bounds(workspace.config(), ModelStore()).items():
+        measure = BY_NAME[name]
+        if measure.of == (name,) and measure.limit is not None:
+            low = -bound if measure.signed else 0.0
+            spans[name] = (low, bound) if measure.limit.upper else (bound, 1.0)
+    return spans | MEASURED
 
 
 def size_of(folder: Path) -> str:

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from python_speech_features import logfbank
 
 from hqvox.config.build import SpeechConfig
-from hqvox.phantom.voices import Recording, VoiceIdentity, speak
+from hqvox.phantom.identity import VoiceIdentity
+from hqvox.phantom.voices import Recording, speak
 from hqvox.speech.build import plan_speech, run_speech
 from hqvox.speech.decode import decode
 from hqvox.speech.listing import SETTLED_SECONDS, Listing

@@ -27,12 +27,13 @@ import yaml
 from hqvox.imaging.codec import decode_png
 from hqvox.imaging.composite import composite_on_white
 from hqvox.runner.build import plan_build, run_build
+from hqvox.runner.lookup import joined_rows, shard_keys
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.landmarks import load
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES
+from pipelines.chain import STAGE_NAMES
 
 MIN_PHOTOS = 3
 WITHIN = 0.015
@@ -50,7 +51,11 @@ def main() -> None:
         photos = Path(folder) / "photos"
         plant(arguments.photos, photos)
         workspace = build(photos, Path(folder) / "build", arguments.until)
-        frame = workspace.frame(STAGE_NAMES, COLUMNS_OF)
+        frame = pd.DataFrame(
+            row
+            for shard in workspace.shards()
+            for row in joined_rows(workspace, shard, shard_keys(workspace, shard))
+        )
         frame["planted"] = frame["url"].str.contains(PLANTED)
         report_faces(frame)
         report_alignment(frame, workspace)
@@ -79,8 +84,8 @@ def build(photos: Path, root: Path, until: str) -> Workspace:
     workspace = Workspace.create(str(root), yaml.safe_dump(settings), table)
     config, store = workspace.config(), ModelStore()
     with workspace.lock():
-        tasks = plan_build(workspace, config, store, target=until)
-        result = run_build(workspace, config, tasks, workers=0)
+        jobs = plan_build(workspace, config, store, target=until)
+        result = run_build(workspace, config, jobs, workers=0)
     assert not result.failed, result.failed
     return workspace
 
@@ -130,8 +135,6 @@ def report_identity(frame: pd.DataFrame) -> None:
 
 
 def aligned_rows(frame: pd.DataFrame) -> list[dict]:
-    if "aligned_bytes" not in frame:
-        return []
     return frame[frame["aligned_bytes"].notna()].to_dict("records")
 
 
@@ -141,7 +144,7 @@ def draw(frame: pd.DataFrame, workspace: Workspace, path: Path) -> None:
     for row in aligned_rows(frame):
         crop = decode_png(workspace.pixels("aligned", row))
         pair = [crop]
-        if pd.notna(row.get("mask_bytes")):
+        if pd.notna(row["mask_bytes"]):
             mask = decode_png(workspace.pixels("mask", row), cv2.IMREAD_GRAYSCALE)
             pair.append(composite_on_white(crop, mask))
         size = (TILE_PX, TILE_PX)

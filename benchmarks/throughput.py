@@ -66,7 +66,7 @@ def random_network_file(name: str, path: Path) -> None:
     from face_alignment.models.fan import FAN
 
     from models.embedding.arcface import IResNet50
-    from models.embedding.inception_resnet_v1 import InceptionResnetV1
+    from models.embedding.facenet import InceptionResnetV1
     from models.embedding.vggface2_resnet50 import CaffeResNet50
     from models.segmentation.pspnet_voc import PSPNetVOC
 

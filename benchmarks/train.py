@@ -26,23 +26,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from build import processor
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from train_reference import FaceNetAsItIs, Item, ReferenceStep
 
+from build import processor
 from hqvox.release.read import Release
 from hqvox.trainer.batches import BatchSource
-from hqvox.trainer.data import Part, TrainingData
-from hqvox.trainer.distributed import Team, pick_device
-from hqvox.trainer.feature_cache import RealFeatures
-from hqvox.trainer.features import FaceNetFeatures
+from hqvox.trainer.data import Split, TrainingData
+from hqvox.trainer.distributed import ProcessGroup
+from hqvox.trainer.features import FaceNetFeatures, RealFeatures
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import build_state
-from hqvox.trainer.step import Step
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from hqvox.trainer.step import TrainStep
+from models.embedding.facenet import InceptionResnetV1
+from models.inference import pick_device
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests are not installed
 from tests.helpers.tiny_release import make_tiny_release
@@ -71,12 +71,16 @@ def main() -> None:
         )
         os.environ["HQVOX_CACHE"] = str(Path(folder) / "cache")
         data = TrainingData.open(release, config.model.resolutions)
-        part, team, speed = data.part("train"), Team(device), resolve(config.speed, device)
+        split, group, speed = (
+            data.split("train"),
+            ProcessGroup(device),
+            resolve(config.speed, device),
+        )
         set_up(speed, device, config.speed.threads)
         torch.manual_seed(0)
         facenet = InceptionResnetV1().eval()
-        plain = make_reference(config, part, facenet, device, items(part, Path(folder)), batch)
-        fast, waiting, work = make_fast(config, part, facenet, team, speed)
+        plain = make_reference(config, split, facenet, device, items(split, Path(folder)), batch)
+        fast, waiting, work = make_fast(config, split, facenet, group, speed)
         ours, theirs = take_turns(fast, plain, given.steps, device)
     computing, moving = work.flops / peak_flops(device, speed), work.bytes / copy_rate(device)
     table = Table(title=f"{given.recipe}, batch {batch}, {device}", title_justify="left")
@@ -129,21 +133,21 @@ class KeptBytes(torch.autograd.graph.saved_tensors_hooks):
 
 
 def make_fast(
-    config, part: Part, facenet: InceptionResnetV1, team: Team, speed: Speed
+    config, split: Split, facenet: InceptionResnetV1, group: ProcessGroup, speed: Speed
 ) -> tuple[Callable[[], None], Callable[[float], float], Work]:
     """A function that does a step, one that gives the share of waiting, the work of a step."""
-    state = build_state(config, len(part), speed, team)
+    state = build_state(config, len(split), speed, group)
     copy = InceptionResnetV1()
     copy.load_state_dict(facenet.state_dict())
-    network = FaceNetFeatures(copy.eval(), team.device)
+    network = FaceNetFeatures(copy.eval(), group.device)
     features = [
-        RealFeatures(network, part, px, device=team.device) for px in config.model.resolutions
+        RealFeatures(network, split, px, device=group.device) for px in config.model.resolutions
     ]
     for cache in features:
         cache.fill()
-    source = BatchSource(part, config, device=team.device)
+    source = BatchSource(split, config, device=group.device)
     number, waits = 0, []
-    step = Step(state, network, features, config, speed, team)
+    step = TrainStep(state, network, features, config, speed, group)
 
     def do() -> None:
         nonlocal number
@@ -153,7 +157,7 @@ def make_fast(
         number += 1
         step(batch)
 
-    eager = Step(state, network, features, config, Speed(), team)
+    eager = TrainStep(state, network, features, config, Speed(), group)
     kept = KeptBytes()
     with FlopCounterMode(display=False) as counter, kept:
         eager(source.stage1(0))
@@ -172,14 +176,14 @@ def make_fast(
 
 def make_reference(
     config,
-    part: Part,
+    split: Split,
     facenet: InceptionResnetV1,
     device: torch.device,
     files: list[Item],
     batch: int,
 ) -> Callable[[], None]:
     """A function that does a plain step on a batch drawn from files."""
-    state = build_state(config, len(part), Speed(), Team(device))
+    state = build_state(config, len(split), Speed(), ProcessGroup(device))
     step = ReferenceStep(
         config,
         state.generator,
@@ -196,17 +200,17 @@ def make_reference(
     return do
 
 
-def items(part: Part, folder: Path) -> list[Item]:
-    """Every face of a part with an utterance of its person, as files of their own."""
-    release: Release = part.data.release
+def items(split: Split, folder: Path) -> list[Item]:
+    """Every face of a split with an utterance of its person, as files of their own."""
+    release: Release = split.data.release
     pictures = release.manifest(["masked_file"])["masked_file"].to_pylist()
     found = []
-    for person, (faces, said) in enumerate(zip(part.faces_of, part.utterances_of, strict=True)):
+    for person, (faces, said) in enumerate(zip(split.faces_of, split.utterances_of, strict=True)):
         for i, face in enumerate(faces):
             utterance = int(said[i % len(said)])
             file = folder / f"{utterance}.npy"
             if not file.exists():
-                np.save(file, part.data.log_mel(utterance))
+                np.save(file, split.data.log_mel(utterance))
             found.append(Item(Path(release.storage.path(pictures[face])), file, person))
     return found
 

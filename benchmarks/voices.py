@@ -24,9 +24,10 @@ from hqvox.phantom.hearing import (
     verification,
     voice_embedding,
 )
+from hqvox.phantom.identity import VoiceIdentity
 from hqvox.phantom.person import TRAITS, Person
-from hqvox.phantom.phonemes import PAUSE, PHONEMES
-from hqvox.phantom.voices import FRAME_S, RATE_HZ, Recording, Utterance, VoiceIdentity, speak
+from hqvox.phantom.prosody import PAUSE, PHONEMES
+from hqvox.phantom.voices import FRAME_S, RATE_HZ, Recording, Utterance, speak
 
 UTTERANCES, SECONDS = 4, 6.0
 _VAD_S = 0.03

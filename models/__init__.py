@@ -1,1 +1,1 @@
-"""Networks and their weights. Nothing here knows of the pipeline, the workspace or the CLI."""
+"""Networks and their weights. Nothing here imports the stages, the workspace or the CLI."""

@@ -1,4 +1,4 @@
-"""What a network consists of: its parts in the order they run, output shapes, parameters, work.
+"""The layers of a network in the order they run: output shapes, parameters, multiply-adds.
 
 Counted on PyTorch's ``meta`` device, so nothing is computed and nothing but shapes is needed.
 Convention: a multiply-add is one multiplication and one addition of a convolution, a linear layer
@@ -21,17 +21,17 @@ from models.sf2f.generator import Generator, build_generator
 from models.sf2f.spec import GeneratorSpec
 
 OPENED = ("encoder", "decoder")
-"""Parts of a generator whose own parts are told apart."""
+"""Modules of a generator whose layers are listed one by one."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a network, or a whole one."""
+class Layer:
+    """One layer of a network, or a whole network."""
 
     name: str
     """Its path in the network, as in a state dict."""
     output: tuple[int, ...]
-    """Shape of what it gives for one item, without the batch axis; () where it gives several."""
+    """Shape of its output for one item, without the batch axis; () where it has several outputs."""
     parameters: int
     multiply_adds: int
     """For one item: one face from one window; for several windows of one face, all of them."""
@@ -44,16 +44,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """The parts of a network, and the whole of it."""
+    """The layers of a network, and the whole network."""
 
-    parts: tuple[Part, ...]
-    total: Part
+    layers: tuple[Layer, ...]
+    total: Layer
 
 
 def describe_generator(spec: GeneratorSpec, frames: int = 125, windows: int = 1) -> Description:
     """Describe a generator that makes one face of ``windows`` windows of ``frames`` log-mel frames.
 
-    ``frames`` are 10 ms each. Encoder parts are counted for all windows together, the fuser where
+    ``frames`` are 10 ms each. Encoder layers are counted for all windows together, the fuser where
     there is one, and the decoder once. ModelError for several windows without a fuser.
     """
     _positive("frames", frames)
@@ -63,20 +63,20 @@ def describe_generator(spec: GeneratorSpec, frames: int = 125, windows: int = 1)
     with torch.device("meta"):
         generator = build_generator(spec).eval()
         log_mels = torch.zeros(windows, spec.n_filters, frames)
-        there = torch.ones(1, windows, dtype=torch.bool)
+        mask = torch.ones(1, windows, dtype=torch.bool)
 
     def run(generator: nn.Module) -> object:
         assert isinstance(generator, Generator)
         embeddings = generator.embed(log_mels)
         if generator.fuser is None:
             return generator.decode(embeddings)
-        return generator.decode(generator.fuser(embeddings[None], there))
+        return generator.decode(generator.fuser(embeddings[None], mask))
 
     return describe(generator, run)
 
 
 def describe_network(network: nn.Module, px: int) -> Description:
-    """Describe a network of RGB pictures (n, 3, px, px), made on whatever device."""
+    """Describe a network of RGB pictures (n, 3, px, px), on any device."""
     _positive("px", px)
     network = network.to("meta").eval()
     pictures = torch.zeros(1, 3, px, px, device="meta")
@@ -85,42 +85,42 @@ def describe_network(network: nn.Module, px: int) -> Description:
 
 def describe(network: nn.Module, run: Callable[[nn.Module], object]) -> Description:
     """Describe ``network`` by running it once with ``run``, on the meta device or any other."""
-    described: list[Part] = []
+    layers: list[Layer] = []
     hooks = []
     counter = FlopCounterMode(display=False)
 
-    def watch(name: str, part: nn.Module) -> None:
+    def watch(name: str, module: nn.Module) -> None:
         before = 0
 
-        def enter(_part: nn.Module, _given: object) -> None:
+        def enter(_module: nn.Module, _inputs: object) -> None:
             nonlocal before
             before = counter.get_total_flops()
 
-        def leave(_part: nn.Module, _given: object, result: object) -> None:
+        def leave(_module: nn.Module, _inputs: object, result: object) -> None:
             shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
             work = (counter.get_total_flops() - before) // 2
-            described.append(Part(name, shape, _size(part), work))
+            layers.append(Layer(name, shape, _size(module), work))
 
-        hooks.append(part.register_forward_pre_hook(enter))
-        hooks.append(part.register_forward_hook(leave))
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(leave))
 
-    for name, part in _parts(network):
-        watch(name, part)
+    for name, module in _layers(network):
+        watch(name, module)
     try:
         with torch.no_grad(), counter:
             run(network)
     finally:
         for hook in hooks:
             hook.remove()
-    total = Part("total", (), _size(network), counter.get_total_flops() // 2)
-    return Description(tuple(described), total)
+    total = Layer("total", (), _size(network), counter.get_total_flops() // 2)
+    return Description(tuple(layers), total)
 
 
-def _parts(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Split a network into the parts that one would draw, by their paths."""
+def _layers(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a network that are listed, and their paths."""
     for name, child in network.named_children():
         if name in OPENED or isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _parts(child, f"{prefix}{name}.")
+            yield from _layers(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 

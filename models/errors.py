@@ -1,4 +1,4 @@
-"""The one exception that the model layer raises at its users."""
+"""The exception that networks and their weights raise for users."""
 
 
 class ModelError(Exception):

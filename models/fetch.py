@@ -17,16 +17,16 @@ from models.errors import ModelError
 TIMEOUT_S = (10.0, 60.0)
 """Seconds to wait for a connection, and between two pieces of a body."""
 ATTEMPTS = 4
-"""How often a connection that broke halfway is taken up again within one call."""
+"""Attempts in one call to resume a download whose connection broke."""
 CHUNK_BYTES = 1 << 18
 
-# pooch announces every download and suggests hashes to paste; the store does its own talking.
+# pooch logs every download and suggests hashes to paste; the store logs what is needed.
 pooch.get_logger().setLevel("WARNING")
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file between processes; it is released if this one dies."""
+    """Hold an exclusive lock on a file between processes; it is released if this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -34,12 +34,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def fetch(url: str, target: Path, check: Callable[[Path], None], progress: bool = True) -> None:
-    """Download ``url`` to ``target``, which appears only whole and checked.
+    """Download ``url`` to ``target``, which appears only when complete and checked.
 
-    What arrived is kept beside it as ``<name>.part`` and taken up again by the next call, in this
-    process or another. ``check`` is given the finished file before it gets its name, and raises
-    ModelError if it is not the right one. Raises ModelError for that and for an unreachable
-    server, a refusal, a body that is cut short, and an unwritable or full disk.
+    An incomplete download is kept as ``<name>.part`` and resumed by the next call, in this process
+    or another. ``check`` gets the complete file before it is renamed, and raises ModelError if it
+    is the wrong one. Also raises ModelError for an unreachable server, a refusal, a body that is
+    cut short, and an unwritable or full disk.
     """
     part = target.with_name(target.name + ".part")
 
@@ -52,7 +52,7 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], progress: bool 
             part.unlink()
             if not resumed:
                 raise
-            # The old piece may be of another edition of the file: once more from the start.
+            # The old part may be of another edition of the file: start again.
             _download(url, part, progress)
             try:
                 check(part)
@@ -90,13 +90,13 @@ def _download(url: str, part: Path, progress: bool) -> None:
 
 def _continue(url: str, part: Path, start: int, progress: bool) -> None:
     headers = {"Range": f"bytes={start}-"} if start else {}
-    # Without this, requests would unpack bodies and Content-Length would not be the file's.
+    # Otherwise requests unpacks bodies, and Content-Length is not the file's length.
     headers["Accept-Encoding"] = "identity"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # Everything is here already; the check decides whether it is right.
+            return  # The file is complete already; the check decides whether it is right.
         response.raise_for_status()
-        # A server that knows no ranges answers 200 with the whole file.
+        # A server without ranges answers 200 with the whole file.
         if response.status_code != requests.codes.partial_content:
             start = 0
         length = response.headers.get("Content-Length")

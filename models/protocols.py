@@ -1,7 +1,7 @@
-"""What the build asks of a network, one protocol per task.
+"""The interface of a network for the build, one protocol for each task.
 
-Every implementation is batched and device-agnostic, runs under inference mode, and gives results
-that do not depend on what else is in the batch (to 1e-5). Photographs and crops are ``uint8`` RGB
+Every implementation is batched and device-agnostic, runs under inference mode, and its results do
+not depend on what else is in the batch (to 1e-5). Photographs and crops are ``uint8`` RGB
 arrays of shape (height, width, 3) with values 0 to 255 throughout; pixel coordinates are (x, y)
 with the origin at the centre of the top-left pixel.
 """
@@ -21,7 +21,7 @@ Photo = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Faces:
-    """The faces found in one photograph, best score first.
+    """The faces of one photograph, best score first.
 
     ``boxes_xyxy``: float32 (n, 4) left, top, right, bottom in pixels; ``scores``: float32 (n,),
     the detector's own scale, higher is surer; ``landmarks_xy``: float32 (n, 68, 2), the iBUG
@@ -56,7 +56,7 @@ class EmotionClassifier(Protocol):
 
     name: str
     classes: tuple[str, ...]
-    """Class names in output order; exactly one is ``"neutral"``, and ``"happiness"`` is there."""
+    """Class names in output order; exactly one is ``"neutral"``, one ``"happiness"``."""
 
     def crop(
         self, photo: Photo, box_xyxy: NDArray[np.float32], landmarks_xy: NDArray[np.float32]

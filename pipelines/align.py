@@ -2,14 +2,13 @@
 
 A similarity transform (turn, shift, scale) puts the eye centres at fixed fractions of a square
 crop whose side is pupil distance / 0.243 (:mod:`models.geometry`). The side is rounded down, so
-the photo's own resolution is kept and never enlarged. Beyond the photo its border is repeated:
-the mask network then sees no false edge, and the mask ends there as background.
+the photo is never enlarged. Outside the photo its border is repeated: the mask network then sees no
+false edge, and the mask is background there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from hqvox.config.build import AlignConfig
 from hqvox.imaging.codec import UndecodableError
 from hqvox.workspace.tables import Row
-from models.geometry import IPD_PER_SIDE, aligned_transform, eye_centres
+from models.geometry import IPD_PER_SIDE, aligned_transform, apply_transform, eye_centres, warp
 from models.protocols import Photo
-from pipelines.faces import apply_transform, landmarks_of, warp
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.faces import landmarks_of
+from pipelines.stage import Pixels, Stage
 
 MIN_SIDE_PX = 16
 """Smallest crop that is made, px; below, nothing can be seen on it."""
@@ -61,7 +60,7 @@ def block_edges(photo: Photo, landmarks_xy: NDArray[np.floating]) -> float:
 
     Steps between neighbouring pixels are averaged for each of the 8 positions of the grid; on an
     uncompressed picture all are alike, on a coarsely compressed one the step at the block edge
-    stands out. Measured on the photo itself: the aligned crop is turned, and its grid is gone.
+    stands out. Measured on the photo itself: the aligned crop is rotated, so its grid is lost.
     """
     low = np.maximum(np.floor(landmarks_xy.min(axis=0)).astype(int), 0)
     high = np.ceil(landmarks_xy.max(axis=0)).astype(int) + 1
@@ -80,9 +79,9 @@ def block_edges(photo: Photo, landmarks_xy: NDArray[np.floating]) -> float:
 class AlignStage(Stage):
     """Cuts the aligned crop out of the photo in full resolution."""
 
-    name: ClassVar[str] = "align"
-    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
-    writes: ClassVar[tuple[str, ...]] = (
+    name = "align"
+    reads = ("landmarks_xy",)
+    writes = (
         "transform",
         "crop_side_px",
         "outside_fraction",
@@ -90,15 +89,14 @@ class AlignStage(Stage):
         "aligned_offset",
         "aligned_bytes",
     )
-    reasons: ClassVar[tuple[str, ...]] = ("out_of_frame",)
-    failures: ClassVar[tuple[str, ...]] = ("undecodable", "eyes_coincide", "crop_too_large")
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    reasons = ("out_of_frame",)
+    failures = ("undecodable", "eyes_coincide", "crop_too_large")
+    reads_photos = True
+    version = 1
     config: AlignConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Cut one crop per face; too much of it beyond the photo is ``out_of_frame``."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Cut one crop per face, and measure how much of it lies outside the photo."""
         for row in rows:
             row.update(dict.fromkeys(self.writes))
             row["reason"] = self._cut(row, pixels)
@@ -123,4 +121,4 @@ class AlignStage(Stage):
         row["compression"] = block_edges(photo, points)
         crop = warp(photo, transform, (side, side), cv2.INTER_LANCZOS4)
         pixels.keep_aligned(row, crop)
-        return "out_of_frame" if outside > self.config.max_outside_fraction else None
+        return None

@@ -1,57 +1,44 @@
 """The stages in order, and running consecutive ones fused: each photo read and decoded once.
 
-Fused or one by one, the tables and pixels are byte-identical. Two rules make that so. Batches are
-fixed by a photo's position within its identity, never by how many rows survived so far; and every
-value passes through its Arrow type before the next stage sees it, as if it had been read back.
+Fused or one by one, the tables and pixels are byte-identical, for two reasons. A photo's batch
+depends on its position within its identity, never on how many rows were kept so far. Every value
+is converted to its Arrow type before the next stage sees it, as if it had been read back.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import groupby
+from typing import cast
 
 import pyarrow as pa
 
-from hqvox.config.build import BuildConfig
+from hqvox.config.build import STAGE_SECTIONS, BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.storage import Storage
-from hqvox.workspace.tables import COLUMNS, KEYS, REASON, Row, stage_schema
+from hqvox.workspace.tables import COLUMNS, KEYS, REASON, TABLES, Column, Row, stage_schema
 from models.store import ModelStore
-from pipelines.align import AlignStage
 from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage
-from pipelines.duplicates import DuplicatesStage
-from pipelines.emotion import EmotionStage
-from pipelines.identity import IdentityStage
-from pipelines.landmarks import LandmarksStage
-from pipelines.lighting import LightingStage
 from pipelines.pixels import ChainPixels
-from pipelines.pose import PoseStage
-from pipelines.pupils import PupilsStage
-from pipelines.quality import QualityStage
-from pipelines.segment import SegmentStage
-from pipelines.stage import Scope, Stage
+from pipelines.stage import Stage
 
-STAGES: tuple[type[Stage], ...] = (
-    DiscoverStage,
-    DownloadStage,
-    DuplicatesStage,
-    LandmarksStage,
-    PupilsStage,
-    PoseStage,
-    LightingStage,
-    EmotionStage,
-    IdentityStage,
-    AlignStage,
-    SegmentStage,
-    QualityStage,
-)
-"""Every stage, in the order a photo meets them."""
+STAGE_NAMES = tuple(STAGE_SECTIONS)
+"""Every stage, in the order a photo meets them: the order of their sections in hqvox.yaml."""
 
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+def _stage_class(name: str) -> type[Stage]:
+    """``PoseStage`` of :mod:`pipelines.pose`, and so on by the name of the section."""
+    module = import_module(f"pipelines.{name}")
+    stage: type[Stage] = getattr(module, f"{name.capitalize()}Stage")
+    return stage
+
+
+STAGES = tuple(_stage_class(name) for name in STAGE_NAMES)
 
 COLUMNS_OF: dict[str, tuple[str, ...]] = {stage.name: stage.writes for stage in STAGES}
 """The columns that each stage's table adds."""
@@ -60,35 +47,36 @@ BATCH_PHOTOS = 16
 """Photos per batch. Not configurable: networks may round differently in batches of other sizes."""
 
 
-def make_stages(
-    config: BuildConfig, store: ModelStore, storage: Storage | None = None
-) -> list[Stage]:
-    """All stages of a build, configured, without loading any network.
+class Stages:
+    """All stages of a build, configured, without any network loaded."""
 
-    ``storage``: the workspace's; remote sources keep their answers there and cannot be asked, or
-    planned for, without it.
-    """
-    stages: list[Stage] = []
-    discover = DiscoverStage(config.discover, store, storage, config.download.contact)
-    for kind in STAGES:
-        section = getattr(config, kind.name)
-        if kind is DiscoverStage:
-            stages.append(discover)
-        elif kind is DownloadStage:
-            stages.append(
-                DownloadStage(section, store, config.discover.photos, remote=discover.remote)
-            )
-        else:
-            stages.append(kind(section, store))
-    check(stages)
-    return stages
+    def __init__(
+        self, config: BuildConfig, store: ModelStore, storage: Storage | None = None
+    ) -> None:
+        """``storage``: the workspace's. Remote sources cache their answers there and need it."""
+        self.config = config
+        self.store = store
+        self.all = tuple(stage.of_build(config, store, storage) for stage in STAGES)
+        check(self.all)
+        by_name = {stage.name: stage for stage in self.all}
+        self.discover = cast(DiscoverStage, by_name[DiscoverStage.name])
+        self.download = cast(DownloadStage, by_name[DownloadStage.name])
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.all)
+
+    def networks(self, names: Container[str] = STAGE_NAMES) -> list[str]:
+        """Registry names of the weights that the named stages load, each once."""
+        used = (network for stage in self if stage.name in names for network in stage.networks)
+        return list(dict.fromkeys(used))
 
 
 def check(stages: Sequence[Stage | type[Stage]]) -> None:
-    """Check that every column a stage reads is written upstream.
+    """Check that every column that a stage reads is written before it, and what it declares.
 
-    Raises HqvoxError naming the stage that reads it and, where there is one, the later stage that
-    writes it.
+    Raises HqvoxError naming the stage that reads a column and, where there is one, the later stage
+    that writes it; or the stage that writes a column, or has a limit's reason, without declaring
+    it.
     """
     written = set(KEYS)
     for stage in stages:
@@ -100,9 +88,20 @@ def check(stages: Sequence[Stage | type[Stage]]) -> None:
                     f"stage {stage.name} reads column {column}, which no stage before it writes "
                     f"({where})"
                 )
-        unknown = [column for column in stage.writes if column not in COLUMNS]
+        table = TABLES.get(stage.name, {})
+        unknown = [column for column in stage.writes if not isinstance(table.get(column), Column)]
         if unknown:
-            raise HqvoxError(f"stage {stage.name} writes {unknown[0]}, which is not in the tables")
+            raise HqvoxError(
+                f"stage {stage.name} writes {unknown[0]}, which is not a column of its table"
+            )
+        undeclared = [
+            reason
+            for limit in STAGE_SECTIONS[stage.name].limits
+            for reason in (limit.reason, *limit.also)
+            if reason not in (*stage.reasons, *stage.failures)
+        ]
+        if undeclared:
+            raise HqvoxError(f"stage {stage.name} has a limit, but not its reason {undeclared[0]}")
         written.update(stage.writes)
 
 
@@ -148,7 +147,7 @@ class Chain:
     ) -> dict[str, pa.Table]:
         """Run all stages over (identity, its input rows) pairs; return each stage's table.
 
-        ``on_identity`` is told of each identity as it is done, with what happened to its rows.
+        ``on_identity`` is called with each finished identity and the tallies of its rows.
         """
         self.load()
         done: dict[str, list[Row]] = {stage.name: [] for stage in self.stages}
@@ -175,7 +174,7 @@ class Chain:
         done: Mapping[str, list[Row]],
         tallies: Tallies,
     ) -> list[Row]:
-        """Run stages batch by batch; the last may judge when the whole identity is through."""
+        """Run stages batch by batch; the last may compare all rows of the identity at the end."""
         through: list[Row] = []
         for _, batch in groupby(rows, key=lambda row: (row.get("candidate") or 0) // BATCH_PHOTOS):
             alive = list(batch)
@@ -186,12 +185,12 @@ class Chain:
             through += alive
             pixels.end_batch()
         last = group[-1]
-        if last.scope is not Scope.IDENTITY:
+        if not last.compares:
             return through
         tally = tallies.stages[last.name]
         started = time.perf_counter()
         alive = [row for row in through if row["reason"] is None]
-        last.judge(alive)
+        last.compare(alive)
         tally.seconds += time.perf_counter() - started
         return _settle(last, through, done[last.name], tally)
 
@@ -209,23 +208,23 @@ class Chain:
         started = time.perf_counter()
         measured = stage.process(rows, pixels)
         tally.seconds += time.perf_counter() - started - (pixels.total_seconds - before)
-        if stage.scope is Scope.IDENTITY:
+        if stage.compares:
             _canonical(stage, measured)
             return measured
         return _settle(stage, measured, done[stage.name], tally)
 
 
 def _settle(stage: Stage, rows: list[Row], done: list[Row], tally: Tally) -> list[Row]:
-    """Write down what a stage decided; return the rows that go on."""
+    """Add a stage's verdicts to ``done`` and ``tally``; return the rows that it kept."""
     if not stage.config.enabled:
         for row in rows:
             if row["reason"] in stage.reasons:
                 row["reason"] = None
     _canonical(stage, rows)
-    own = (*KEYS, *stage.writes, "reason")
+    columns = (*KEYS, *stage.writes, "reason")
     kept = []
     for row in rows:
-        done.append({name: row[name] for name in own})
+        done.append({name: row[name] for name in columns})
         reason = row["reason"]
         if reason is None:
             kept.append(row)
@@ -246,11 +245,11 @@ def _canonical(stage: Stage, rows: Sequence[Row]) -> None:
 
 
 def _groups(stages: Sequence[Stage]) -> Iterator[list[Stage]]:
-    """Runs of stages that pass batches on; each ends where a whole identity must be through."""
+    """Stages that hand batches on, in groups that end with a stage that compares an identity."""
     group: list[Stage] = []
     for stage in stages:
         group.append(stage)
-        if stage.scope is Scope.IDENTITY:
+        if stage.compares:
             yield group
             group = []
     if group:

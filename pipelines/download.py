@@ -1,8 +1,9 @@
 """Photo bytes: read, typed by content, measured from the header, hashed, stored.
 
-Nothing is decoded here, so a picture of 30,000 × 30,000 pixels is refused from its header. Local
-files are read by the stage itself; what lies on the network is fetched by the runner's crawl, many
-at a time (``hqvox.runner.crawl.crawler``), and judged by the same rules.
+Nothing is decoded here, so a picture of 30,000 × 30,000 pixels is refused from its header. The
+stage reads local files only. A build with remote sources is crawled before the stages run
+(:mod:`hqvox.runner.crawl`); the crawl fetches many photos at a time, writes this stage's table
+itself, and applies the same rules by :meth:`DownloadStage.inspect`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from hqvox.config.build import DownloadConfig
+from hqvox.config.build import BuildConfig, DownloadConfig
 from hqvox.imaging.codec import UndecodableError, read_header
+from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedowns
+from models.store import ModelStore
 from pipelines.discover.folder import FolderSource, local_path
 from pipelines.fetch.content import unsupported_type
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 
 class DownloadStage(Stage):
@@ -75,7 +78,7 @@ class DownloadStage(Stage):
         "http_client_error",
         "http_server_error",
     )
-    passing = (
+    transient = (
         "not_found",
         "unreadable",
         "refused_address",
@@ -89,32 +92,38 @@ class DownloadStage(Stage):
         "rate_limited",
         "http_server_error",
     )
-    """Reasons that may be gone next time: ``--retry-failed`` tries these rows again."""
-    needs = Needs.BYTES
-    scope = Scope.PHOTO
+    """Reasons that may not recur: ``--retry-failed`` tries these rows again."""
     version = 2
 
-    def __init__(self, config, store, photos: str = "", remote: bool = False) -> None:
+    def __init__(
+        self, config: DownloadConfig, store: ModelStore, photos: str = "", remote: bool = False
+    ) -> None:
+        """``photos``: folder of local photos; ``remote``: some candidates lie on the network."""
         super().__init__(config, store)
         self.photos = photos
         self.remote = remote
         self.takedowns = Takedowns()
-        """Of the workspace; set by who runs the stage."""
+        """The workspace's takedowns; set by whoever runs the stage."""
+
+    @classmethod
+    def of_build(cls, config: BuildConfig, store: ModelStore, storage: Storage | None) -> Self:
+        """The stage of a build. ``storage``: the workspace's."""
+        return cls(config.download, store, config.discover.photos, config.discover.remote)
 
     def settings(self) -> dict[str, Any]:
         """The part of the configuration that decides what is kept, rather than how it is fetched.
 
-        ``allow_hosts`` is no part of it: a workspace's own server may have another port each time.
+        Not ``allow_hosts``: a workspace's own server may have another port each time.
         """
         names = {"enabled", "max_bytes", "max_pixels"}
         if self.remote:
             names |= {"robots", "opt_out"}
         return self.config.model_dump(mode="json", include=names)
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Read each row's file; a row that cannot be had gets its reason and null columns."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Read each row's local file; a row whose file cannot be used gets the reason."""
         for row in rows:
-            assert is_local(row), row["source"]
+            assert is_local(row), f"{row['source']}: remote candidates are crawled"
             row.update(dict.fromkeys(self.writes))
             row["reason"], data = self.read_file(row)
             if row["reason"] is None:
@@ -122,7 +131,7 @@ class DownloadStage(Stage):
         return list(rows)
 
     def read_file(self, row: Row) -> tuple[str | None, bytes]:
-        """Reason and bytes of a local row; sets its columns but where the bytes are stored."""
+        """Reason and bytes of a local row; sets its columns, except where the bytes are stored."""
         if covered(self.takedowns, row):
             return "taken_down", b""
         path = local_path(self.photos, row["url"])
@@ -134,7 +143,7 @@ class DownloadStage(Stage):
             row["retrieved_at"] = datetime.fromtimestamp(int(status.st_mtime), UTC)
             if status.st_size == 0:
                 return "empty_file", b""
-            if status.st_size > self.config.max_bytes:
+            if self.verdict(row) is not None:
                 return "too_large", b""
             data = Path(path).read_bytes()
         except OSError as error:
@@ -144,7 +153,23 @@ class DownloadStage(Stage):
         if self.takedowns.covers_photo(row["photo_id"]):
             row.update(dict.fromkeys(self.writes))
             return "taken_down", b""
-        return judge(row, data, self.config), data
+        return self.inspect(row, data), data
+
+    def inspect(self, row: Row, data: bytes) -> str | None:
+        """Type and size by content; sets ``media_type``, ``width_px`` and ``height_px``.
+
+        Returns ``empty_file``, ``not_an_image``, ``unsupported_type``, ``too_large`` or None.
+        """
+        if not data:
+            return "empty_file"
+        try:
+            header = read_header(data)
+        except UndecodableError:
+            row["media_type"] = unsupported_type(data)
+            return "not_an_image" if row["media_type"] is None else "unsupported_type"
+        row["media_type"] = header.media_type
+        row["width_px"], row["height_px"] = header.width_px, header.height_px
+        return self.verdict(row)
 
 
 def is_local(row: Row) -> bool:
@@ -153,24 +178,7 @@ def is_local(row: Row) -> bool:
 
 
 def covered(takedowns: Takedowns, row: Row) -> bool:
-    """Whether a candidate was taken down, as far as is known before it is fetched."""
+    """Whether a candidate is known to be taken down before it is fetched."""
     return takedowns.covers_identity(row["identity_id"]) or any(
         takedowns.covers_url(row.get(name)) for name in ("url", "page_url", "final_url")
     )
-
-
-def judge(row: Row, data: bytes, config: DownloadConfig) -> str | None:
-    """Type and size by content; sets ``media_type``, ``width_px`` and ``height_px``.
-
-    Returns ``empty_file``, ``not_an_image``, ``unsupported_type``, ``too_large`` or None.
-    """
-    if not data:
-        return "empty_file"
-    try:
-        header = read_header(data)
-    except UndecodableError:
-        row["media_type"] = unsupported_type(data)
-        return "not_an_image" if row["media_type"] is None else "unsupported_type"
-    row["media_type"] = header.media_type
-    row["width_px"], row["height_px"] = header.width_px, header.height_px
-    return "too_large" if header.width_px * header.height_px > config.max_pixels else None

@@ -8,7 +8,6 @@ one cluster. The largest photo of a cluster stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import imagehash
 import numpy as np
@@ -20,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from hqvox.imaging.codec import UndecodableError
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 _BLOCK = 1024
 
@@ -69,15 +68,15 @@ def _size_order(row: Row) -> tuple[int, int, int]:
 class DuplicatesStage(Stage):
     """Keeps one photo, the largest, of each cluster of near-duplicates."""
 
-    name: ClassVar[str] = "duplicates"
-    reads: ClassVar[tuple[str, ...]] = ("photo_id", "width_px", "height_px", "photo_bytes")
-    writes: ClassVar[tuple[str, ...]] = ("phash", "duplicate_of")
-    reasons: ClassVar[tuple[str, ...]] = ("duplicate",)
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.IDENTITY
-    version: ClassVar[int] = 1
+    name = "duplicates"
+    reads = ("photo_id", "width_px", "height_px", "photo_bytes")
+    writes = ("phash", "duplicate_of")
+    reasons = ("duplicate",)
+    reads_photos = True
+    compares = True
+    version = 1
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """Hash each photo; one that cannot be decoded has no hash and goes on."""
         for row in rows:
             row["duplicate_of"] = None
@@ -88,7 +87,7 @@ class DuplicatesStage(Stage):
                 row["phash"] = None
         return list(rows)
 
-    def judge(self, rows: Sequence[Row]) -> None:
+    def compare(self, rows: Sequence[Row]) -> None:
         """Mark all but the largest photo of each cluster (pixels, then bytes, then order)."""
         if not rows:
             return

@@ -1,21 +1,20 @@
-"""Neutral faces only; a slight smile is let through (SF2F appendix B.1).
+"""Neutral faces only; a slight smile is kept, too (SF2F appendix B.1).
 
 A face passes where the network's probability of neutral reaches ``min_neutral``. It also passes
 as a slight smile where all of these hold:
 
-- neutral and happiness together are at least ``min_neutral_or_smile``: nothing else is on the face;
+- neutral and happiness together are at least ``min_neutral_or_smile``: nothing else shows;
 - the lips are closed: their inner gap is at most ``max_smile_opening`` of the mouth's width;
 - the mouth is not drawn wide: at most ``max_smile_width`` of the eye distance, which nine in ten
   closed mouths of faces that people labelled neutral keep to, and half of those labelled happy;
 - happiness is at most ``max_smile_happiness``.
 
-The geometry is needed because networks that learnt from labels call any smile happiness.
+The geometry is needed because networks trained on labels call any smile happiness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.faces import compute_device, landmarks_of, to_working, working_faces
 from pipelines.pupils import pupil_distance
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 
 def mouth_opening(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -53,40 +52,20 @@ def mouth_width(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(np.divide(width, ipd, out=np.zeros_like(width), where=ipd > 0))
 
 
-def passes(
-    neutral: float,
-    happiness: float,
-    opening: float,
-    width: float,
-    min_neutral: float,
-    config: EmotionConfig,
-) -> bool:
-    """Whether a face counts as neutral, or as a slight smile by the rule above."""
-    if neutral >= min_neutral:
-        return True
-    return (
-        neutral + happiness >= config.min_neutral_or_smile
-        and happiness <= config.max_smile_happiness
-        and opening <= config.max_smile_opening
-        and width <= config.max_smile_width
-    )
-
-
 class EmotionStage(Stage):
     """Refuses faces with an expression."""
 
-    name: ClassVar[str] = "emotion"
-    reads: ClassVar[tuple[str, ...]] = ("box_xyxy", "landmarks_xy")
-    writes: ClassVar[tuple[str, ...]] = (
+    name = "emotion"
+    reads = ("box_xyxy", "landmarks_xy")
+    writes = (
         "emotion",
         "emotion_probabilities",
         "mouth_opening",
         "mouth_width",
     )
-    reasons: ClassVar[tuple[str, ...]] = ("not_neutral",)
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    reasons = ("not_neutral",)
+    reads_photos = True
+    version = 1
     config: EmotionConfig
     classifier: models.emotion.NeutralClassifier
 
@@ -98,8 +77,12 @@ class EmotionStage(Stage):
         """Load the expression network."""
         self.classifier = models.emotion.load(self.config.network, self.store, compute_device())
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Classify all faces at once; neither neutral nor a slight smile is ``not_neutral``."""
+    def network_bound(self, setting: str) -> float:
+        """The network's threshold for neutral."""
+        return self.classifier.neutral_threshold
+
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Classify all faces at once, and measure their mouths."""
         if not rows:
             return []
         crops = []
@@ -107,22 +90,10 @@ class EmotionStage(Stage):
             box = to_working(np.asarray(row["box_xyxy"]).reshape(2, 2), scale).reshape(4)
             crops.append(self.classifier.crop(photo, box.astype(np.float32), points))
         probabilities = self.classifier(crops)
-        min_neutral = self.config.min_neutral
-        if min_neutral is None:
-            min_neutral = self.classifier.neutral_threshold
         for row, values in zip(rows, probabilities, strict=True):
             named = dict(zip(self.classifier.classes, values.tolist(), strict=True))
             row["emotion"] = max(named, key=lambda name: named[name])
             row["emotion_probabilities"] = list(named.items())
             row["mouth_opening"] = float(mouth_opening(landmarks_of(row)))
             row["mouth_width"] = float(mouth_width(landmarks_of(row)))
-            if not passes(
-                named["neutral"],
-                named["happiness"],
-                row["mouth_opening"],
-                row["mouth_width"],
-                min_neutral,
-                self.config,
-            ):
-                row["reason"] = "not_neutral"
         return list(rows)

@@ -1,33 +1,33 @@
-"""Whether a face is the identity it was found for.
+"""Whether a face belongs to the identity that its photo was found for.
 
 All faces of an identity are embedded; the largest consistent cluster is its core
-(:mod:`models.embedding.core`), and who is not part of it is someone else. A single face has
-nothing to be compared with and stays, on the word of the source that filed the photo.
+(:mod:`models.embedding.core`); a face outside it is someone else. A single face cannot be compared
+and is kept: the source said who it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 import models.embedding
 from hqvox.config.build import IdentityConfig
+from hqvox.workspace.measures import section_bounds
 from hqvox.workspace.tables import Row
 from models.embedding.core import identity_core
 from models.protocols import FaceEmbedder
 from models.store import ModelStore
 from pipelines.faces import compute_device, working_faces
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 
-def judge_faces(rows: Sequence[Row], min_similarity: float) -> None:
+def compare_faces(rows: Sequence[Row], min_similarity: float) -> None:
     """Set ``core_similarity`` and ``reason`` of all faces of one identity.
 
     Faces outside the core get ``someone_else``, and so do all but the most similar of several
     faces of one photo. Where no cluster covers more than half of the photos, every face gets
-    ``no_majority``: who the identity is must then not be guessed.
+    ``no_majority``: the identity is then unknown.
     """
     if not rows:
         return
@@ -36,15 +36,15 @@ def judge_faces(rows: Sequence[Row], min_similarity: float) -> None:
         return
     embeddings = np.array([row["embedding"] for row in rows], dtype=np.float32)
     photos = [row["candidate"] for row in rows]
-    found = identity_core(embeddings, min_similarity, photos=photos)
+    cluster = identity_core(embeddings, min_similarity, photos=photos)
     best: dict[int, int] = {}
-    for i in np.flatnonzero(found.core).tolist():
+    for i in np.flatnonzero(cluster.core).tolist():
         photo = photos[i]
-        if photo not in best or found.similarity[i] > found.similarity[best[photo]]:
+        if photo not in best or cluster.similarity[i] > cluster.similarity[best[photo]]:
             best[photo] = i
     for i, row in enumerate(rows):
-        row["core_similarity"] = float(found.similarity[i])
-        if not found.has_majority:
+        row["core_similarity"] = float(cluster.similarity[i])
+        if not cluster.has_majority:
             row["reason"] = "no_majority"
         elif best.get(photos[i]) != i:
             row["reason"] = "someone_else"
@@ -53,13 +53,13 @@ def judge_faces(rows: Sequence[Row], min_similarity: float) -> None:
 class IdentityStage(Stage):
     """Refuses faces of other people."""
 
-    name: ClassVar[str] = "identity"
-    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
-    writes: ClassVar[tuple[str, ...]] = ("embedding", "core_similarity")
-    reasons: ClassVar[tuple[str, ...]] = ("someone_else", "no_majority")
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.IDENTITY
-    version: ClassVar[int] = 1
+    name = "identity"
+    reads = ("landmarks_xy",)
+    writes = ("embedding", "core_similarity")
+    reasons = ("someone_else", "no_majority")
+    reads_photos = True
+    compares = True
+    version = 1
     config: IdentityConfig
     embedder: FaceEmbedder
 
@@ -71,8 +71,12 @@ class IdentityStage(Stage):
         """Load the embedding network."""
         self.embedder = models.embedding.load(self.config.network, self.store, compute_device())
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Embed all faces at once; the verdict waits for the whole identity."""
+    def network_bound(self, setting: str) -> float:
+        """The network's threshold for similarity."""
+        return self.embedder.same_person_cosine
+
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Embed all faces at once; :meth:`compare` needs the whole identity."""
         if not rows:
             return []
         crops = [
@@ -83,9 +87,6 @@ class IdentityStage(Stage):
             row["core_similarity"] = None
         return list(rows)
 
-    def judge(self, rows: Sequence[Row]) -> None:
+    def compare(self, rows: Sequence[Row]) -> None:
         """Compare all faces of the identity: ``someone_else``, or ``no_majority`` for all."""
-        min_similarity = self.config.min_similarity
-        if min_similarity is None:
-            min_similarity = self.embedder.same_person_cosine
-        judge_faces(rows, min_similarity)
+        compare_faces(rows, section_bounds(self.config, self.network_bound)["core_similarity"])

@@ -1,9 +1,8 @@
-"""Every face of a photo and its 68 points; from here on a row is a face."""
+"""Every face of a photo and its 68 points; after this stage a row is a face."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import models.landmarks
 from hqvox.config.build import LandmarksConfig
@@ -12,7 +11,7 @@ from hqvox.workspace.tables import Row
 from models.protocols import FaceLandmarker, Faces, Photo
 from models.store import ModelStore
 from pipelines.faces import compute_device, to_photo
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 _COLUMNS = ("faces_in_photo", "box_xyxy", "face_score", "landmarks_xy", "other_boxes_xyxy")
 
@@ -53,14 +52,13 @@ def network_name(config: LandmarksConfig) -> str:
 class LandmarksStage(Stage):
     """Finds faces at working scale and gives each its own row."""
 
-    name: ClassVar[str] = "landmarks"
-    reads: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[tuple[str, ...]] = _COLUMNS
-    reasons: ClassVar[tuple[str, ...]] = ()
-    failures: ClassVar[tuple[str, ...]] = ("undecodable", "no_face")
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.PHOTO
-    version: ClassVar[int] = 2
+    name = "landmarks"
+    reads = ()
+    writes = _COLUMNS
+    reasons = ()
+    failures = ("undecodable", "no_face")
+    reads_photos = True
+    version = 2
     config: LandmarksConfig
     landmarker: FaceLandmarker
 
@@ -74,7 +72,7 @@ class LandmarksStage(Stage):
             network_name(self.config), self.store, compute_device()
         )
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """Find the faces of all photos at once; a photo of n faces leaves as n rows."""
         photos: list[Photo] = []
         scales: dict[int, float] = {}
@@ -85,11 +83,11 @@ class LandmarksStage(Stage):
                 continue
             photos.append(photo)
             scales[i] = scale
-        found = iter(self.landmarker(photos) if photos else [])
+        faces = iter(self.landmarker(photos) if photos else [])
         out: list[Row] = []
         for i, row in enumerate(rows):
             if i in scales:
-                out += face_rows(row, next(found), scales[i])
+                out += face_rows(row, next(faces), scales[i])
             else:
                 out.append(row | dict.fromkeys(_COLUMNS) | {"face": None, "reason": "undecodable"})
         return out

@@ -6,7 +6,7 @@ beards would pass for shadow), in the face patch of :mod:`pipelines.faces`, on l
 Skin reflects a fixed share of the light, so ratios and relative slopes are the same for dark and
 light skin; only the two shares at the ends look at absolute values. The dark end is L* 20 (3 % of
 white). Of the skin of 820 people's faces in news and press photographs, many with dark skin, at
-most 35 % lay there; so a limit of half tells of failing light, not of complexion. The other
+most 35 % lay there; so a limit of half detects poor light, not dark skin. The other
 defaults: a light ratio of 2 is one photographic stop; a gradient of 14 is exceeded by the hardest
 lit tenth of those photographs.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -25,7 +24,7 @@ from hqvox.config.build import LightingConfig
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from pipelines.faces import face_patch, landmarks_of, to_working
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 _SMOOTHING_PX = 3.0
 _BRIGHT_END_L = 97.0
@@ -77,10 +76,10 @@ def skin_mask(landmarks_xy: NDArray[np.floating], size_px: tuple[int, int]) -> N
 
 def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | None:
     """Measure one face; landmarks (68, 2) in the photo's pixels. None where no skin is in view."""
-    found = face_patch(photo, landmarks_xy)
-    if found is None:
+    patch_and_points = face_patch(photo, landmarks_xy)
+    if patch_and_points is None:
         return None
-    patch, points = found
+    patch, points = patch_and_points
     skin = skin_mask(points, (patch.shape[1], patch.shape[0]))
     if skin.sum() < _MIN_SKIN_PX:
         return None
@@ -115,39 +114,25 @@ def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | N
     )
 
 
-def verdict(light: Light, config: LightingConfig) -> str | None:
-    """Reason for which a face in this light is refused, or None."""
-    if light.overexposed_fraction > config.max_overexposed_fraction:
-        return "over_exposed"
-    if light.underexposed_fraction > config.max_underexposed_fraction:
-        return "under_exposed"
-    if light.light_ratio > config.max_light_ratio:
-        return "uneven_light"
-    if light.light_gradient > config.max_light_gradient:
-        return "uneven_light"
-    return None
-
-
 class LightingStage(Stage):
-    """Refuses faces in uneven, glaring or failing light."""
+    """Refuses faces in uneven, too bright or too dark light."""
 
-    name: ClassVar[str] = "lighting"
-    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
-    writes: ClassVar[tuple[str, ...]] = (
+    name = "lighting"
+    reads = ("landmarks_xy",)
+    writes = (
         "light_ratio",
         "light_gradient",
         "overexposed_fraction",
         "underexposed_fraction",
     )
-    reasons: ClassVar[tuple[str, ...]] = ("uneven_light", "over_exposed", "under_exposed")
-    failures: ClassVar[tuple[str, ...]] = ("no_skin_in_view",)
-    needs: ClassVar[Needs] = Needs.PHOTO
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    reasons = ("over_exposed", "under_exposed", "uneven_light")
+    failures = ("no_skin_in_view",)
+    reads_photos = True
+    version = 1
     config: LightingConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Measure each face at working scale and compare with the limits."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Measure each face at working scale."""
         for row in rows:
             photo, scale = pixels.working(row)
             light = measure_light(photo, to_working(landmarks_of(row), scale))
@@ -155,5 +140,4 @@ class LightingStage(Stage):
                 row.update(dict.fromkeys(self.writes), reason="no_skin_in_view")
                 continue
             row.update(vars(light))
-            row["reason"] = verdict(light, self.config)
         return list(rows)

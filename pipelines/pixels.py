@@ -1,8 +1,8 @@
-"""Pixels for the stages of a chain: read once, decoded once, handed down in memory.
+"""Pixels for the stages of a chain: read once, decoded once, passed on in memory.
 
-What a stage of the chain keeps (photo bytes, aligned crops, masks) goes to its pixel shard and is
-at hand for the stages after it. Crops and masks are stored without loss, so a stage sees the same
-pixels whether they come from memory or from disk.
+What a stage of the chain stores (photo bytes, aligned crops, masks) goes to its pixel shard and
+stays in memory for the stages after it. Crops and masks are stored without loss, so a stage sees
+the same pixels from memory and from disk.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class ChainPixels:
         self._native = None
 
     def end_batch(self) -> None:
-        """Let go of the batch's pixels, but for photos that still fit the cache.
+        """Drop the batch's pixels, except photos that still fit the cache.
 
-        The first ones stay: an identity is always gone through in order, so dropping the oldest
-        for the newest would lose each just before it is wanted again.
+        The cache keeps the first photos, not the last ones: each stage reads an identity in order,
+        so a cache of the last ones would drop each photo just before it is read again.
         """
         for photo_id, photo in self._batch.items():
             size = 0 if isinstance(photo, UndecodableError) else photo.nbytes

@@ -10,7 +10,6 @@ of at most 5° and tests it by mirroring landmarks; :func:`asymmetry` is that te
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,11 @@ from scipy.spatial.transform import Rotation
 
 from hqvox.config.build import PoseConfig
 from hqvox.workspace.tables import Row
-from models.geometry import eye_centres
-from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from models.geometry import MIRRORED, eye_centres
+from pipelines.face_model.face_shape import MEAN_FACE
 from pipelines.face_model.landmark_errors import OPPOSITE, SAME
 from pipelines.face_model.mirror import from_triangles
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 Floats = NDArray[np.float64]
 
@@ -153,10 +152,11 @@ def asymmetry(landmarks_xy: NDArray[np.floating]) -> Floats:
     ipd = np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)
     mirrored = points[:, MIRRORED] * np.array([-1.0, 1.0])
     inner = slice(17, 68)
-    here = points[:, inner] - points[:, inner].mean(axis=1, keepdims=True)
-    there = mirrored[:, inner] - mirrored[:, inner].mean(axis=1, keepdims=True)
+    inner_points = points[:, inner] - points[:, inner].mean(axis=1, keepdims=True)
+    inner_mirrored = mirrored[:, inner] - mirrored[:, inner].mean(axis=1, keepdims=True)
     # Best rotation in the plane, as complex numbers: the phase of the inner product.
-    a, b = here[..., 0] + 1j * here[..., 1], there[..., 0] + 1j * there[..., 1]
+    a = inner_points[..., 0] + 1j * inner_points[..., 1]
+    b = inner_mirrored[..., 0] + 1j * inner_mirrored[..., 1]
     product = (a * b.conj()).sum(axis=1)
     phase = product / np.maximum(np.abs(product), 1e-12)
     distance = np.sqrt((np.abs(a - phase[:, None] * b) ** 2).mean(axis=1))
@@ -166,18 +166,16 @@ def asymmetry(landmarks_xy: NDArray[np.floating]) -> Floats:
 class PoseStage(Stage):
     """Refuses faces that are turned away or tilted; roll is undone by alignment."""
 
-    name: ClassVar[str] = "pose"
-    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
-    writes: ClassVar[tuple[str, ...]] = ("yaw_deg", "pitch_deg", "roll_deg", "asymmetry")
-    reasons: ClassVar[tuple[str, ...]] = ("turned_away", "tilted")
-    failures: ClassVar[tuple[str, ...]] = ("eyes_coincide",)
-    needs: ClassVar[Needs] = Needs.NONE
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 2
+    name = "pose"
+    reads = ("landmarks_xy",)
+    writes = ("yaw_deg", "pitch_deg", "roll_deg", "asymmetry")
+    reasons = ("turned_away", "tilted")
+    failures = ("eyes_coincide",)
+    version = 2
     config: PoseConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Measure both; the configuration's ``decide_by`` says which must pass."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Measure angles and asymmetry; ``decide_by`` says which of them have limits."""
         if not rows:
             return []
         points = np.array([row["landmarks_xy"] for row in rows], dtype=np.float64)
@@ -188,19 +186,4 @@ class PoseStage(Stage):
                 row.update(dict.fromkeys(self.writes), reason="eyes_coincide")
                 continue
             row.update(zip(self.writes, values, strict=True))
-            row["reason"] = self.verdict(*values)
         return list(rows)
-
-    def verdict(
-        self, yaw_deg: float, pitch_deg: float, roll_deg: float, asymmetry: float
-    ) -> str | None:
-        """Reason for which a face with these measurements is refused, or None."""
-        by_angles = self.config.decide_by in ("both", "angles")
-        by_asymmetry = self.config.decide_by in ("both", "asymmetry")
-        if by_angles and abs(yaw_deg) > self.config.max_yaw_deg:
-            return "turned_away"
-        if by_asymmetry and asymmetry > self.config.max_asymmetry:
-            return "turned_away"
-        if by_angles and abs(pitch_deg) > self.config.max_pitch_deg:
-            return "tilted"
-        return None

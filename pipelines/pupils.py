@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from hqvox.config.build import PupilsConfig
 from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 
 def pupil_distance(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -27,22 +26,18 @@ def pupil_distance(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
 class PupilsStage(Stage):
     """Refuses faces whose pupils are too close together in the original photo."""
 
-    name: ClassVar[str] = "pupils"
-    reads: ClassVar[tuple[str, ...]] = ("landmarks_xy",)
-    writes: ClassVar[tuple[str, ...]] = ("ipd_px",)
-    reasons: ClassVar[tuple[str, ...]] = ("pupils_too_close",)
-    needs: ClassVar[Needs] = Needs.NONE
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    name = "pupils"
+    reads = ("landmarks_xy",)
+    writes = ("ipd_px",)
+    reasons = ("pupils_too_close",)
+    version = 1
     config: PupilsConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Measure ``ipd_px``; below ``min_ipd_px`` the reason is ``pupils_too_close``."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Measure ``ipd_px``."""
         if not rows:
             return []
         points = np.array([row["landmarks_xy"] for row in rows], dtype=np.float64)
         for row, ipd_px in zip(rows, pupil_distance(points.reshape(-1, 68, 2)), strict=True):
             row["ipd_px"] = float(ipd_px)
-            if ipd_px < self.config.min_ipd_px:
-                row["reason"] = "pupils_too_close"
         return list(rows)

@@ -1,10 +1,10 @@
 """The composite that ranks an identity's faces for the reviewer, 0 to 1; refuses nobody.
 
-It is the geometric mean of seven goods, each 0 to 1, so that one bad trait cannot be made up for
-by the others:
+It is the geometric mean of seven factors, each 0 to 1, so that the others cannot make up for one
+bad factor:
 
 =============  ==========================================================================
-good           is
+factor         is
 =============  ==========================================================================
 sharpness      column ``sharpness``
 size           ipd / (ipd + 40 px): 0.5 at 40 px, 0.75 at 120 px
@@ -19,7 +19,6 @@ mask           edge_confidence
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -27,12 +26,13 @@ from numpy.typing import NDArray
 
 from hqvox.config.build import QualityConfig
 from hqvox.workspace.tables import Row
+from models.geometry import apply_transform
 from models.protocols import Photo
-from pipelines.faces import apply_transform, face_patch, landmarks_of
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.faces import face_patch, landmarks_of
+from pipelines.stage import Pixels, Stage
 
 _FLOOR = 0.01
-"""Least value of a good: none alone decides the rank to the point of erasing the rest."""
+"""Lowest value of a factor, so that one alone cannot decide the rank."""
 _HALF_DETAIL = 0.35
 
 
@@ -43,10 +43,10 @@ def sharpness(photo: Photo, landmarks_xy: NDArray[np.floating]) -> float:
     its blur by 1 px) over eyes, brows, nose and mouth against that of the next coarser band
     (1 to 3 px); a ratio, so contrast and exposure drop out. ``ratio / (ratio + 0.35)``.
     """
-    found = face_patch(photo, landmarks_xy)
-    if found is None:
+    patch_and_points = face_patch(photo, landmarks_xy)
+    if patch_and_points is None:
         return 0.0
-    patch, points = found
+    patch, points = patch_and_points
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
     region = np.zeros(grey.shape, dtype=np.uint8)
     cv2.fillConvexPoly(region, cv2.convexHull(np.round(points[17:]).astype(np.int32)), 1)
@@ -61,8 +61,8 @@ def sharpness(photo: Photo, landmarks_xy: NDArray[np.floating]) -> float:
 
 
 def composite(measured: Mapping[str, float]) -> float:
-    """Geometric mean of the goods in the table above, 0 to 1; keys are columns."""
-    goods = [
+    """Geometric mean of the factors in the table above, 0 to 1; keys are columns."""
+    factors = [
         measured["sharpness"],
         measured["ipd_px"] / (measured["ipd_px"] + 40.0),
         float(np.exp(-(measured["yaw_deg"] ** 2 + measured["pitch_deg"] ** 2) / (2 * 8.0**2))),
@@ -73,14 +73,14 @@ def composite(measured: Mapping[str, float]) -> float:
         1 - measured["compression"] / 2,
         measured["edge_confidence"],
     ]
-    return float(np.exp(np.log(np.clip(goods, _FLOOR, 1.0)).mean()))
+    return float(np.exp(np.log(np.clip(factors, _FLOOR, 1.0)).mean()))
 
 
 class QualityStage(Stage):
     """Ranks; refuses nobody."""
 
-    name: ClassVar[str] = "quality"
-    reads: ClassVar[tuple[str, ...]] = (
+    name = "quality"
+    reads = (
         "landmarks_xy",
         "transform",
         "crop_side_px",
@@ -96,14 +96,12 @@ class QualityStage(Stage):
         "compression",
         "edge_confidence",
     )
-    writes: ClassVar[tuple[str, ...]] = ("sharpness", "quality")
-    reasons: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[Needs] = Needs.ALIGNED
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    writes = ("sharpness", "quality")
+    reasons = ()
+    version = 1
     config: QualityConfig
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """Measure sharpness on the aligned crop and put everything together."""
         for row in rows:
             transform = np.asarray(row["transform"], dtype=np.float64).reshape(2, 3)

@@ -9,7 +9,6 @@ the picture's own edges.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 import models.segmentation
 from hqvox.config.build import SegmentConfig
 from hqvox.workspace.tables import Row
+from models.geometry import apply_transform
 from models.protocols import PersonMasker, Photo
 from models.store import ModelStore
-from pipelines.faces import apply_transform, compute_device, landmarks_of
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.faces import compute_device, landmarks_of
+from pipelines.stage import Pixels, Stage
 
 Mask = NDArray[np.bool_]
 Map = NDArray[np.float32]
@@ -122,7 +122,7 @@ def refine(crop: Photo, probability: Map) -> Map:
     alpha = _resize(offset, side, cv2.INTER_LINEAR)
     for channel in range(3):
         alpha += _resize(slope[..., channel], side, cv2.INTER_LINEAR) * full[..., channel]
-    # The filter may leak along like colours: away from the outline the network has the word.
+    # The filter may leak along similar colours: away from the outline the network decides.
     window = (2 * radius + 1, 2 * radius + 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, window)
     low = cv2.GaussianBlur(cv2.erode(probability, kernel), (0, 0), 1.5)
@@ -165,10 +165,10 @@ def inside_photo(
 
 
 class SegmentStage(Stage):
-    """Makes the mask of the aligned crop; refuses where the person cannot be told apart."""
+    """Makes the mask of the aligned crop; refuses a face that it does not separate well."""
 
-    name: ClassVar[str] = "segment"
-    reads: ClassVar[tuple[str, ...]] = (
+    name = "segment"
+    reads = (
         "width_px",
         "height_px",
         "box_xyxy",
@@ -179,17 +179,15 @@ class SegmentStage(Stage):
         "aligned_offset",
         "aligned_bytes",
     )
-    writes: ClassVar[tuple[str, ...]] = (
+    writes = (
         "person_fraction",
         "face_coverage",
         "edge_confidence",
         "mask_offset",
         "mask_bytes",
     )
-    reasons: ClassVar[tuple[str, ...]] = ("not_segmented",)
-    needs: ClassVar[Needs] = Needs.ALIGNED
-    scope: ClassVar[Scope] = Scope.FACE
-    version: ClassVar[int] = 1
+    reasons = ("not_segmented",)
+    version = 1
     config: SegmentConfig
     masker: PersonMasker
 
@@ -201,8 +199,8 @@ class SegmentStage(Stage):
         """Load the mask network."""
         self.masker = models.segmentation.load(self.config.network, self.store, compute_device())
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Mask all crops at once; a face not covered, or a vague outline, is ``not_segmented``."""
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """Mask all crops at once; measure how well the face is covered and the outline known."""
         if not rows:
             return []
         crops = [pixels.aligned(row) for row in rows]
@@ -210,11 +208,6 @@ class SegmentStage(Stage):
             alpha = self._mask(row, crop, np.asarray(probability, dtype=np.float32))
             row["person_fraction"] = float(alpha.mean() / 255)
             pixels.keep_mask(row, alpha)
-            if (
-                row["face_coverage"] < self.config.min_face_coverage
-                or row["edge_confidence"] < self.config.min_edge_confidence
-            ):
-                row["reason"] = "not_segmented"
         return list(rows)
 
     def _mask(self, row: Row, crop: Photo, probability: Map) -> NDArray[np.uint8]:

@@ -1,44 +1,30 @@
 """The contract of a stage: what it declares, and the one method that does its work.
 
-A stage never counts, times, commits or shows progress: the runner does that, once, for all. It
-maps rows to rows. A row is a dict of column name to value (``hqvox.workspace.tables``); a stage
-adds the columns it declares and sets ``row["reason"]`` where it rejects.
+A stage never counts, times, commits or shows progress: the runner does that for all stages. It
+maps rows to rows. A row is a dict of column name to value (:mod:`hqvox.workspace.tables`); a stage
+adds the columns it declares. Its section of the configuration declares its limits, and the base
+class sets ``row["reason"]`` where one is broken.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hqvox.config.build import BuildConfig
+from hqvox.workspace.measures import section_bounds, verdict
+from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from models.store import ModelStore
 
 
-class Needs(Enum):
-    """The pixels that a stage looks at."""
-
-    NONE = "none"
-    BYTES = "bytes"  # fetches or writes the photo's bytes itself
-    PHOTO = "photo"  # the upright photo, at working scale or in full
-    ALIGNED = "aligned"  # the aligned crop
-
-
-class Scope(Enum):
-    """What one decision is about."""
-
-    PHOTO = "photo"
-    FACE = "face"
-    IDENTITY = "identity"  # decides in judge(), with all rows of an identity at hand
-
-
 class Pixels(Protocol):
-    """Pixels of a row, decoded once and handed down; and where a stage leaves the ones it makes."""
+    """Pixels of a row, decoded once for all stages; and where a stage stores those it makes."""
 
     def working(self, row: Row) -> tuple[Photo, float]:
         """Upright photo at working scale, and the scale (working px per photo px, at most 1).
@@ -74,39 +60,70 @@ class Pixels(Protocol):
 
 
 class Stage(ABC):
-    """One step of a build. Subclasses declare the class variables and implement ``process``."""
+    """One step of a build. Subclasses declare the class variables and implement ``measure``."""
 
     name: ClassVar[str]
     reads: ClassVar[tuple[str, ...]]
     """Columns of earlier stages that it uses (the keys are always there)."""
     writes: ClassVar[tuple[str, ...]]
-    """Columns it adds, all named in ``hqvox.workspace.tables.COLUMNS``."""
+    """Columns it adds, all in its table of :data:`hqvox.workspace.tables.TABLES`."""
     reasons: ClassVar[tuple[str, ...]]
-    """Judgements; with ``enabled: false`` they refuse nobody."""
+    """Reasons of the limits and of :meth:`compare`; ``enabled: false`` drops them."""
     failures: ClassVar[tuple[str, ...]] = ()
-    """Reasons after which there is nothing to go on with; ``enabled: false`` keeps them."""
-    needs: ClassVar[Needs]
-    scope: ClassVar[Scope]
+    """Reasons why a row cannot be processed further, the last of them for a row that could not be
+    measured; ``enabled: false`` keeps them."""
+    reads_photos: ClassVar[bool] = False
+    """Whether it looks at decoded photos: how they are decoded is then part of its fingerprint."""
+    compares: ClassVar[bool] = False
+    """Whether it needs all rows of an identity together, see :meth:`compare`."""
     version: ClassVar[int]
     """Raised by hand whenever the same input would give another result."""
     networks: tuple[str, ...] = ()
     """Registry names of the weights in use; set by the constructor where there are any."""
 
     def __init__(self, config: Any, store: ModelStore) -> None:
+        """``config``: the stage's section, :class:`hqvox.config.section.StageSection`."""
         self.config = config
         self.store = store
+
+    @classmethod
+    def of_build(cls, config: BuildConfig, store: ModelStore, storage: Storage | None) -> Self:
+        """The stage of a build. ``storage``: the workspace's."""
+        return cls(getattr(config, cls.name), store)
 
     def load(self) -> None:  # noqa: B027 - most stages have nothing to load
         """Load networks; called once per worker before the first batch, never while planning."""
 
-    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The part of the configuration that decides the stage's results, for its fingerprint."""
+        settings: dict[str, Any] = self.config.model_dump(mode="json")
+        return settings
+
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
-        """Measure a batch: the same rows in order with columns added and ``reason`` set.
+        """Measure a batch; a measured row gets the reason of the first limit that it breaks.
 
-        Only a stage that finds faces in photos returns more rows than it was given. Rows are
-        whole photos' faces side by side; a batch never mixes identities.
+        Only a stage that finds photos or faces returns more rows than it was given. All faces of a
+        photo are in one batch; a batch never mixes identities.
         """
+        measured = self.measure(rows, pixels)
+        for row in measured:
+            if row.get("reason") is None:
+                row["reason"] = self.verdict(row)
+        return measured
 
-    def judge(self, rows: Sequence[Row]) -> None:
-        """Identity scope only: set ``reason`` (and columns) with all of an identity's rows."""
-        raise TypeError(f"stage {self.name} has scope {self.scope.value}: it judges row by row")
+    def verdict(self, row: Row) -> str | None:
+        """Reason of the first limit that a measured row breaks, or None."""
+        if not self.config.limits:
+            return None
+        return verdict(self.config, section_bounds(self.config, self.network_bound), row)
+
+    @abstractmethod
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        """The same rows in order with columns added, and ``reason`` set where measuring failed."""
+
+    def compare(self, rows: Sequence[Row]) -> None:  # noqa: B027 - most stages go row by row
+        """Set ``reason`` (and columns) with all kept rows of an identity at hand."""
+
+    def network_bound(self, setting: str) -> float | None:
+        """The loaded network's threshold, for a limit whose setting is null."""
+        raise NotImplementedError(f"stage {self.name}: no network sets {setting}")

@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hqvox.config.build import STAGE_SECTIONS
 from hqvox.errors import HqvoxError
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import TAR_OF, Workspace
+from hqvox.workspace.measures import MEASURES
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import COLUMNS, KEYS, Row
 
@@ -31,34 +33,25 @@ INDEX = "review/candidates.arrow"
 FORMAT = 1
 _META = b"hqvox.index"
 
+PIXELS: Mapping[str, tuple[str, ...]] = {
+    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
+    "landmarks": ("box_xyxy",),
+    "align": ("aligned_offset", "aligned_bytes"),
+    "segment": ("mask_offset", "mask_bytes"),
+}
+"""The columns that lead to pixels, by the stage that writes them."""
+
 STAGE_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "download": ("photo_id", "width_px", "height_px", "photo_offset", "photo_bytes"),
-    "landmarks": ("box_xyxy", "face_score", "faces_in_photo"),
-    "pupils": ("ipd_px",),
-    "pose": ("yaw_deg", "pitch_deg", "roll_deg", "asymmetry"),
-    "lighting": (
-        "light_ratio",
-        "light_gradient",
-        "overexposed_fraction",
-        "underexposed_fraction",
-    ),
-    "emotion": ("emotion_probabilities", "mouth_opening", "mouth_width"),
-    "identity": ("core_similarity",),
-    "align": (
-        "crop_side_px",
-        "outside_fraction",
-        "compression",
-        "aligned_offset",
-        "aligned_bytes",
-    ),
-    "segment": (
-        "person_fraction",
-        "face_coverage",
-        "edge_confidence",
-        "mask_offset",
-        "mask_bytes",
-    ),
-    "quality": ("sharpness", "quality"),
+    stage: tuple(
+        dict.fromkeys(
+            [
+                *PIXELS.get(stage, ()),
+                *(column for m in MEASURES if m.stage == stage for column in m.columns),
+            ]
+        )
+    )
+    for stage in STAGE_SECTIONS
+    if stage in {measure.stage for measure in MEASURES}
 }
 """What is taken from each stage's table; the last stage says which faces there are."""
 
@@ -71,7 +64,8 @@ PLACE = ("candidate", "photo_id", "face", "box_xyxy", "quality")
 OnProgress = Callable[[int, int], None]
 """Told how many shards are read, and of how many."""
 
-_LAST = "quality"
+_ORDER = tuple(STAGE_SECTIONS)
+_LAST = _ORDER[-1]
 _building = threading.Lock()
 
 
@@ -122,7 +116,7 @@ def open_index(workspace: Workspace, on_progress: OnProgress = lambda done, tota
 def shard_tokens(workspace: Workspace, shards: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """Of every shard that is built to the end, what its files are now."""
     stages = tuple(STAGE_COLUMNS)
-    files = {stage: _listing(workspace.storage, f"stages/{stage}") for stage in stages}
+    files = {stage: listing(workspace.storage, f"stages/{stage}") for stage in stages}
     tars = set(TAR_OF.values())
     tokens = {}
     for shard, identities in shards.items():
@@ -136,7 +130,7 @@ def shard_tokens(workspace: Workspace, shards: Mapping[str, Sequence[Row]]) -> d
     return tokens
 
 
-def _listing(storage: Storage, folder: str) -> dict[str, list[str]]:
+def listing(storage: Storage, folder: str) -> dict[str, list[str]]:
     """Size and time (or ETag) of every file of a folder, by name."""
     try:
         entries = storage.fs.ls(storage.path(folder), detail=True, refresh=True)
@@ -161,7 +155,7 @@ def _load(storage: Storage) -> Index | None:
         told = json.loads((table.schema.metadata or {})[_META])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    if told["format"] != FORMAT:
+    if told["format"] != FORMAT or table.schema.names != index_schema().names:
         return None
     return _indexed(table, told["fingerprints"], told["tokens"])
 
@@ -290,7 +284,7 @@ def _matching(
     if table is None:
         return None
     keys = _keys(table, identity_ids)
-    if stage == "download":  # its rows are photographs
+    if _ORDER.index(stage) < _ORDER.index("landmarks"):  # its rows are photographs
         keys, wanted = keys >> _FACE, wanted >> _FACE
     order = np.argsort(keys, kind="stable")
     at = np.minimum(np.searchsorted(keys[order], wanted), max(0, len(keys) - 1))

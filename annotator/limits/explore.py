@@ -1,4 +1,4 @@
-"""What a stage said of every row that entered it, column by column, to look a limit over.
+"""The verdicts of a stage on every row that entered it, with its numbers, column by column.
 
 Only the columns that a question needs are read; 300,000 faces are a few megabytes. The rule that
 limits make is in :mod:`annotator.limits.what_if`, pictures are in
@@ -18,17 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hqvox.config.build import BuildConfig
-from hqvox.config.section import StageSection
+from annotator.candidates.index import listing
+from hqvox.config.build import STAGE_SECTIONS
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import MEASURES, Measure
+from hqvox.workspace.measures import MEASURES, Measure, values_of
 
-STAGES: tuple[str, ...] = tuple(
-    name
-    for name, field in BuildConfig.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, StageSection)
-)
-"""Every stage, in the order a photo meets them: the sections of hqvox.yaml that are stages."""
+STAGES = tuple(STAGE_SECTIONS)
+"""Every stage, in the order a photo meets them."""
 FACES_FROM = STAGES.index("landmarks")
 """From this stage on a row is a face, before it a photo."""
 BINS = 60
@@ -36,7 +32,6 @@ KEPT = -1
 """In place of a reason."""
 
 _FACE_BITS, _CANDIDATE_BITS = 10, 28
-_EXPRESSIONS = ("neutral", "happiness", "neutral_or_happy")
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -82,9 +77,9 @@ class Verdicts:
 
     def counts(self) -> dict[str | None, int]:
         """Rows of each verdict: kept (None) first, then reasons, the most frequent first."""
-        found = np.bincount(self.reason + 1, minlength=len(self.reasons) + 1).tolist()
-        order = sorted(range(len(self.reasons)), key=lambda i: (-found[i + 1], self.reasons[i]))
-        return {None: found[0]} | {self.reasons[i]: found[i + 1] for i in order}
+        counts = np.bincount(self.reason + 1, minlength=len(self.reasons) + 1).tolist()
+        order = sorted(range(len(self.reasons)), key=lambda i: (-counts[i + 1], self.reasons[i]))
+        return {None: counts[0]} | {self.reasons[i]: counts[i + 1] for i in order}
 
     def face_keys(self) -> NDArray[np.int64]:
         """One number per face (or photo, before faces are known), alike in every stage."""
@@ -110,18 +105,9 @@ def measures_of(stage: str) -> list[Measure]:
 
 def stamp(workspace: Workspace, stage: str) -> tuple[tuple[str, ...], ...]:
     """What changes when a stage's tables do: their names, sizes and times, from one listing."""
-    folder = workspace.storage.path(f"stages/{stage}")
-    try:
-        entries = workspace.storage.fs.ls(folder, detail=True)
-    except FileNotFoundError:
-        return ()
-    parts = ("name", "size", "mtime", "LastModified", "ETag")
+    files = listing(workspace.storage, f"stages/{stage}")
     return tuple(
-        sorted(
-            tuple(str(entry.get(part, "")) for part in parts)
-            for entry in entries
-            if str(entry["name"]).endswith(".parquet")
-        )
+        sorted((name, *marks) for name, marks in files.items() if name.endswith(".parquet"))
     )
 
 
@@ -134,10 +120,12 @@ def read_verdicts(workspace: Workspace, stage: str) -> Verdicts:
     """The rows of all shards. Raises HqvoxError where a table is damaged."""
     people = workspace.identities()
     ids = people["identity_id"].combine_chunks()
-    wanted = [measure.name for measure in measures_of(stage)]
+    measures = measures_of(stage)
+    wanted = [measure.name for measure in measures]
+    columns = dict.fromkeys(column for measure in measures for column in measure.columns)
     tables, sections = [], Counter[str]()
     for shard in dict.fromkeys(people["shard"].to_pylist()):
-        table = workspace.read_stage(stage, shard, [*_columns(wanted), "reason"])
+        table = workspace.read_stage(stage, shard, [*columns, "reason"])
         if table is None:
             continue
         record = workspace.committed(stage, shard)
@@ -163,13 +151,6 @@ def read_verdicts(workspace: Workspace, stage: str) -> Verdicts:
     )
 
 
-def _columns(names: Sequence[str]) -> list[str]:
-    """The columns that measurements come from; see :func:`hqvox.workspace.measures.value_of`."""
-    of: dict[str, tuple[str, ...]] = {"pixels": ("width_px", "height_px")}
-    of |= dict.fromkeys(_EXPRESSIONS, ("emotion_probabilities",))
-    return list(dict.fromkeys(column for name in names for column in of.get(name, (name,))))
-
-
 def _slim(table: pa.Table, ids: pa.Array, names: Sequence[str]) -> pa.Table:
     columns = {
         "identity": pc.index_in(table["identity_id"], value_set=ids),
@@ -177,24 +158,7 @@ def _slim(table: pa.Table, ids: pa.Array, names: Sequence[str]) -> pa.Table:
         "face": pc.fill_null(table["face"], -1),
         "reason": table["reason"].cast(pa.string()),
     }
-    return pa.table(columns | {name: _values(table, name) for name in names})
-
-
-def _values(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A measurement of every row, float64, as :func:`hqvox.workspace.measures.value_of` has it of
-    one."""
-    if name == "pixels":
-        width, height = (table[side].cast(pa.float64()) for side in ("width_px", "height_px"))
-        return pc.multiply(width, height)
-    if name in _EXPRESSIONS:
-        of = {
-            expression: pc.map_lookup(
-                table["emotion_probabilities"], pa.scalar(expression), "first"
-            ).cast(pa.float64())
-            for expression in ("neutral", "happiness")
-        }
-        return pc.add(*of.values()) if name == "neutral_or_happy" else of[name]
-    return table[name].cast(pa.float64())
+    return pa.table(columns | {name: values_of(table, name) for name in names})
 
 
 def _numbers(rows: pa.Table, name: str, kind: type) -> NDArray[Any]:

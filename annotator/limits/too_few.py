@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from annotator.candidates.candidates import IdentitySummary
 from annotator.limits.explore import KEPT, STAGES, Verdicts, read_verdicts
-from annotator.limits.what_if import as_built, bound_of, keeps, stage_limits, value_for
+from annotator.limits.what_if import as_built, keeps, settable_bounds, setting_of, value_for
 from hqvox.config.build import BuildConfig
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import BY_NAME, SETTINGS, TELLING, Limit
+from hqvox.workspace.measures import BY_NAME
 from models.store import ModelStore
 
 NEAREST = 3
-"""Nearest misses that are told of an identity."""
+"""How many nearest misses are shown of an identity."""
 STEPS = (0.1, 0.25, 0.5)
 """How far a limit is moved to see how many that saves, as shares of the limit."""
 
@@ -102,60 +102,57 @@ def too_few(
     """
     store = store or ModelStore()
     least = config.release.min_faces
-    found = {
+    identities = {
         p.identity_id: TooFew(p.identity_id, p.name, p.candidates, least - p.candidates)
         for p in people
     }
-    refused: dict[str, Counter[str]] = {identity_id: Counter() for identity_id in found}
-    misses: dict[str, list[NearMiss]] = {identity_id: [] for identity_id in found}
+    refused: dict[str, Counter[str]] = {identity_id: Counter() for identity_id in identities}
+    misses: dict[str, list[NearMiss]] = {identity_id: [] for identity_id in identities}
     bounds: dict[str, float] = {}
     for number, stage in enumerate(STAGES):
         on_progress(stage, number, len(STAGES))
         verdicts = read_verdicts(workspace, stage)
         ours = np.isin(
             verdicts.identity,
-            [i for i, name in enumerate(verdicts.identity_ids) if name in found],
+            [i for i, name in enumerate(verdicts.identity_ids) if name in identities],
         )
         out = np.flatnonzero(ours & (verdicts.reason != KEPT))
         for row in out.tolist():
             who = verdicts.identity_ids[verdicts.identity[row]]
             refused[who][verdicts.reasons[verdicts.reason[row]]] += 1
-        limits = stage_limits(stage, as_built(config, verdicts), store)
-        for name, limit in limits.items():
-            bounds[name] = bound_of(limit)
-            for row in _missed_alone(verdicts, limits, name, ours):
+        of_stage = settable_bounds(stage, as_built(config, verdicts), store)
+        bounds |= of_stage
+        for name, bound in of_stage.items():
+            for row in _missed_alone(verdicts, of_stage, name, ours):
                 who = verdicts.identity_ids[verdicts.identity[row]]
-                misses[who].append(_near_miss(verdicts, int(row), name, limit))
+                misses[who].append(_near_miss(verdicts, int(row), name, bound))
     on_progress(STAGES[-1], len(STAGES), len(STAGES))
-    for who, lost in found.items():
+    for who, lost in identities.items():
         lost.reasons = dict(sorted(refused[who].items(), key=lambda item: (-item[1], item[0])))
-        own = sorted(misses[who], key=lambda miss: miss.miss)
-        lost.nearest = _each_once(own)[:NEAREST]
-        for name in {miss.measure for miss in own}:
-            same = [miss for miss in own if miss.measure == name]
+        own_misses = sorted(misses[who], key=lambda miss: miss.miss)
+        lost.nearest = _each_once(own_misses)[:NEAREST]
+        for name in {miss.measure for miss in own_misses}:
+            same = [miss for miss in own_misses if miss.measure == name]
             if len(same) >= lost.missing:
-                lost.saved_by[SETTINGS[name]] = _lets_in(same[lost.missing - 1])
-    order = sorted(found.values(), key=lambda lost: (lost.missing, lost.identity_id))
-    return Lost(order, _remedies(found, misses, bounds))
+                lost.saved_by[setting_of(name)] = _lets_in(same[lost.missing - 1])
+    order = sorted(identities.values(), key=lambda lost: (lost.missing, lost.identity_id))
+    return Lost(order, _remedies(identities, misses, bounds))
 
 
 def _missed_alone(
-    verdicts: Verdicts, limits: Mapping[str, Limit], name: str, ours: NDArray[np.bool_]
+    verdicts: Verdicts, bounds: Mapping[str, float], name: str, ours: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
     """Rows that this limit of the stage refused, and no other would."""
-    others = {key: limit for key, limit in limits.items() if key != name}
-    codes = [
-        code
-        for code, reason in enumerate(verdicts.reasons)
-        # Without a majority no face's own similarity decides.
-        if name in TELLING.get(reason, ()) and reason != "no_majority"
-    ]
+    others = {key: bound for key, bound in bounds.items() if key != name}
+    limit = BY_NAME[name].limit
+    assert limit is not None
+    codes = [code for code, reason in enumerate(verdicts.reasons) if reason == limit.reason]
     refused = ours & np.isin(verdicts.reason, codes)
-    return np.flatnonzero(refused & ~keeps(verdicts, limits) & keeps(verdicts, others))
+    return np.flatnonzero(refused & ~keeps(verdicts, bounds) & keeps(verdicts, others))
 
 
-def _near_miss(verdicts: Verdicts, row: int, name: str, limit: Limit) -> NearMiss:
-    value, bound = float(verdicts.values[name][row]), bound_of(limit)
+def _near_miss(verdicts: Verdicts, row: int, name: str, bound: float) -> NearMiss:
+    value = float(verdicts.values[name][row])
     size = abs(value) if BY_NAME[name].signed else value
     face = int(verdicts.face[row])
     return NearMiss(
@@ -174,7 +171,7 @@ def _lets_in(miss: NearMiss) -> float:
     size = abs(miss.value) if measure.signed else miss.value
     step = 10.0**measure.digits
     rounded = math.ceil(size * step) if size > miss.limit else math.floor(size * step)
-    return float(value_for(SETTINGS[miss.measure], rounded / step))
+    return float(value_for(setting_of(miss.measure), rounded / step))
 
 
 def _each_once(misses: Sequence[NearMiss]) -> list[NearMiss]:
@@ -186,32 +183,28 @@ def _each_once(misses: Sequence[NearMiss]) -> list[NearMiss]:
 
 
 def _remedies(
-    found: Mapping[str, TooFew],
+    identities: Mapping[str, TooFew],
     misses: Mapping[str, Sequence[NearMiss]],
     bounds: Mapping[str, float],
 ) -> list[Remedy]:
     remedies = []
     for name, bound in bounds.items():
         needed = []
-        for who, lost in found.items():
-            own = sorted(miss.miss for miss in misses[who] if miss.measure == name)
-            if len(own) >= lost.missing:
-                needed.append(own[lost.missing - 1])
+        for who, lost in identities.items():
+            own_misses = sorted(miss.miss for miss in misses[who] if miss.measure == name)
+            if len(own_misses) >= lost.missing:
+                needed.append(own_misses[lost.missing - 1])
         if not needed:
             continue
-        higher = _grows(name, misses)
+        limit = BY_NAME[name].limit
+        assert limit is not None
+        setting, sign = setting_of(name), 1 if limit.upper else -1
         steps = tuple(
             (
-                float(value_for(SETTINGS[name], bound * (1 + share if higher else 1 - share))),
+                float(value_for(setting, bound * (1 + sign * share))),
                 sum(miss <= share + 1e-9 for miss in needed),
             )
             for share in STEPS
         )
-        remedies.append(Remedy(SETTINGS[name], name, bound, steps, len(needed)))
+        remedies.append(Remedy(setting, name, bound, steps, len(needed)))
     return sorted(remedies, key=lambda r: ([-r.steps[1][1], -r.steps[2][1], -r.saved], r.setting))
-
-
-def _grows(name: str, misses: Mapping[str, Sequence[NearMiss]]) -> bool:
-    """Whether the limit is an upper one: those it refused have more."""
-    one = next(miss for own in misses.values() for miss in own if miss.measure == name)
-    return abs(one.value) > one.limit if BY_NAME[name].signed else one.value > one.limit

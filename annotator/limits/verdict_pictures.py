@@ -1,19 +1,19 @@
-"""Pictures of what a stage judged, kept or refused, and a gallery of them as safe HTML."""
+"""Pictures of what a stage kept or refused, and a gallery of them as safe HTML."""
 
 from __future__ import annotations
 
 import base64
 import html
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotator.candidates.index import PIXELS
 from annotator.candidates.tiles import masked_crop, stored
 from annotator.limits.explore import FACES_FROM, STAGES, Verdicts
 from hqvox.errors import HqvoxError
@@ -30,13 +30,6 @@ JPEG_QUALITY = 82
 AROUND_FACE = 1.7
 """Side of the square around a face, in longer sides of its box."""
 
-_PIXELS = {
-    "download": ("photo_id", "photo_offset", "photo_bytes", "width_px", "height_px"),
-    "landmarks": ("box_xyxy",),
-    "align": ("aligned_offset", "aligned_bytes"),
-    "segment": ("mask_offset", "mask_bytes"),
-}
-"""The columns that lead to pixels, by the stage that writes them."""
 _ALIGNED_FROM = STAGES.index("align")
 _MASKED_FROM = STAGES.index("segment")
 
@@ -74,9 +67,8 @@ class Pictures:
         self._shards = dict(
             zip(*(people[c].to_pylist() for c in ("identity_id", "shard")), strict=True)
         )
-        self._lock = threading.Lock()
-        self._tables: OrderedDict[tuple[str, str], pa.Table | None] = OrderedDict()
-        self._tiles: OrderedDict[tuple[Place, str, int], bytes | None] = OrderedDict()
+        self._table = lru_cache(TABLES_KEPT)(self._read_table)
+        self._tile = lru_cache(TILES_KEPT)(self._make)
 
     def place(self, identity_id: str, candidate: int, face: int = -1) -> Place:
         """Where a photo or face of an identity belongs. Raises KeyError for an unknown one."""
@@ -88,23 +80,13 @@ class Pictures:
         On white from segment on, the aligned crop at align, before it the photo around the face,
         and the whole photo where no face was found.
         """
-        key = (place, stage, side_px)
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-        made = self._make(place, stage, side_px)
-        with self._lock:
-            self._tiles[key] = made
-            while len(self._tiles) > TILES_KEPT:
-                self._tiles.popitem(last=False)
-        return made
+        return self._tile(place, stage, side_px)
 
     def _make(self, place: Place, stage: str, side_px: int) -> bytes | None:
         try:
             picture = self._picture(place, STAGES.index(stage), side_px)
         except (HqvoxError, UndecodableError, cv2.error, ValueError):
-            return None  # gone with a purge, moved by a rebuild, or damaged: not what this is for
+            return None  # taken down, moved by a rebuild, or damaged
         if picture is None:
             return None
         return encode_jpeg(fitted(picture, side_px, side_px), JPEG_QUALITY)
@@ -157,21 +139,11 @@ class Pictures:
         )
         if place.face >= 0 and stage != "download":
             same = pc.and_(same, pc.equal(table["face"], place.face))
-        found = table.filter(same).to_pylist()
-        return {name: found[0][name] for name in _PIXELS[stage]} if found else {}
+        matches = table.filter(same).to_pylist()
+        return {name: matches[0][name] for name in PIXELS[stage]} if matches else {}
 
-    def _table(self, stage: str, shard: str) -> pa.Table | None:
-        key = (stage, shard)
-        with self._lock:
-            if key in self._tables:
-                self._tables.move_to_end(key)
-                return self._tables[key]
-        table = self._workspace.read_stage(stage, shard, _PIXELS[stage])
-        with self._lock:
-            self._tables[key] = table
-            while len(self._tables) > TABLES_KEPT:
-                self._tables.popitem(last=False)
-        return table
+    def _read_table(self, stage: str, shard: str) -> pa.Table | None:
+        return self._workspace.read_stage(stage, shard, PIXELS[stage])
 
 
 # A gallery as HTML ---------------------------------------------------------------------------

@@ -1,43 +1,42 @@
 """What another limit would change: who changes sides, and what that does to the candidates.
 
-A stage's rule is stated here over whole columns, from its limits alone; the stages themselves, one
-row at a time, are the reference, and a test holds the two together. What is stored settles who
-changes sides at this stage, and what is lost further down by being stricter. It does not settle
-what follows from being more lenient: whoever was refused here was never measured by the stages
-after.
+The stage's limits are applied to whole columns by the function that gives a row its verdict
+(:func:`hqvox.workspace.measures.broken`). The stored tables settle who changes sides at this stage,
+and which candidates a stricter limit loses. They do not settle what a more lenient limit gains:
+rows that were refused here were never measured by the stages after it.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from annotator.limits.explore import KEPT, Rows, Verdicts
-from hqvox.config.build import BuildConfig
+from annotator.limits.explore import KEPT, STAGES, Rows, Verdicts
+from hqvox.config.build import STAGE_SECTIONS, BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import CONFIG, Workspace
-from hqvox.workspace.measures import BY_NAME, SETTINGS, TELLING, Limit, limits
+from hqvox.workspace.measures import BY_NAME, broken, stage_bounds
 from models.store import ModelStore
 
 COMPARABLE = 500
-"""Of the faces that a stage kept, how many of the nearest to the limit stand for those let in."""
+"""Of the faces that a stage kept, how many nearest to the limit the estimate looks at."""
 LEAST_COMPARABLE = 20
-"""With fewer than that nothing is estimated."""
+"""With fewer faces than that nothing is estimated."""
 
 Mask = NDArray[np.bool_]
 
 
 def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
-    """The configuration with the stage's section as its tables were made with.
+    """The configuration with the stage's section that its tables were built with.
 
-    Keys that this version does not know are left out, and those the tables' version did not know
+    Keys that this version does not know are left out; keys that the tables' version did not know
     have their defaults.
     """
     known = type(getattr(config, verdicts.stage))
@@ -48,61 +47,25 @@ def as_built(config: BuildConfig, verdicts: Verdicts) -> BuildConfig:
         return config
 
 
-def stage_limits(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, Limit]:
-    """The limits of the stage's measurements that can be set, by measurement.
+def settable_bounds(stage: str, config: BuildConfig, store: ModelStore) -> dict[str, float]:
+    """The bounds of the stage's limits that can be set, by measure.
 
-    None at all where the rule rests on a network's own threshold whose weights are not here.
+    Empty if one of them is the network's and its weights are not on this machine.
     """
-    unneeded = {"emotion": "min_neutral", "identity": "min_similarity"}
-    unneeded.pop(stage, None)  # else networks would be loaded for thresholds that nobody asked for
-    config = config.model_copy(
-        update={
-            section: getattr(config, section).model_copy(update={key: 1.0})
-            for section, key in unneeded.items()
-        }
-    )
-    found = {
-        name: limit
-        for name, limit in limits(config, store).items()
-        if BY_NAME[name].stage == stage and name in SETTINGS
-    }
-    unknown = stage == "emotion" and config.emotion.min_neutral is None and "neutral" not in found
-    return {} if unknown else found
+    bounds = stage_bounds(stage, config, store)
+    section = getattr(config, stage)
+    limits = [limit for limit in section.limits if limit.setting and limit.applies(section)]
+    known = all(limit.measure in bounds for limit in limits)
+    return {limit.measure: bounds[limit.measure] for limit in limits} if known else {}
 
 
-def moved(limits: Mapping[str, Limit], name: str, bound: float) -> dict[str, Limit]:
-    """The limits with one of them, low or high, put elsewhere."""
-    old = limits[name]
-    new = replace(old, low=bound) if old.low is not None else replace(old, high=bound)
-    return {**limits, name: new}
-
-
-def bound_of(limit: Limit) -> float:
-    """The one bound that a limit has."""
-    bound = limit.low if limit.low is not None else limit.high
-    assert bound is not None
-    return float(bound)
-
-
-def keeps(verdicts: Verdicts, limits: Mapping[str, Limit]) -> Mask:
-    """Rows (n,) that the stage's rule keeps under these limits; what was not measured passes."""
-
-    def passes(name: str) -> Mask:
-        limit = limits.get(name)
-        if limit is None:
-            return np.ones(len(verdicts), bool)
-        values = verdicts.values[name]
-        size = np.abs(values) if BY_NAME[name].signed else values
-        good = np.isnan(size)
-        low = -np.inf if limit.low is None else limit.low
-        high = np.inf if limit.high is None else limit.high
-        return good | ((size >= low) & (size <= high))
-
-    if verdicts.stage == "emotion":
-        # Neutral enough, or all that a slight smile asks for.
-        smile = [name for name in limits if name != "neutral"]
-        return passes("neutral") | np.logical_and.reduce([passes(name) for name in smile])
-    return np.logical_and.reduce([np.ones(len(verdicts), bool), *map(passes, limits)])
+def keeps(verdicts: Verdicts, bounds: Mapping[str, float]) -> Mask:
+    """Rows (n,) that the stage's limits keep with these bounds; what was not measured passes."""
+    refused = np.zeros(len(verdicts), bool)
+    limits = STAGE_SECTIONS[verdicts.stage].limits
+    for is_broken in broken(limits, bounds, verdicts.values).values():
+        refused |= is_broken
+    return ~refused
 
 
 @dataclass(frozen=True)
@@ -115,34 +78,30 @@ class Change:
 
 def change(
     verdicts: Verdicts,
-    old: Mapping[str, Limit],
-    new: Mapping[str, Limit],
+    old: Mapping[str, float],
+    new: Mapping[str, float],
     name: str,
     enabled: bool = True,
 ) -> Change:
-    """Who changes sides when ``old`` limits, those of the tables, become ``new``.
+    """Who changes sides when the ``old`` bounds, those of the tables, become ``new``.
 
-    Only rows whose stored verdict is what ``old`` says: one refused for something that no limit
-    decides (a damaged photo, an identity without a majority) stays where it is. ``name``: the
-    measurement by whose distance from the limit rows are ordered. Not ``enabled``: the tables were
-    made with the stage switched off, and the change switches it on.
+    Only rows whose stored verdict is what ``old`` says: a row refused for something that no limit
+    decides (a damaged photo, an identity without a majority) stays where it is. Rows are ordered
+    by the distance of the measure ``name`` from its bound. Not ``enabled``: the tables were built
+    with the stage switched off, and the change switches it on.
     """
     after = keeps(verdicts, new)
     before = keeps(verdicts, old) if enabled else np.ones(len(verdicts), bool)
-    codes = [i for i, reason in enumerate(verdicts.reasons) if _by_limit(reason, old)]
+    by_limit = {limit.reason for limit in STAGE_SECTIONS[verdicts.stage].limits}
+    codes = [i for i, reason in enumerate(verdicts.reasons) if reason in by_limit]
     refused = np.isin(verdicts.reason, codes)
     let_in = np.flatnonzero(refused & ~before & after)
     shut_out = np.flatnonzero((verdicts.reason == KEPT) & before & ~after)
     return Change(*(_nearest_first(verdicts, rows, name, old[name]) for rows in (let_in, shut_out)))
 
 
-def _by_limit(reason: str, limits: Mapping[str, Limit]) -> bool:
-    # An identity's faces have no majority all together: no face's own similarity changes that.
-    return reason != "no_majority" and any(m in limits for m in TELLING.get(reason, ()))
-
-
-def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, limit: Limit) -> Rows:
-    return rows[np.argsort(_distance(verdicts, name, bound_of(limit))[rows], kind="stable")]
+def _nearest_first(verdicts: Verdicts, rows: Rows, name: str, bound: float) -> Rows:
+    return rows[np.argsort(_distance(verdicts, name, bound)[rows], kind="stable")]
 
 
 def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64]:
@@ -151,7 +110,7 @@ def _distance(verdicts: Verdicts, name: str, bound: float) -> NDArray[np.float64
 
 
 def around(verdicts: Verdicts, name: str, bound: float) -> Rows:
-    """The rows that have the measurement, those nearest to the bound first, on either side."""
+    """The rows that have the measure, on either side of the bound, the nearest first."""
     known = np.flatnonzero(~np.isnan(verdicts.values[name]))
     return known[np.argsort(_distance(verdicts, name, bound)[known], kind="stable")]
 
@@ -175,9 +134,9 @@ class Effect:
 
 
 def effect(
-    verdicts: Verdicts, final: Verdicts, changed: Change, name: str, limit: Limit, min_faces: int
+    verdicts: Verdicts, final: Verdicts, changed: Change, name: str, bound: float, min_faces: int
 ) -> Effect:
-    """See :class:`Effect`. ``final``: the last stage that was built; ``limit``: the old one."""
+    """See :class:`Effect`. ``final``: the last stage that was built; ``bound``: the old one."""
     by_photo = verdicts.unit == "photographs"
     ended = final.photo_keys() if by_photo else final.face_keys()
     ended_kept = final.reason == KEPT
@@ -202,14 +161,63 @@ def effect(
         ready=ready(of(ended_kept)),
         ready_at_least=ready(of(staying)),
         ready_at_most=ready(of(staying), let_in),
-        pass_rate=_pass_rate(verdicts, np.isin(own, ended[ended_kept]), name, limit),
+        pass_rate=_pass_rate(verdicts, np.isin(own, ended[ended_kept]), name, bound),
     )
 
 
-def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, limit: Limit) -> float | None:
+def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, bound: float) -> float | None:
     kept = np.flatnonzero((verdicts.reason == KEPT) & ~np.isnan(verdicts.values[name]))
-    near = _nearest_first(verdicts, kept, name, limit)[:COMPARABLE]
+    near = _nearest_first(verdicts, kept, name, bound)[:COMPARABLE]
     return float(ended_kept[near].mean()) if len(near) >= LEAST_COMPARABLE else None
+
+
+# In sentences -------------------------------------------------------------------------------------
+
+
+def in_words(
+    verdicts: Verdicts, final: Verdicts, changed: Change, effect: Effect, enabled: bool = True
+) -> list[str]:
+    """A change and its effect in sentences: what is certain, and what only a build can tell."""
+    stage, unit = verdicts.stage, verdicts.unit
+    after = STAGES[STAGES.index(stage) + 1 : STAGES.index(final.stage) + 1]
+    sentences = [] if enabled else [f"{stage} was switched off: it measured, and refused nobody."]
+    shut, let = len(changed.shut_out), len(changed.let_in)
+    if not shut + let:
+        sentences.append(f"Nobody changes sides at {stage}.")
+    if shut:
+        sentences.append(
+            f"Certain: {shut:,} {unit} would be refused at {stage}; {effect.lost:,} of the "
+            f"{effect.candidates:,} candidates are among them."
+        )
+    if let:
+        sentences.append(f"Certain: {let:,} {unit} would pass every limit of {stage}.")
+        if after:
+            sentences.append(
+                f"Not known: whether they pass {_and(after)}. Those stages never saw them; a build "
+                "measures them there."
+            )
+        if effect.pass_rate is not None and after:
+            sentences.append(
+                f"An estimate: of the kept {unit} nearest to the limit {effect.pass_rate:.0%} "
+                f"became candidates; at that rate about {let * effect.pass_rate:,.0f} would."
+            )
+    compares = [name for name in ("duplicates", "identity") if name in (stage, *after)]
+    if shut + let and compares:
+        sentences.append(
+            f"A build also compares each person's photographs again at {_and(compares)}, which can "
+            f"move others of that person."
+            + (" Similarities are to the core as it is now." if stage == "identity" else "")
+        )
+    if final.shards_read < (shards := len(set(verdicts.shards))):
+        sentences.append(
+            f"{final.shards_read:,} of {shards:,} shards are built up to {final.stage}; "
+            "candidates of the others are not counted."
+        )
+    return sentences
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 # The slider, and the line for hqvox.yaml -----------------------------------------------------
@@ -217,7 +225,7 @@ def _pass_rate(verdicts: Verdicts, ended_kept: Mask, name: str, limit: Limit) ->
 
 @dataclass(frozen=True)
 class Slide:
-    """Where a slider goes: ``bound`` is one of its steps, and all lie where the setting may be."""
+    """Ends and step of a slider: ``bound`` is on a step, and all steps are allowed values."""
 
     low: float
     high: float
@@ -225,10 +233,10 @@ class Slide:
     bound: float
 
 
-def slide(name: str, limit: Limit, low: float, high: float) -> Slide:
+def slide(name: str, bound: float, low: float, high: float) -> Slide:
     """A slider over the span of the values (of their size, where the limit holds for that)."""
-    bound = bound_of(limit)
-    least, most = _allowed(SETTINGS[name])
+    setting = setting_of(name)
+    least, most = _allowed(setting)
     low, high = max(min(low, bound), least), min(max(high, bound), most)
     step = 10.0 ** -BY_NAME[name].digits
     while (high - low) / step > 1000:
@@ -240,8 +248,15 @@ def slide(name: str, limit: Limit, low: float, high: float) -> Slide:
     while bound + above * step > most + 1e-9:
         above -= 1
     if below + above == 0:
-        raise HqvoxError(f"{SETTINGS[name]}: {bound:g} is all that it can be")
+        raise HqvoxError(f"{setting}: {bound:g} is the only value that it can have")
     return Slide(_tidy(bound - below * step), _tidy(bound + above * step), step, _tidy(bound))
+
+
+def setting_of(name: str) -> str:
+    """The key of hqvox.yaml that holds the limit of a measure that has one."""
+    setting = BY_NAME[name].setting
+    assert setting is not None, name
+    return setting
 
 
 def _allowed(setting: str) -> tuple[float, float]:
@@ -255,11 +270,11 @@ def _allowed(setting: str) -> tuple[float, float]:
 
 
 def _tidy(value: float) -> float:
-    return round(value, 9) + 0.0  # no digits out of rounding errors, no minus zero
+    return round(value, 9) + 0.0  # no digits from rounding errors, no minus zero
 
 
 def value_for(setting: str, value: float) -> int | float:
-    """The value as hqvox.yaml wants it: whole where the setting is, and within its range."""
+    """The value as hqvox.yaml takes it: within the range, an integer if the setting is one."""
     section, key = setting.split(".")
     whole = type(getattr(BuildConfig(), section)).model_fields[key].annotation is int
     least, most = _allowed(setting)
@@ -275,7 +290,7 @@ def yaml_line(setting: str, value: float, switch_on: bool = False) -> str:
 
 
 def command(workspace: Workspace, setting: str, value: float) -> str:
-    """The command that says what a build with the new limit would redo."""
+    """The command that lists what a build with the new limit would run again."""
     return (
         f"hqvox build {shlex.quote(workspace.url)} "
         f"--set {setting}={value_for(setting, value)!r} --dry-run"
@@ -283,11 +298,11 @@ def command(workspace: Workspace, setting: str, value: float) -> str:
 
 
 def written_in(workspace: Workspace, setting: str) -> tuple[bool, Any]:
-    """Whether hqvox.yaml has the setting's section already, and the value it gives the setting."""
+    """Whether hqvox.yaml has the setting's section, and the value that it gives the setting."""
     section, key = setting.split(".")
     try:
         written = yaml.safe_load(workspace.storage.read(CONFIG)) or {}
     except yaml.YAMLError as error:
         raise HqvoxError(f"{CONFIG}: no YAML ({error}); mend the file") from None
-    found = written.get(section)
-    return isinstance(found, dict), found.get(key) if isinstance(found, dict) else None
+    values = written.get(section)
+    return isinstance(values, dict), values.get(key) if isinstance(values, dict) else None

@@ -6,7 +6,6 @@ random bits, so a slow hash would add nothing: there is no dictionary to try.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -14,14 +13,14 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import disk_error
 
 FILE = "review-tokens.json"
@@ -162,19 +161,9 @@ class TokenFile:
             temporary.unlink(missing_ok=True)
             raise disk_error(error, str(self.path)) from None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One change at a time; the lock is the kernel's and goes with the process."""
-        lock = self.path.with_name(".review-tokens.lock")
-        try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise disk_error(error, str(lock)) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def _locked(self) -> AbstractContextManager[int]:
+        """One change at a time."""
+        return file_lock(self.path.with_name(".review-tokens.lock"), mode=0o600)
 
 
 def _from_json(item: tuple[str, dict[str, str]]) -> tuple[str, tuple[Role, str]]:

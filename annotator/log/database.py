@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Timeout
 
 from annotator.log.schema import META
 from hqvox.errors import HqvoxError
+from hqvox.workspace.locks import try_lock
 from hqvox.workspace.storage import disk_error
 
 BUSY_SECONDS = 30.0
@@ -151,11 +152,8 @@ class _Turn:
 
 def _locked(handle: int, seconds: float) -> bool:
     """Whether the lock on an open file was had in time; the file is closed where it was not."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if try_lock(handle):
         return True
-    except BlockingIOError:
-        pass
     decided = threading.Lock()  # whoever has it first says: it was had, or it came too late
 
     def wait() -> None:

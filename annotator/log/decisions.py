@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -155,6 +155,12 @@ class Entry:
     """A lead's word on a disagreement; never an opinion of their own."""
     anew: bool = False
     """Asked for because what there is to see had changed: opinions before it count no more."""
+
+
+DECISION_COLUMNS = tuple(f.name for f in fields(Decision) if f.name not in ("faces", "shown"))
+"""Fields of :class:`Decision` that are stored as they are, in the table and in JSON lines."""
+FLAG_COLUMNS = ("role", "settles", "anew")
+"""The same of :class:`Entry`, beside ``seq``, ``key`` and the time."""
 
 
 def faces_to_json(faces: tuple[FaceRef, ...]) -> str:

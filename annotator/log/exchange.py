@@ -16,7 +16,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from annotator.log.access import ROLES, Actor
-from annotator.log.decisions import Decision, Entry, FaceRef
+from annotator.log.decisions import (
+    DECISION_COLUMNS,
+    FLAG_COLUMNS,
+    Decision,
+    Entry,
+    FaceRef,
+)
 from annotator.log.rules import check_key
 from annotator.log.store import Store
 from hqvox.errors import HqvoxError
@@ -24,7 +30,6 @@ from hqvox.workspace.layout import Workspace
 from hqvox.workspace.takedowns import Takedowns
 
 FORMAT = 1
-_PLAIN = ("identity_id", "kind", "reason", "comment", "annotator", "seconds", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,16 @@ def export_lines(store: Store) -> Iterator[str]:
 
 
 def _to_json(entry: Entry) -> dict[str, Any]:
-    said = entry.decision
+    decision = entry.decision
     return {
         "format": FORMAT,
         "seq": entry.seq,
         "key": entry.key,
         "time": entry.time.astimezone(UTC).isoformat(),
-        "role": entry.role,
-        "settles": entry.settles,
-        "anew": entry.anew,
-        **{name: getattr(said, name) for name in _PLAIN},
-        "undoes": said.undoes,
-        "faces": [_face_to_json(face) for face in said.faces],
-        "shown": [_face_to_json(face) for face in said.shown],
+        **{name: getattr(entry, name) for name in FLAG_COLUMNS},
+        **{name: getattr(decision, name) for name in DECISION_COLUMNS},
+        "faces": [_face_to_json(face) for face in decision.faces],
+        "shown": [_face_to_json(face) for face in decision.shown],
     }
 
 
@@ -110,28 +112,27 @@ def _from_json(record: dict[str, Any]) -> Entry:
             f"format {record['format']!r} is not one that this hqvox reads ({FORMAT}); upgrade "
             "with: pip install --upgrade hqvox"
         )
-    seq, key, settles, anew = (record[name] for name in ("seq", "key", "settles", "anew"))
-    time, role = datetime.fromisoformat(record["time"]), record["role"]
-    plain = {name: record[name] for name in _PLAIN}
-    undoes = record["undoes"]
-    good = (
+    seq, key, time = record["seq"], record["key"], datetime.fromisoformat(record["time"])
+    flags = {name: record[name] for name in FLAG_COLUMNS}
+    columns = {name: record[name] for name in DECISION_COLUMNS}
+    valid = (
         type(seq) is int
         and seq > 0
         and isinstance(key, str)
-        and isinstance(settles, bool)
-        and isinstance(anew, bool)
-        and role in ROLES
+        and isinstance(flags["settles"], bool)
+        and isinstance(flags["anew"], bool)
+        and flags["role"] in ROLES
         and time.tzinfo is not None
-        and all(isinstance(plain[n], str) for n in ("comment", "annotator", "fingerprint"))
-        and (undoes is None or type(undoes) is int)
+        and all(isinstance(columns[n], str) for n in ("comment", "annotator", "fingerprint"))
+        and (columns["undoes"] is None or type(columns["undoes"]) is int)
     )
-    if not good:
+    if not valid:
         raise ValueError
-    Actor(plain["annotator"], role)
+    Actor(columns["annotator"], flags["role"])
     check_key(key)
     faces, shown = (tuple(map(_face_from_json, record[name])) for name in ("faces", "shown"))
-    decision = Decision(**plain, undoes=undoes, faces=faces, shown=shown)
-    return Entry(seq, time.astimezone(UTC), decision, key, role, settles, anew)
+    decision = Decision(**columns, faces=faces, shown=shown)
+    return Entry(seq, time.astimezone(UTC), decision, key, **flags)
 
 
 def _face_from_json(record: dict[str, Any]) -> FaceRef:

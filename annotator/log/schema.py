@@ -1,4 +1,4 @@
-"""The tables of a review store.
+"""The tables of a review store, and the entries of the log as rows.
 
 ``review_log`` is the log of decisions and all that matters; the others say who works on what. Times
 are microseconds since 1970 UTC.
@@ -6,7 +6,19 @@ are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+
 import sqlalchemy as sa
+
+from annotator.log.decisions import (
+    DECISION_COLUMNS,
+    FLAG_COLUMNS,
+    Decision,
+    Entry,
+    faces_from_json,
+    faces_to_json,
+)
 
 metadata = sa.MetaData()
 
@@ -62,3 +74,51 @@ SKIPS = sa.Table(
     sa.Column("identity_id", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),  # the one skipped first comes back first
 )
+
+LIGHT = [column for column in LOG.c if column.name != "shown"]
+"""All but the faces that were shown, which are most of what there is to read."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_us(time: datetime) -> int:
+    """Microseconds since 1970 UTC of a time with a zone."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(time_us: int) -> datetime:
+    """Undo :func:`to_us`."""
+    return _EPOCH + timedelta(microseconds=time_us)
+
+
+_columns_of_decision = attrgetter(*DECISION_COLUMNS)
+
+
+def to_row(entry: Entry) -> dict[str, object]:
+    """The columns of ``review_log``."""
+    decision = entry.decision
+    return {
+        "seq": entry.seq,
+        "key": entry.key,
+        "time_us": to_us(entry.time),
+        **{name: getattr(entry, name) for name in FLAG_COLUMNS},
+        **{name: getattr(decision, name) for name in DECISION_COLUMNS},
+        "seconds": float(decision.seconds),
+        "faces": faces_to_json(decision.faces),
+        "shown": faces_to_json(decision.shown),
+    }
+
+
+def to_entry(row: sa.Row) -> Entry:
+    """Undo :func:`to_row`; without the column ``shown``, ``Decision.shown`` stays empty."""
+    decision = Decision(
+        **dict(zip(DECISION_COLUMNS, _columns_of_decision(row), strict=True)),
+        faces=faces_from_json(row.faces),
+        shown=faces_from_json(row.shown) if "shown" in row._fields else (),
+    )
+    return Entry(
+        seq=row.seq,
+        time=from_us(row.time_us),
+        decision=decision,
+        key=row.key,
+        **{name: getattr(row, name) for name in FLAG_COLUMNS},
+    )

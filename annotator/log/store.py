@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import sqlalchemy as sa
 
 from annotator.log.access import Actor
-from annotator.log.adoption import adopt_entries
 from annotator.log.database import Database
 from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
 from annotator.log.erasure import Forgotten, forget_entries
@@ -27,9 +26,8 @@ from annotator.log.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.log.migrations import migrate
 from annotator.log.ownership import claim
 from annotator.log.place import FILE, has_store, store_url
-from annotator.log.rows import LIGHT, from_us, to_entry, to_row, to_us
 from annotator.log.rules import Step, check_key, check_undoing, purpose_of
-from annotator.log.schema import LEASES, LOG, META, SKIPS
+from annotator.log.schema import LEASES, LIGHT, LOG, META, SKIPS, from_us, to_entry, to_row, to_us
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
@@ -190,7 +188,7 @@ class Store:
         Raises HqvoxError where an entry takes back one that is not among them.
         """
         with self.step() as step:
-            return adopt_entries(step, entries)
+            return _adopt(step, entries)
 
     def forget(
         self, identity_ids: Collection[str] = (), photo_ids: Collection[str] = ()
@@ -331,3 +329,49 @@ def _same(known: Entry, decision: Decision) -> Entry:
     if (first.identity_id, first.annotator) != (decision.identity_id, decision.annotator):
         raise HqvoxError(f"key {known.key!r} belongs to another decision; make a new one")
     return known
+
+
+def _adopt(step: Step, entries: Sequence[Entry]) -> list[Entry]:
+    """Append what is not here yet, in the order of the numbers there; returns what was new."""
+    last_seq = step.connection.execute(sa.select(META.c.last_seq)).scalar_one()
+    rows = step.connection.execute(sa.select(LOG.c.key, LOG.c.seq, LOG.c.undoes)).all()
+    known = {row.key: row.seq for row in rows}
+    undone = {row.undoes for row in rows if row.undoes is not None}
+    here: dict[int, int] = {}  # number there to number here
+    added: list[Entry] = []
+    for entry in sorted(entries, key=lambda entry: entry.seq):
+        check_key(entry.key)
+        Actor(entry.decision.annotator, entry.role)
+        if entry.key in known:
+            here[entry.seq] = known[entry.key]
+            continue
+        target = _target(entry, here)
+        if target in undone:
+            continue
+        if target is not None:
+            undone.add(target)
+        last_seq += 1
+        here[entry.seq] = known[entry.key] = last_seq
+        added.append(replace(entry, seq=last_seq, decision=replace(entry.decision, undoes=target)))
+    if added:
+        step.connection.execute(sa.update(META).values(last_seq=last_seq))
+        step.connection.execute(sa.insert(LOG), [to_row(entry) for entry in added])
+        touched = {entry.decision.identity_id for entry in added}
+        step.connection.execute(
+            sa.delete(LEASES).where(LEASES.c.identity_id == sa.bindparam("touched")),
+            [{"touched": identity_id} for identity_id in touched],
+        )
+    return added
+
+
+def _target(entry: Entry, here: dict[int, int]) -> int | None:
+    """Number here of what the entry takes back, if it does."""
+    undoes = entry.decision.undoes
+    if undoes is None:
+        return None
+    if undoes not in here:
+        raise HqvoxError(
+            f"entry {entry.seq} takes back entry {undoes}, which is not among those taken over; "
+            "export the whole log"
+        )
+    return here[undoes]

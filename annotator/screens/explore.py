@@ -8,7 +8,6 @@ import streamlit as st
 from annotator.limits import explore, what_if
 from annotator.limits.explore import Verdicts
 from annotator.limits.verdict_pictures import Pictures
-from annotator.limits.what_if_words import in_words
 from annotator.screens.charts import histogram_chart
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
@@ -18,7 +17,7 @@ from annotator.screens.tables import plain_tables
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import SETTINGS, TELLING, Limit, Measure
+from hqvox.workspace.measures import RESTS_ON, Measure
 from models.store import ModelStore
 
 
@@ -33,8 +32,8 @@ def _pictures(root: str, stamps: object) -> Pictures:
 
 
 @st.cache_resource(max_entries=24, show_spinner="Loading the network's own limit …")
-def _limits(stage: str, settings: str) -> dict[str, Limit]:
-    return what_if.stage_limits(stage, BuildConfig.model_validate_json(settings), ModelStore())
+def _bounds(stage: str, settings: str) -> dict[str, float]:
+    return what_if.settable_bounds(stage, BuildConfig.model_validate_json(settings), ModelStore())
 
 
 def render(context: Context) -> None:
@@ -92,22 +91,22 @@ def _judge(
     config = context.workspace.config()
     built = what_if.as_built(config, verdicts)
     name = measure.name
-    limits = {}
-    if name in SETTINGS:
-        settings = built.model_dump_json(include={"emotion", "identity", verdicts.stage})
-        limits = _limits(verdicts.stage, settings)
+    bounds = {}
+    if measure.setting is not None:
+        bounds = _bounds(verdicts.stage, built.model_dump_json(include={verdicts.stage}))
     left, right = st.columns([3, 2], gap="medium")
-    if name not in limits:
+    if name not in bounds:
         with left:
             _chart(verdicts, measure, [], [])
         with right:
             _no_limit(verdicts, measure)
         return None
-    limit, enabled = limits[name], getattr(built, verdicts.stage).enabled
+    assert measure.limit is not None
+    enabled = getattr(built, verdicts.stage).enabled
     values = np.abs(verdicts.values[name]) if measure.signed else verdicts.values[name]
-    stops = what_if.slide(name, limit, *explore.span(values))
+    stops = what_if.slide(name, bounds[name], *explore.span(values))
     key = f"explore_limit_{name}_{stops.bound:g}"
-    sign = "at least" if limit.low is not None else "at most"
+    sign = "at most" if measure.limit.upper else "at least"
     with left:
         chart = st.container()
         bound = st.slider(
@@ -121,13 +120,13 @@ def _judge(
         )
         with chart:
             _chart(verdicts, measure, [stops.bound], [bound] if bound != stops.bound else [])
-    changed = what_if.change(verdicts, limits, what_if.moved(limits, name, bound), name, enabled)
+    changed = what_if.change(verdicts, bounds, {**bounds, name: bound}, name, enabled)
     least = context.config.release.min_faces
-    effect = what_if.effect(verdicts, final, changed, name, limit, least)
+    effect = what_if.effect(verdicts, final, changed, name, bounds[name], least)
     with right:
         _numbers(verdicts, changed, effect, least)
-        _lines(context, SETTINGS[name], bound, enabled)
-    said = in_words(verdicts, final, changed, effect, enabled)
+        _lines(context, what_if.setting_of(name), bound, enabled)
+    said = what_if.in_words(verdicts, final, changed, effect, enabled)
     with left:
         st.caption("  \n".join(map(plain, [*_since(config, built, verdicts, name), *said])))
     return Judged(changed, bound)
@@ -140,7 +139,7 @@ def _chart(verdicts: Verdicts, measure: Measure, now: list[float], new: list[flo
     low, high = explore.span(verdicts.values[measure.name], both([*now, *new]))
     margin = (high - low) * 0.03
     edges = np.linspace(low - margin, high + margin, explore.BINS + 1)
-    resting = [reason for reason, names in TELLING.items() if measure.name in names]
+    resting = [reason for reason, names in RESTS_ON.items() if measure.name in names]
     bars = explore.histogram(verdicts, measure.name, resting, edges)
     unit = measure.unit.strip()
     label = f"{measure.label}, {unit}" if unit else measure.label
@@ -151,7 +150,7 @@ def _chart(verdicts: Verdicts, measure: Measure, now: list[float], new: list[flo
 
 
 def _no_limit(verdicts: Verdicts, measure: Measure) -> None:
-    if measure.name in SETTINGS:
+    if measure.setting is not None:
         st.info(
             f"{measure.label} is judged by the limit that the network brings, and its weights are "
             "not on this machine: `hqvox models pull` gets them."
@@ -202,7 +201,7 @@ def _lines(context: Context, setting: str, bound: float, enabled: bool) -> None:
 def _since(config: BuildConfig, built: BuildConfig, verdicts: Verdicts, name: str) -> list[str]:
     """What to know of the tables before their limit is taken for the present one."""
     said = []
-    section, key = SETTINGS[name].split(".")
+    section, key = what_if.setting_of(name).split(".")
     then, now = (getattr(getattr(c, section), key) for c in (built, config))
     if then != now:
         said.append(

@@ -135,6 +135,7 @@ def _row(work: Work, zone: tzinfo) -> dict[str, object]:
         "decisions": work.decisions,
         "chosen": work.chosen,
         "dropped": work.dropped,
+        "settled": work.settled,
         "taken back": work.taken_back,
         "per hour": work.per_hour,
         "median, s": work.median_seconds,

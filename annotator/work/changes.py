@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from annotator.candidates.candidates import Candidates, IdentitySummary
-from annotator.candidates.index import STAGE_COLUMNS
 from annotator.candidates.matching import find_faces
 from annotator.log.decisions import FaceRef
 from annotator.log.fold import Verdict
 from annotator.log.store import Store
+from hqvox.config.build import STAGE_SECTIONS
 from hqvox.workspace.layout import Workspace
 
 _AT_ONCE = 500
 """Identities whose decisions are read at a time: databases take so many in a query."""
 
-_STAGES = ("download", "duplicates", *(stage for stage in STAGE_COLUMNS if stage != "download"))
+_STAGES = tuple(STAGE_SECTIONS)[1:]
 """The stages that refuse photographs and faces, in order."""
 _Read = Callable[[str, str], pa.Table | None]
 """Reads a stage's table of a shard, by their names."""

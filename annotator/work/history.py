@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from annotator.log.decisions import Entry
-from annotator.log.fold import Verdict
+from annotator.log.fold import Verdict, agree
 
 FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
 """What a spreadsheet takes for the beginning of a formula, or hides one behind."""
@@ -92,13 +92,7 @@ def _status(entry: Entry, gone: set[int], verdict: Verdict | None) -> str:
     if verdict.status == "disputed":
         return "disputed"
     settled = verdict.settlement
-    return "agrees" if settled is None or _same(settled, entry) else "overruled"
-
-
-def _same(one: Entry, other: Entry) -> bool:
-    first, second = one.decision, other.decision
-    faces = ({face.key for face in said.faces} for said in (first, second))
-    return first.kind == second.kind and len(set(map(frozenset, faces))) == 1
+    return "agrees" if settled is None or agree(settled, entry, min_overlap=1) else "overruled"
 
 
 def may_undo(line: Line, name: str, lead: bool) -> bool:

@@ -10,9 +10,8 @@ import sqlalchemy as sa
 
 from annotator.log.access import Actor
 from annotator.log.decisions import Purpose
-from annotator.log.rows import from_us
 from annotator.log.rules import Step
-from annotator.log.schema import LEASES, META, SKIPS
+from annotator.log.schema import LEASES, META, SKIPS, from_us
 
 
 @dataclass(frozen=True)

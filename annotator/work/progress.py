@@ -26,6 +26,8 @@ class Work:
     annotator: str
     chosen: int
     dropped: int
+    settled: int
+    """Of ``decisions``, those that a lead made on a disagreement."""
     taken_back: int
     median_seconds: float | None
     """Per decision; None where no time was noted."""
@@ -81,7 +83,12 @@ def own(entries: Sequence[Entry], annotator: str) -> list[Entry]:
 
 
 def by_annotator(entries: Sequence[Entry]) -> list[Work]:
-    """One for each annotator, who decided most first; ``entries`` are the whole log's."""
+    """What each annotator did, who decided most first; ``entries`` are the whole log's.
+
+    The one count of it: the Progress page and ``hqvox review status`` both show this. Time that
+    was spent on a decision counts also where the decision was taken back; longer than
+    :data:`PAUSE_SECONDS` on one identity counts as that long.
+    """
     made: dict[str, list[Entry]] = defaultdict(list)
     everything: dict[str, list[Entry]] = defaultdict(list)
     for entry in standing(entries):
@@ -101,6 +108,7 @@ def _work(name: str, made: Sequence[Entry], said: Sequence[Entry]) -> Work:
         annotator=name,
         chosen=kinds["chosen"],
         dropped=kinds["dropped"],
+        settled=sum(entry.settles for entry in made),
         taken_back=len(said) - len(made),
         median_seconds=median(seconds) if seconds else None,
         per_hour=3600 / fmean(seconds) if seconds else None,

@@ -29,7 +29,7 @@ from hqvox.cli import (
     status,
     train,
 )
-from hqvox.cli.common import CONTEXT, errors
+from hqvox.cli.common import CONTEXT, errors, printable
 from hqvox.errors import HqvoxError
 from models.errors import ModelError
 
@@ -91,8 +91,7 @@ def main() -> None:
 
 def escape_line(text: str) -> str:
     """One line, with nothing in it that the terminal or rich would act on."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else "?" for c in line).replace("[", r"\[")
+    return printable(" ".join(text.split())).replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console
+from hqvox.cli.common import RecipeOption, SetOption, WorkspaceArgument, console, say, text_table
 from hqvox.cli.status import print_funnel
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.build import Executor, photos_gone, plan_build, run_build
-from hqvox.runner.plan import ShardTask
+from hqvox.runner.plan import ShardJob
 from hqvox.runner.progress import Display
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 
 SHOWN = 4
 """Reasons to wait that are listed."""
@@ -52,7 +50,7 @@ def build(
     settings: SetOption = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try photos again that failed for a passing reason."),
+        typer.Option("--retry-failed", help="Try photos again that failed for a transient reason."),
     ] = False,
     refresh: Annotated[
         bool,
@@ -82,7 +80,7 @@ def build(
         raise HqvoxError(gone)
     store = ModelStore()
 
-    def plan() -> list[ShardTask]:
+    def plan() -> list[ShardJob]:
         target = stage or to
         return plan_build(
             opened,
@@ -96,24 +94,24 @@ def build(
         )
 
     if dry_run:
-        tasks = plan()
-        print_plan(tasks, config, store)
-        print_sources(opened, tasks, config, store)
+        jobs = plan()
+        print_plan(jobs, config, store)
+        print_sources(opened, jobs, config, store)
         return
     with opened.lock():
-        tasks = plan()
-        if not tasks:
-            console.print(f"{workspace}: up to date", markup=False, highlight=False, soft_wrap=True)
+        jobs = plan()
+        if not jobs:
+            say(f"{workspace}: up to date")
             return
-        store.ensure(needed_weights(tasks, config, store))
+        store.ensure(needed_weights(jobs, config, store))
         shards = opened.shards()
-        stages = STAGE_NAMES[min(t.first for t in tasks) : max(t.last for t in tasks) + 1]
-        total = sum(len(shards[task.shard]) for task in tasks)
+        stages = STAGE_NAMES[min(job.first for job in jobs) : max(job.last for job in jobs) + 1]
+        total = sum(len(shards[job.shard]) for job in jobs)
         with Display(console, stages, total) as display:
             result = run_build(
                 opened,
                 config,
-                tasks,
+                jobs,
                 workers=workers,
                 executor=executor,
                 on_event=display,
@@ -130,63 +128,58 @@ def build(
     if waiting and all(failed.error in waiting for failed in result.failed):
         # No defects: sources of photographs that cannot answer now.
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards wait: "
+            f"{len(result.failed)} of {len(jobs)} shards wait: "
             + "; ".join(sorted(waiting)[:SHOWN])
         )
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(tasks)} shards failed, first {first.task.shard}: "
+            f"{len(result.failed)} of {len(jobs)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {opened.storage.path('failed')}; run the same command "
             "again to retry them"
         )
 
 
-def needed_weights(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> list[str]:
-    """Registry names of the weights that the tasks' stages load."""
-    run = {name for task in tasks for name in task.stages}
-    stages = [stage for stage in make_stages(config, store) if stage.name in run]
-    return list(dict.fromkeys(name for stage in stages for name in stage.networks))
+def needed_weights(jobs: list[ShardJob], config: BuildConfig, store: ModelStore) -> list[str]:
+    """Registry names of the weights that the jobs' stages load."""
+    return Stages(config, store).networks({name for job in jobs for name in job.stages})
 
 
 def print_sources(
-    workspace: Workspace, tasks: list[ShardTask], config: BuildConfig, store: ModelStore
+    workspace: Workspace, jobs: list[ShardJob], config: BuildConfig, store: ModelStore
 ) -> None:
     """Where photographs would be looked for, what that comes to, and what it lacks."""
-    looked_for = {task.shard for task in tasks if task.first == 0}
+    looked_for = {job.shard for job in jobs if job.first == 0}
     if not looked_for:
         return
     shards = workspace.shards()
     rows = [row for shard in sorted(looked_for) for row in shards[shard]]
-    stages = make_stages(config, store, workspace.storage)
-    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
+    discover = Stages(config, store, workspace.storage).discover
     lines = [
         f"{len(rows):,} identities in {len(looked_for):,} shards to look for, "
         f"up to {config.discover.limit:,} photographs each",
         *discover.forecast(rows),
         *(f"missing: {line}" for line in discover.missing()),
     ]
-    if discover.remote and not config.download.contact:
+    if config.discover.remote and not config.download.contact:
         lines.append("missing: download.contact, an e-mail address or a page about who crawls")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
 
 
-def print_plan(tasks: list[ShardTask], config: BuildConfig, store: ModelStore) -> None:
+def print_plan(jobs: list[ShardJob], config: BuildConfig, store: ModelStore) -> None:
     """What would run and why, grouped."""
-    if not tasks:
+    if not jobs:
         console.print("up to date: nothing to run")
         return
-    table = Table(title="what would run", title_justify="left")
-    for title in ("shards", "stages", "because"):
-        table.add_column(title)
-    groups = Counter((task.first, task.last, task.why) for task in tasks)
+    rows = []
+    groups = Counter((job.first, job.last, job.why) for job in jobs)
     for (first, last, why), count in groups.items():
         names = STAGE_NAMES[first : last + 1]
         run = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        table.add_row(str(count), run, f"{names[0]}: {why}")
-    console.print(table)
-    missing = [n for n in needed_weights(tasks, config, store) if not store.present(n)]
+        rows.append((str(count), run, f"{names[0]}: {why}"))
+    console.print(text_table(("shards", "stages", "because"), rows, title="what would run"))
+    missing = [n for n in needed_weights(jobs, config, store) if not store.present(n)]
     if missing:
         console.print(
             f"weights missing: {', '.join(missing)}; get them with "

@@ -1,11 +1,17 @@
-"""What the commands share: consoles and common arguments."""
+"""What the commands share: consoles, common arguments, lines and tables of text."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -31,10 +37,77 @@ RecipeOption = Annotated[
 ]
 
 
-def say(line: str) -> None:
-    """One line, with nothing in it that the terminal would act on."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def printable(text: str, keep: str = "") -> str:
+    """The text with "?" for each character that a terminal would act on, but those in ``keep``.
+
+    Names and addresses come from outside and may hold control sequences.
+    """
+    return "".join(c if c.isprintable() or c in keep else "?" for c in text)
+
+
+def say(line: str, to: Console = console) -> None:
+    """Print one line of plain text, which may come from outside, without wrapping it."""
+    to.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first ``most`` names, separated by commas; the rest is counted."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def text_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]] = (),
+    *,
+    title: str = "",
+    align: str = "l",
+    frame: bool = True,
+    wrap: bool = True,
+) -> Table:
+    """A table of text, which may come from outside: ``str`` is shown as it is, not as markup.
+
+    ``columns``: the headings; where all are empty no heading is shown. ``align``: ``l`` or ``r``
+    for each column; the last letter holds for the columns that follow. ``frame``: with lines
+    around the cells. ``wrap=False``: no cell is broken into lines.
+    """
+    made = Table(
+        title=escape(printable(title)) or None,
+        title_justify="left",
+        show_header=any(columns),
+        box=box.HEAVY_HEAD if frame else None,
+        header_style=None if frame else "bold",
+        pad_edge=frame,
+    )
+    for number, heading in enumerate(columns):
+        right = align[min(number, len(align) - 1)] == "r"
+        made.add_column(
+            escape(printable(heading)), justify="right" if right else "left", no_wrap=not wrap
+        )
+    for row in rows:
+        add_row(made, row)
+    return made
+
+
+def add_row(to: Table, cells: Iterable[str | Text], style: str | None = None) -> None:
+    """Add a row of text to a table: ``str`` is shown as it is, not as markup."""
+    shown = (c if isinstance(c, Text) else escape(printable(c, keep="\n")) for c in cells)
+    to.add_row(*shown, style=style)
+
+
+def default_command(name: str) -> type[TyperGroup]:
+    """A group of commands in which this command's name can be left out.
+
+    With ``write``, ``hqvox release WORKSPACE NAME`` means ``hqvox release write WORKSPACE NAME``.
+    """
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in (*self.commands, *CONTEXT["help_option_names"]):
+                args = [name, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def roomy_console() -> Console:

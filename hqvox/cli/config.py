@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
+from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console, say
 from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.workspace.layout import Workspace
@@ -48,12 +48,7 @@ def check(workspace: WorkspaceArgument) -> None:
     """
     opened = Workspace.open(workspace)
     opened.config()
-    console.print(
-        f"{opened.storage.path('hqvox.yaml')}: no errors",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{opened.storage.path('hqvox.yaml')}: no errors")
 
 
 def _print(name: str, value: object, default: object, meaning: str | None) -> None:

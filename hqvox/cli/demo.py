@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.forkserver
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from hqvox.cli.common import console
+from hqvox.cli.common import console, say, text_table
 from hqvox.cli.release import print_release, print_stats
 from hqvox.cli.review import need_extra, open_review
 from hqvox.cli.status import print_funnel
 from hqvox.release.stats import release_stats
 from hqvox.report.truth import GOOD, TruthRow
 
-IDENTITIES = 12
-"""Invented people in a new demo."""
-REVIEWED = 28
-"""In one that is to be reviewed: of 28, more than 20 have enough faces to choose from."""
+if TYPE_CHECKING:
+    from hqvox.demo.run import Stopwatch
+
+IDENTITIES, PHOTOS = 12, 20
+"""Invented people in a new demo, and photographs of each."""
+REVIEWED, REVIEWED_PHOTOS = 28, 10
+"""The same with --review: more than 20 of the 28 have enough faces to choose from, and the first of
+them is on the screen within a minute."""
 
 
 def demo(
@@ -36,14 +42,25 @@ def demo(
         ),
     ] = None,
     photos: Annotated[
-        int, typer.Option(min=8, max=300, help="Photographs of each in a new demo.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            min=8,
+            max=300,
+            help=f"Photographs of each in a new demo. Default: {PHOTOS}, or {REVIEWED_PHOTOS} with "
+            "--review.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
     ] = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Then open the review UI, to choose faces yourself.")
+        bool,
+        typer.Option(
+            "--review",
+            help="Open the review UI on the build, to choose faces yourself; no release, training "
+            "or report.",
+        ),
     ] = False,
     port: Annotated[
         int | None,
@@ -56,40 +73,71 @@ def demo(
     """Photograph invented people, crawl them, build, release, train a little, and report all of it.
 
     Their web site is served on this machine only, with the web's usual faults. No download, no
-    photographs needed; a few minutes. Stop it and run it again to go on.
+    photographs needed; about two minutes, or one until the review opens. Stop it and run it again
+    to go on.
 
     Example: hqvox demo hqvox-demo --review
     """
+    if review:
+        need_extra()  # before the minute that the rest takes
+    started = time.perf_counter()
+    if workers != 0:
+        start_forkserver()
     # Imported here, so that other commands do not wait for torch.
     from hqvox.demo.review import add_references
-    from hqvox.demo.run import run_demo
+    from hqvox.demo.run import Stopwatch, build_demo, run_demo
 
+    watch = Stopwatch()
+    watch.seconds["loading libraries"] = time.perf_counter() - started
+    size = {
+        "identities": identities or (REVIEWED if review else IDENTITIES),
+        "photos": photos or (REVIEWED_PHOTOS if review else PHOTOS),
+    }
     if review:
-        need_extra()  # before the minutes that the rest takes
-    count = identities or (REVIEWED if review else IDENTITIES)
-    made = run_demo(folder, console, identities=count, photos=photos, workers=workers)
+        build_demo(folder, console, **size, workers=workers, watch=watch)
+        with watch.step("reference pictures"):
+            add_references(folder, console)
+        print_times(watch)
+        open_review(str(folder / "workspace"), port=port, browser=not no_browser)
+        return
+    made = run_demo(folder, console, **size, workers=workers, watch=watch)
     print_funnel(made.workspace)
     if made.written is not None:
         print_release(made.written)
     print_truth(made.truth)
     print_stats(made.release.name, release_stats(made.release))
-    console.print(
-        f"{made.seconds:.0f} s\nreport: {made.report.resolve()}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if review:
-        add_references(folder, console)
-        open_review(made.workspace.url, port=port, browser=not no_browser)
+    print_times(watch)
+    say(f"report: {made.report.resolve()}")
+
+
+def start_forkserver() -> None:
+    """Start the server that worker processes are forked from, importing what all of them need.
+
+    It imports while this process imports. Workers that render or build then start at once.
+    """
+    multiprocessing.set_forkserver_preload(["hqvox.demo.run"])
+    multiprocessing.forkserver.ensure_running()
+
+
+def print_times(watch: Stopwatch) -> None:
+    """Print how long each step took, and its share of the whole."""
+    total = sum(watch.seconds.values())
+    steps = watch.seconds | {"all": total}
+    cells = ((name, f"{spent:.1f}", f"{spent / total:.0%}") for name, spent in steps.items())
+    console.print(text_table(("step", "seconds", "share"), cells, title="time", align="lr"))
 
 
 def print_truth(rows: list[TruthRow]) -> None:
-    """What was rendered, and what the build said of it."""
-    table = Table(title="against the truth", title_justify="left")
-    for heading in ("made", "faces", "kept", "refused for it", "for something else"):
-        table.add_column(heading, justify="left" if heading == "made" else "right")
-    for row in rows:
-        named = "" if row.defect == GOOD else str(row.named)
-        table.add_row(row.defect, str(row.count), str(row.kept), named, str(row.otherwise.total()))
-    console.print(table)
+    """Print, by defect, how many rendered faces the build kept and refused."""
+    columns = ("made", "faces", "kept", "refused for it", "for something else")
+    cells = (
+        (
+            row.defect,
+            str(row.count),
+            str(row.kept),
+            "" if row.defect == GOOD else str(row.named),
+            str(row.otherwise.total()),
+        )
+        for row in rows
+    )
+    console.print(text_table(columns, cells, title="against the truth", align="lr"))

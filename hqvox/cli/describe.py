@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from hqvox.cli.common import console
+from hqvox.cli.common import add_row, console, say, text_table
 
 if TYPE_CHECKING:
     from models.describe import Description
@@ -60,15 +59,13 @@ def describe(
 
 
 def _show(title: str, description: Description) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("part", no_wrap=True)
-    for heading in ("output", "parameters", "MFLOP"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for part in (*description.parts, description.total):
-        shape = " × ".join(str(size) for size in part.output)
-        style = "bold" if part is description.total else None
-        work = f"{part.flops / 1e6:,.2f}"
-        table.add_row(part.name, shape, f"{part.parameters:,}", work, style=style)
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    columns = ("part", "output", "parameters", "MFLOP")
+    table = text_table(columns, align="lr", frame=False, wrap=False)
+    for layer in (*description.layers, description.total):
+        shape = " × ".join(str(size) for size in layer.output)
+        style = "bold" if layer is description.total else None
+        work = f"{layer.flops / 1e6:,.2f}"
+        add_row(table, (layer.name, shape, f"{layer.parameters:,}", work), style)
+    say(title)
     console.print(table)
     console.print()

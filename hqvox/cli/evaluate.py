@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from hqvox.cli.common import console, roomy_console
+from hqvox.cli.common import add_row, console, roomy_console, say, text_table
 from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar, progress_bars
 
@@ -65,7 +63,7 @@ def evaluate(
     Example: hqvox evaluate runs/sf2f/checkpoints/best_fused_recall_10.pt --data work/v1 --table 3
     """
     from hqvox.release.read import find_release
-    from hqvox.trainer.protocol import Protocol
+    from hqvox.trainer.evaluate import Protocol
     from hqvox.trainer.report import evaluate_checkpoints, write_evaluation
 
     if table not in TABLES:
@@ -85,13 +83,13 @@ def evaluate(
         )
     print_table(report.table)
     for note in report.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note)
     if out is not None:
         for path in write_evaluation(report, out):
-            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            say(str(path))
 
 
-def print_table(table: FilledTable) -> None:
+def print_table(filled: FilledTable) -> None:
     """Print a table: the paper's rows dim, ours beneath them.
 
     Deviations are printed where there is room for them; files have them in any case.
@@ -99,13 +97,14 @@ def print_table(table: FilledTable) -> None:
     from hqvox.trainer.tables import PAPER, headings, lines
 
     wide = not console.is_terminal or console.width >= WIDE
-    number, title = table.paper.number, table.paper.title
-    shown = Table(title=f"table {number}: {title}", title_justify="left", box=box.SIMPLE_HEAD)
-    words = 2 + bool(table.paper.second)
-    for place, heading in enumerate(headings(table)):
-        shown.add_column(heading, justify="left" if place < words else "right", no_wrap=wide)
-    for row, cells in zip(table.rows, lines(table, deviations=wide), strict=True):
-        shown.add_row(*map(escape, cells), style="dim" if row.source == PAPER else "bold")
+    number, title = filled.paper.number, filled.paper.title
+    words = 2 + bool(filled.paper.second)
+    shown = text_table(
+        headings(filled), title=f"table {number}: {title}", align="l" * words + "r", wrap=not wide
+    )
+    shown.box = box.SIMPLE_HEAD
+    for row, cells in zip(filled.rows, lines(filled, deviations=wide), strict=True):
+        add_row(shown, cells, "dim" if row.source == PAPER else "bold")
     roomy_console().print(shown)
 
 
@@ -131,13 +130,14 @@ def generate(
     Example: hqvox generate runs/sf2f/checkpoints/last.pt speech.wav -o face.png
     """
     from hqvox.trainer.checkpoint import load_generator
-    from hqvox.trainer.generate import audio_files, check_picture, pick_device
+    from hqvox.trainer.generate import audio_files, check_picture
+    from models.inference import pick_device
 
     loaded = load_generator(checkpoint)
     loaded.generator.to(pick_device(device))
     if not audio.is_dir():
         check_picture(out)
-        _say(_generate_one(loaded, audio, out, windows))
+        say(_generate_one(loaded, audio, out, windows))
         return
     files = list(audio_files(audio))
     if not files:
@@ -151,9 +151,9 @@ def generate(
                 _generate_one(loaded, file, target, windows)
             except HqvoxError as error:
                 refused += 1
-                _say(str(error))
+                say(str(error))
             show(done, len(files))
-    _say(f"{len(files) - refused} of {len(files)} files have faces in {out}")
+    say(f"{len(files) - refused} of {len(files)} files have faces in {out}")
     if refused == len(files):
         raise HqvoxError(f"{audio}: no face could be generated")
 
@@ -168,8 +168,3 @@ def _generate_one(loaded: Loaded, audio: Path, out: Path, windows: bool) -> str:
         save_picture(face, out.with_name(f"{out.stem}.window-{number:03d}{out.suffix}"))
     count = f"{made.n_windows} window{'s' if made.n_windows != 1 else ''}"
     return f"{out}: {made.seconds:.1f} s of speech, {count}, fused by {made.fused_by}"
-
-
-def _say(line: str) -> None:
-    text = "".join(c if c.isprintable() else "?" for c in line)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,9 +12,9 @@ from hqvox.cli.import_checkpoint import sf2f_checkpoint
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import SHARD_MB, Form, Kind, export_release
 from hqvox.exchange.importing import Order, import_tree
-from hqvox.exchange.release import Imported
 from hqvox.exchange.tree import Tree, read_tree
 from hqvox.release.read import find_release
+from hqvox.release.write import Written
 from hqvox.runner.bars import progress_bar, progress_bars
 
 SHOWN = 20
@@ -113,7 +113,8 @@ def hq_voxceleb(
         order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
         done = import_tree(found, workspace, order, show)
     _say_imported(done)
-    say(f"{done.folder}\ncheck it: hqvox release verify {workspace} {name}")
+    say(str(done.folder))
+    say(f"check it: hqvox release verify {workspace} {name}")
 
 
 def _say_found(tree: Tree) -> None:
@@ -127,7 +128,7 @@ def _say_found(tree: Tree) -> None:
     )
 
 
-def _say_imported(done: Imported) -> None:
+def _say_imported(done: Written) -> None:
     info, own = done.info, done.info["import"]
     for line in done.problems[:SHOWN]:
         say(f"! {line}")
@@ -149,7 +150,7 @@ def _say_imported(done: Imported) -> None:
             "masked_is_origin"
         ],
         "on white only: with background is the same": own["origin_is_masked"],
-        "on two sides of the split, kept as published": len(info["leaks"]["kept_faces"]),
+        "in two splits, kept as published": len(info["leaks"]["kept_faces"]),
     }
     for what, count in faces.items():
         if count:

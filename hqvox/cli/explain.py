@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import WorkspaceArgument, console, say, text_table
 from hqvox.config.build import BuildConfig
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.report.explain import (
@@ -25,7 +26,7 @@ from hqvox.report.explain import (
 )
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import MEASURES, limit_text, limits, value_of, value_text, within
+from hqvox.workspace.measures import MEASURES, all_bounds, limit_text, value_of, value_text, within
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from models.store import ModelStore
@@ -76,7 +77,7 @@ def _explain_photo(
         soft_wrap=True,
     )
     if _origin(first):
-        console.print(_origin(first), markup=False, highlight=False, soft_wrap=True)
+        say(_origin(first))
     for row in rows:
         console.print(measurement_table(row, config, ModelStore(), faces=len(rows)))
     picture = photo_picture(workspace, rows, title)
@@ -89,11 +90,12 @@ def _explain_photo(
 
 def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: int = 1) -> Table:
     """A face's measurements against the limits, stage by stage, with each stage's verdict."""
-    table = Table(title_justify="left")
-    table.title = f"face {row['face']} of {faces}: {ended(row)}" if faces > 1 else ended(row)
-    for heading in ("stage", "measurement", "value", "limit", "", "verdict"):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
-    bounds = limits(config, store)
+    table = text_table(
+        ("stage", "measurement", "value", "limit", "", "verdict"),
+        title=f"face {row['face']} of {faces}: {ended(row)}" if faces > 1 else ended(row),
+        align="llrl",
+    )
+    bounds = all_bounds(config, store)
     reached = STAGE_NAMES.index(row["stage"]) if row["stage"] else -1
     for number, stage in enumerate(STAGE_NAMES):
         if number > reached:
@@ -106,15 +108,15 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
             (m, value_of(row, m.name), bounds.get(m.name)) for m in MEASURES if m.stage == stage
         ]
         lines = [line for line in lines if line[1] is not None]
-        for index, (measure, value, limit) in enumerate(lines):
-            mark = _MARKS[within(measure, value, limit)]
-            if limit and limit.note:
+        for index, (measure, value, bound) in enumerate(lines):
+            mark = _MARKS[within(measure, value, bound)]
+            if bound is not None and measure.limit is not None and measure.limit.rule:
                 mark = f"[dim]{mark}[/dim]"  # it does not decide alone
             table.add_row(
                 stage if index == 0 else "",
                 measure.label,
                 value_text(measure, value),
-                limit_text(measure, limit),
+                limit_text(measure, bound),
                 mark,
                 verdict if index == 0 else "",
             )
@@ -132,21 +134,19 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
     if not rows:
         console.print(f"{escape(title)}: no photos", highlight=False)
         return
-    table = Table(title=escape(title), title_justify="left")
-    for heading in ("photo", "file", "face", "ended", "quality", "similarity"):
-        right = heading in ("photo", "face", "quality", "similarity")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        colour = "red" if row["reason"] else "green"
-        table.add_row(
+    columns = ("photo", "file", "face", "ended", "quality", "similarity")
+    cells = (
+        (
             str(row["candidate"]),
-            escape(_file(row)),
+            _file(row),
             "" if row["face"] is None else str(row["face"]),
-            f"[{colour}]{ended(row)}[/{colour}]",
+            Text(ended(row), "red" if row["reason"] else "green"),
             "" if row["quality"] is None else f"{row['quality']:.3f}",
             "" if row["core_similarity"] is None else f"{row['core_similarity']:.3f}",
         )
-    console.print(table)
+        for row in rows
+    )
+    console.print(text_table(columns, cells, title=title, align="rlrlr"))
     counts = Counter(ended(row) for row in rows)
     console.print(", ".join(f"{n} {what}" for what, n in counts.most_common()), highlight=False)
     picture = identity_picture(workspace, rows, f"{title}: {counts['kept']} kept of {len(rows)}")
@@ -175,4 +175,4 @@ def _save(data: bytes, out: Path | None, name: str) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise disk_error(error, str(path)) from None
-    console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
+    say(f"picture: {path}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from hqvox.cli.common import RecipeOption, SetOption, console
+from hqvox.cli.common import RecipeOption, SetOption, console, say
 from hqvox.config.file import load_config, merge, parse_settings
 from hqvox.errors import HqvoxError
 from hqvox.workspace import identities as source
@@ -136,15 +136,9 @@ def init(
     Workspace.create(workspace, text, source.to_table(rows))
     if note:
         console.print(note, highlight=False, soft_wrap=True)
-    console.print(
-        f"{workspace}: {len(rows)} identities", highlight=False, markup=False, soft_wrap=True
-    )
+    say(f"{workspace}: {len(rows)} identities")
     if photos is not None and with_folder < len(rows):
-        console.print(
-            f"{len(rows) - with_folder} of them have no folder in {photos}",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"{len(rows) - with_folder} of them have no folder in {photos}")
     if photos is None and config.discover.sources == ["folder"]:
         console.print(
             "no photographs are named yet: make it anew with --photos, --urls or --source, or set "
@@ -156,7 +150,7 @@ def init(
             "write to",
             soft_wrap=True,
         )
-    console.print(f"next: hqvox build {workspace}", highlight=False, markup=False, soft_wrap=True)
+    say(f"next: hqvox build {workspace}")
 
 
 def _identity(name: str, number: int) -> Row:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from hqvox.cli.common import CONTEXT, console
+from hqvox.cli.common import CONTEXT, add_row, console, text_table
 from hqvox.cli.describe import describe
 from models.errors import ModelError
 from models.registry import of_recipe
@@ -32,16 +32,17 @@ All = Annotated[bool, typer.Option("--all", help="Every one of the registry.")]
 def list_() -> None:
     """Show every weight file: task, licence, size, where it lies, which recipes use it."""
     store = ModelStore()
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("name", "task", "licence", "MB", "here", "recipes"):
-        justify: Literal["left", "right"] = "right" if title == "MB" else "left"
-        table.add_column(title, justify=justify, no_wrap=title in ("name", "here"))
+    columns = ("name", "task", "licence", "MB", "here", "recipes")
+    weights = text_table(columns, align="lllrl", frame=False)
+    for place in (columns.index("name"), columns.index("here")):
+        weights.columns[place].no_wrap = True
     for name, entry in store.entries.items():
         found = store.find(name)
         size = "" if entry.size_mb is None else f"{entry.size_mb:.1f}"
-        here = f"[green]{found.source}[/green]" if found else "[dim]no[/dim]"
-        table.add_row(name, entry.task, entry.licence, size, here, ", ".join(entry.recipes))
-    console.print(table)
+        here = Text(found.source, "green") if found else Text("no", "dim")
+        cells = (name, entry.task, entry.licence, size, here, ", ".join(entry.recipes))
+        add_row(weights, cells)
+    console.print(weights)
     console.print(
         f"cache: {store.cache_dir}   mirror: {store.mirror or 'none'}   "
         f"offline: {'yes' if store.offline else 'no'}",

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from annotator.log.place import has_store
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import WorkspaceArgument, console, say
 from hqvox.errors import HqvoxError
-from hqvox.release.target import FOLDER
+from hqvox.release.layout import FOLDER
 from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
@@ -76,52 +76,48 @@ def purge(
             typer.confirm("Take it down? This cannot be undone.", abort=True)
         with progress_bar(console, "shards") as show:
             run_purge(opened, plan, show)
-    _say("taken down" if plan.new or plan.shards else "nothing to take down")
+    say("taken down" if plan.new or plan.shards else "nothing to take down")
     if plan.shards:
-        _say(f"next: hqvox build {workspace}, which makes the rest of the touched shards again")
+        say(f"next: hqvox build {workspace}, which makes the rest of the touched shards again")
 
 
 def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     """What goes, what releases show of it, and what hqvox cannot reach."""
     people = f", {len(plan.identities):,} identities with their names" if plan.identities else ""
-    _say(
+    say(
         f"to go: {len(plan.photos):,} photographs, {plan.candidates:,} candidates{people}, "
         f"in {len(plan.shards):,} of {len(workspace.shards()):,} shards"
     )
     if plan.near_copies:
-        _say(f"{plan.near_copies:,} of them look the same as what was named (--exact leaves them)")
+        say(f"{plan.near_copies:,} of them look the same as what was named (--exact leaves them)")
     if plan.identities and workspace.storage.names(SPEECH):
-        _say(f"packed speech of their shards goes: `hqvox speech {workspace.url}` packs the rest")
+        say(f"packed speech of their shards goes: `hqvox speech {workspace.url}` packs the rest")
     unreadable = [find.shard for find in plan.shards if find.unreadable]
     if unreadable:
-        _say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
+        say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
     if plan.spooled:
-        _say(f"crawls that were cut short hold {plan.spooled:,} of its addresses, which go")
+        say(f"crawls that were cut short hold {plan.spooled:,} of its addresses, which go")
     if plan.new and not (plan.shards or plan.spooled):
-        _say("nothing of it is here now; it is noted, so that no crawl brings it")
+        say("nothing of it is here now; it is noted, so that no crawl brings it")
     for name, files in plan.released.items():
-        _say(
+        say(
             f"release {name} shows it in {len(files):,} files. Releases never change: delete "
             f"{workspace.storage.path(f'{FOLDER}/{name}')}, tell those who received it, and "
             "release under a new name after the next build:"
         )
         for file in files[:SHOWN]:
-            _say(f"  {file}")
+            say(f"  {file}")
         if len(files) > SHOWN:
-            _say(f"  and {len(files) - SHOWN:,} more")
+            say(f"  and {len(files) - SHOWN:,} more")
     discover = workspace.config().discover
     if plan.candidates and discover.photos:
-        _say(f"your own files in {discover.photos} stay: delete there what must not stay")
+        say(f"your own files in {discover.photos} stay: delete there what must not stay")
     if plan.candidates and discover.urls.file:
-        _say(f"your own list {discover.urls.file} stays: delete there the lines that name it")
+        say(f"your own list {discover.urls.file} stays: delete there the lines that name it")
     if (plan.photos or plan.identities) and has_store(workspace):
-        _say("decisions on them go; files of `hqvox review export` stay: delete or renew them")
+        say("decisions on them go; files of `hqvox review export` stay: delete or renew them")
     if plan.photos:
-        _say("reports and pictures that were written outside the workspace stay: delete them")
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say("reports and pictures that were written outside the workspace stay: delete them")
 
 
 def _sha256(value: str) -> str:

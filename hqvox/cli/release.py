@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
-from typer.core import TyperGroup
+from rich.text import Text
 
-from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console
-from hqvox.release.compare import compare
+from hqvox.cli.common import (
+    CONTEXT,
+    SetOption,
+    WorkspaceArgument,
+    console,
+    default_command,
+    listed,
+    say,
+    text_table,
+)
 from hqvox.release.read import Release, find_release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import (
     PAPER,
     PAPER_DATASETS,
     PartStats,
+    compare,
     dataset_row,
     differences,
     release_stats,
@@ -30,21 +37,8 @@ from hqvox.workspace.tables import Row
 
 SHOWN = 10
 """Identities, or failures of a check, that are named before the rest is counted."""
-WRITE = "write"
-
-
-class _WritesByDefault(TyperGroup):
-    """`hqvox release WORKSPACE NAME` means `hqvox release write WORKSPACE NAME`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in CONTEXT["help_option_names"]:
-            args = [WRITE, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_WritesByDefault,
+    cls=default_command("write"),
     help="Write a finished dataset, or check one.",
     no_args_is_help=True,
     context_settings=CONTEXT,
@@ -52,7 +46,7 @@ app = typer.Typer(
 )
 
 
-@app.command(WRITE)
+@app.command("write")
 def release(
     workspace: WorkspaceArgument,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the release, e.g. v1.")],
@@ -101,77 +95,71 @@ def release(
             on_progress=show,
         )
     print_release(written)
-    _say(f"table 1: hqvox stats {workspace} {name}")
-    _say(f"check it: hqvox release verify {workspace} {name}")
+    say(f"table 1: hqvox stats {workspace} {name}")
+    say(f"check it: hqvox release verify {workspace} {name}")
 
 
 def print_release(written: Written) -> None:
     """What was released, what was left out, and where it is."""
     plan, info = written.plan, written.info
-    table = Table()
-    table.add_column("")
-    for part in ("total", *PARTS):
-        table.add_column(part, justify="right")
     of_part = {
         part: [r for r in written.identities if part in ("total", r["split"])]
         for part in ("total", *PARTS)
     }
-    table.add_row("identities", *(f"{len(rows):,}" for rows in of_part.values()))
-    table.add_row("images", *(f"{sum(r['images'] for r in rows):,}" for rows in of_part.values()))
+    counts = {
+        "identities": [len(rows) for rows in of_part.values()],
+        "images": [sum(r["images"] for r in rows) for rows in of_part.values()],
+    }
     if info["speech"]:
-        spoken = (sum(r["utterances"] or 0 for r in rows) for rows in of_part.values())
-        table.add_row("utterances", *(f"{count:,}" for count in spoken))
-    console.print(table)
+        counts["utterances"] = [
+            sum(r["utterances"] or 0 for r in rows) for rows in of_part.values()
+        ]
+    cells = ((name, *(f"{count:,}" for count in of)) for name, of in counts.items())
+    console.print(text_table(("", *of_part), cells, align="lr"))
     _name("left out, with too few faces", plan.too_few, "faces")
     _name("kept apart, faces but no speech", plan.without_speech, "faces")
     _name("kept apart, speech but too few faces", plan.speech_only, "utterances")
     _name("left out, not in the split file", plan.unassigned, "faces")
     if plan.split.unknown:
-        named = ", ".join(plan.split.unknown[:SHOWN])
-        _say(f"in the split file, but not to be released: {len(plan.split.unknown):,} ({named} …)")
+        named = listed(plan.split.unknown, SHOWN)
+        say(f"in the split file, but not to be released: {len(plan.split.unknown):,} ({named})")
     if plan.leaks:
-        _say(
-            f"left out, on two sides of the split: {len(plan.leaks):,} faces of the evaluation "
-            "sides (release.json says which)"
+        say(
+            f"left out, in two splits: {len(plan.leaks):,} faces of the evaluation splits "
+            "(release.json says which)"
         )
     if not info["speech"]:
-        _say(f"faces alone: {info['no_speech_because']}")
+        say(f"faces alone: {info['no_speech_because']}")
     if not written.contact:
-        _say("no contact for takedown requests in the datasheet; set release.contact")
+        say("no contact for takedown requests in the datasheet; set release.contact")
     _say_selection(info)
-    _say(f"{written.folder}\nto look at: {written.folder}/contact_sheets/001.jpg")
+    say(str(written.folder))
+    say(f"to look at: {written.folder}/contact_sheets/001.jpg")
 
 
 def _say_selection(info: dict[str, Any]) -> None:
     """Who chose the faces, and what people left out; ``info``: ``release.json``."""
     if not info["reviewed"]:
-        _say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
+        say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
         return
     told = info["review"]
     people = ", ".join(f"{name} ({count:,})" for name, count in told["reviewers"].items())
-    _say(f"chosen by people: {people}")
+    say(f"chosen by people: {people}")
     for reason, count in told["dropped"].items():
-        _say(f"dropped by people, {reason}: {count:,}")
+        say(f"dropped by people, {reason}: {count:,}")
     if told["undecided"]:
-        _say(f"not decided on: {told['undecided']:,} identities with enough candidates")
+        say(f"not decided on: {told['undecided']:,} identities with enough candidates")
     if told["disputed"]:
-        _say(f"disputed, waiting for a lead: {told['disputed']:,}")
+        say(f"disputed, waiting for a lead: {told['disputed']:,}")
     gone = [f"{row['name']} ({row['left']} of {row['chosen']} left)" for row in told["faces_gone"]]
     if gone:
-        rest = f" and {len(gone) - SHOWN:,} more" if len(gone) > SHOWN else ""
-        _say(f"chosen faces that are no longer in the build: {', '.join(gone[:SHOWN])}{rest}")
+        say(f"chosen faces that are no longer in the build: {listed(gone, SHOWN)}")
 
 
 def _name(what: str, rows: list[Row], counted: str) -> None:
     if rows:
-        named = ", ".join(f"{row['name']} ({row[counted]})" for row in rows[:SHOWN])
-        rest = len(rows) - SHOWN
-        _say(f"{what}: {named}" + (f" and {rest:,} more (all in release.json)" if rest > 0 else ""))
-
-
-def _say(line: str) -> None:
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        named = listed([f"{row['name']} ({row[counted]})" for row in rows], SHOWN)
+        say(f"{what}: {named}" + (" (all in release.json)" if len(rows) > SHOWN else ""))
 
 
 WhereArgument = Annotated[
@@ -200,21 +188,23 @@ def verify(where: WhereArgument, name: NameArgument = None) -> None:
 
 def print_checks(name: str, checks: list[Check]) -> None:
     """The table of checks, then every failure in a line of its own."""
-    table = Table(title=escape(name), title_justify="left")
-    for column in ("", "check", "", "wrong"):
-        table.add_column(column, justify="right" if column == "wrong" else "left")
     colours = {"✓": "green", "✗": "red", "–": "dim"}
-    for check in checks:
-        wrong = f"{len(check.failures):,}" if check.failures else ""
-        mark = f"[{colours[check.mark]}]{check.mark}[/]"
-        table.add_row(mark, check.name, escape(check.impossible or check.what), wrong)
-    console.print(table)
+    rows = (
+        (
+            Text(check.mark, colours[check.mark]),
+            check.name,
+            check.impossible or check.what,
+            f"{len(check.failures):,}" if check.failures else "",
+        )
+        for check in checks
+    )
+    console.print(text_table(("", "check", "", "wrong"), rows, title=name, align="lllr"))
     for check in checks:
         for line in check.failures[:SHOWN]:
-            _say(f"✗ {check.name}: {line}")
+            say(f"✗ {check.name}: {line}")
         rest = len(check.failures) - SHOWN
         if rest > 0:
-            _say(f"✗ {check.name}: and {rest:,} more")
+            say(f"✗ {check.name}: and {rest:,} more")
 
 
 def stats(
@@ -255,24 +245,22 @@ def print_stats(name: str, ours: tuple[PartStats, ...]) -> None:
 
 
 def _print_parts(title: str, rows: list[tuple[str, list[str]]]) -> None:
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("", min_width=15)
-    for part in ("total", *PARTS):
-        table.add_column(part, justify="right", no_wrap=True, min_width=7)
-    for attribute, values in rows:
-        table.add_row(attribute, *values)
-    console.print(table)
+    cells = ((attribute, *values) for attribute, values in rows)
+    parts = text_table(("", "total", *PARTS), cells, title=title, align="lr", wrap=False)
+    for number, column in enumerate(parts.columns):
+        column.min_width = 15 if number == 0 else 7
+    console.print(parts)
 
 
 def print_datasets(found: Release) -> None:
     """Table 6: our row below the paper's."""
-    table = Table(title="beside other datasets (SF2F, table 6)", title_justify="left")
-    for column in ("dataset", "identities", "images", "utterances", "normalised faces"):
-        table.add_column(column, justify="left" if column in ("dataset",) else "right")
-    for row in (*PAPER_DATASETS, dataset_row(found)):
-        cells = (row.dataset, row.identities, row.images, row.utterances, row.normalised)
-        table.add_row(*(escape(cell) for cell in cells))
-    console.print(table)
+    columns = ("dataset", "identities", "images", "utterances", "normalised faces")
+    rows = (
+        (row.dataset, row.identities, row.images, row.utterances, row.normalised)
+        for row in (*PAPER_DATASETS, dataset_row(found))
+    )
+    title = "beside other datasets (SF2F, table 6)"
+    console.print(text_table(columns, rows, title=title, align="lr"))
 
 
 def _print_comparison(found: Release, ours: tuple[PartStats, ...], other: Release) -> None:
@@ -281,14 +269,11 @@ def _print_comparison(found: Release, ours: tuple[PartStats, ...], other: Releas
     _print_parts(other.name, table_1(theirs))
     _print_parts(f"{found.name} less {other.name}", differences(ours, theirs))
     result = compare(found, other)
-    table = Table(title="in common", title_justify="left")
-    for column in ("", "both", f"only {found.name}", f"only {other.name}"):
-        table.add_column(escape(column), justify="left" if not column else "right")
-    for what, both, mine, others in result.rows:
-        table.add_row(what, f"{both:,}", f"{mine:,}", f"{others:,}")
-    console.print(table)
+    columns = ("", "both", f"only {found.name}", f"only {other.name}")
+    rows = ((what, *(f"{count:,}" for count in counts)) for what, *counts in result.rows)
+    console.print(text_table(columns, rows, title="in common", align="lr"))
     if result.moved:
         named = ", ".join(f"{i} ({mine}, was {was})" for i, mine, was in result.moved[:SHOWN])
-        _say(f"on another side of the split: {len(result.moved):,}: {named}")
+        say(f"on another side of the split: {len(result.moved):,}: {named}")
     for key, mine, was in result.settings:
-        _say(f"{key}: {mine}, was {was}")
+        say(f"{key}: {mine}, was {was}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import WorkspaceArgument, console, say
 from hqvox.release.read import Release, release_names
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
@@ -46,6 +46,4 @@ def report(
     except OSError as error:
         raise disk_error(error, str(path)) from None
     size = path.stat().st_size / 1e6
-    console.print(
-        f"{path.resolve()} ({size:.1f} MB)", markup=False, highlight=False, soft_wrap=True
-    )
+    say(f"{path.resolve()} ({size:.1f} MB)")

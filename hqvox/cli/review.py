@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from hqvox.cli import review_exchange
-from hqvox.cli.common import CONTEXT, WorkspaceArgument, console
+from hqvox.cli.common import CONTEXT, WorkspaceArgument, console, default_command, say
 from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar
 from hqvox.workspace.layout import Workspace
 
-OPEN = "open"
-
-
-class _OpensByDefault(TyperGroup):
-    """`hqvox review WORKSPACE` means `hqvox review open WORKSPACE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in CONTEXT["help_option_names"]:
-            args = [OPEN, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_OpensByDefault,
+    cls=default_command("open"),
     help="Have people choose the faces of a release, in a browser.",
     no_args_is_help=True,
     context_settings=CONTEXT,
@@ -43,7 +29,7 @@ app.add_typer(tokens, name="token")
 review_exchange.register(app)
 
 
-@app.command(OPEN)
+@app.command("open")
 def review(
     workspace: WorkspaceArgument,
     address: Annotated[
@@ -105,14 +91,10 @@ def open_review(
     options = Options(workspace, name, sign_in)
     with progress_bar(console, "candidates") as show:
         chosen = prepare(opened, options, address, port, show)
-    _say(f"review of {workspace} at {url(address, chosen)} (Ctrl-C stops; all is saved at once)")
+    say(f"review of {workspace} at {url(address, chosen)} (Ctrl-C stops; all is saved at once)")
     if not is_loopback(address):
-        _say("tokens travel as they are over http: put a proxy with TLS before it (docs/review.md)")
+        say("tokens travel as they are over http: put a proxy with TLS before it (docs/review.md)")
     serve(opened, options, address, chosen, browser)
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def need_extra() -> None:
@@ -141,7 +123,7 @@ def token_add(
 
     token = TokenFile(Workspace.open(workspace)).add(name, role)
     typer.echo(token)
-    _say(
+    say(
         f"for {name}, {role}; shown this once. They paste it into the sign-in page, or you send "
         "them its address with #token=... added at the end."
     )
@@ -158,7 +140,7 @@ def token_remove(
     from annotator.log.access import TokenFile
 
     TokenFile(Workspace.open(workspace)).remove(name)
-    _say(f"{name} can no longer sign in by token")
+    say(f"{name} can no longer sign in by token")
 
 
 @tokens.command("list")
@@ -171,6 +153,6 @@ def token_list(workspace: WorkspaceArgument) -> None:
 
     names = TokenFile(Workspace.open(workspace)).names()
     for name, role in names.items():
-        _say(f"{name}  {role}")
+        say(f"{name}  {role}")
     if not names:
-        _say(f"nobody yet; make one with: hqvox review token add {workspace} NAME")
+        say(f"nobody yet; make one with: hqvox review token add {workspace} NAME")

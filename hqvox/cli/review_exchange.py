@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import WorkspaceArgument, add_row, console, listed, say, text_table
 from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar
 from hqvox.workspace.layout import Workspace
@@ -21,6 +19,7 @@ from hqvox.workspace.storage import Storage, disk_error
 
 if TYPE_CHECKING:  # they need SQLAlchemy, which comes with an extra
     from annotator.candidates.candidates import Candidates
+    from annotator.log.decisions import Entry
     from annotator.log.store import Store
     from annotator.work.changes import Change
 
@@ -60,7 +59,7 @@ def export(workspace: WorkspaceArgument, file: FileArgument = "-") -> None:
                     count += 1
         except OSError as error:
             raise disk_error(error, file) from None
-    _say(f"{count:,} entries: {path}")
+    say(f"{count:,} entries: {path}")
 
 
 def import_(workspace: WorkspaceArgument, file: FileArgument) -> None:
@@ -78,19 +77,18 @@ def import_(workspace: WorkspaceArgument, file: FileArgument) -> None:
 
         entries = parse_lines(_read(file).split("\n"), file)
         done = import_entries(opened, store, entries)
-        _say(f"{done.added:,} entries added, {done.known:,} were here already")
+        say(f"{done.added:,} entries added, {done.known:,} were here already")
         if done.unknown:
-            named = ", ".join(list(done.unknown)[:SHOWN])
-            _say(
+            say(
                 f"left out, on {len(done.unknown):,} identities that are not in this workspace: "
-                f"{named}{' …' if len(done.unknown) > SHOWN else ''}"
+                f"{listed(list(done.unknown), SHOWN)}"
             )
         if done.taken_down:
-            _say(f"left out, of what was taken down here: {done.taken_down:,} entries")
+            say(f"left out, of what was taken down here: {done.taken_down:,} entries")
         candidates = _candidates(opened)
         print_changes(changes_since(store, candidates, done.identity_ids))
         if candidates.unfinished:
-            _say(
+            say(
                 f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`, "
                 f"then `hqvox review status {workspace}` says what changed for them"
             )
@@ -123,7 +121,7 @@ def status(workspace: WorkspaceArgument) -> None:
             f"{counts.disputed:,} for a lead" if counts.disputed else "",
             f"{counts.leased:,} are on somebody's screen" if counts.leased else "",
         ]
-        _say(
+        say(
             f"{counts.done:,} of {counts.total:,} identities are done, left: {counts.first:,}"
             + "".join(f"; {part}" for part in rest if part)
             + f" (decided on so far: {kinds['chosen']:,} with faces chosen, "
@@ -131,69 +129,56 @@ def status(workspace: WorkspaceArgument) -> None:
         )
         few = candidates.too_few()
         if few:
-            _say(
+            say(
                 f"{len(few):,} have fewer than {candidates.min_faces} candidates and reach nobody: "
                 f"`hqvox review too-few {workspace}` says what would have saved them"
             )
         if candidates.unfinished:
-            _say(f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`")
-        print_annotators(store)
+            say(f"{len(candidates.unfinished):,} shards are not built: `hqvox build {workspace}`")
+        print_annotators(store.entries(shown=False))
         names = {person.identity_id: person.name for person in candidates.everyone}
         disputes = queue.disputes()
         if disputes:
-            named = ", ".join(names[identity_id] for identity_id in disputes[:SHOWN])
-            more = f" and {len(disputes) - SHOWN:,} more" if len(disputes) > SHOWN else ""
-            _say(f"disputed, for a lead: {named}{more}")
+            named = listed([names[identity_id] for identity_id in disputes], SHOWN)
+            say(f"disputed, for a lead: {named}")
         print_changes(changes)
 
 
-def print_annotators(store: Store) -> None:
-    """Who decided how much, and in what time; decisions that were taken back are left out."""
-    undone = {entry.decision.undoes for entry in store.entries(kind="undone", shown=False)}
-    chosen: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    settled: Counter[str] = Counter()
-    seconds: defaultdict[str, list[float]] = defaultdict(list)
-    for entry in store.entries(shown=False):
-        said = entry.decision
-        if said.kind == "undone" or entry.seq in undone:
-            continue
-        (chosen if said.kind == "chosen" else dropped)[said.annotator] += 1
-        settled[said.annotator] += entry.settles
-        seconds[said.annotator].append(said.seconds)
-    if not seconds:
-        _say("nobody has decided on anything yet")
+def print_annotators(entries: Sequence[Entry]) -> None:
+    """Who decided how much and in what time, as the Progress page has it; ``entries``: all."""
+    from annotator.work.progress import by_annotator
+
+    everyone = by_annotator(entries)
+    if not everyone:
+        say("nobody has decided on anything yet")
         return
-    table = Table()
-    table.add_column("annotator")
-    for column in ("decided", "chosen", "dropped", "settled", "median, s", "hours"):
-        table.add_column(column, justify="right")
-    for name, times in sorted(seconds.items(), key=lambda item: (-len(item[1]), item[0])):
-        table.add_row(
-            escape(_plain(name)),
-            f"{len(times):,}",
-            f"{chosen[name]:,}",
-            f"{dropped[name]:,}",
-            f"{settled[name]:,}",
-            f"{sorted(times)[len(times) // 2]:.1f}",
-            f"{sum(times) / 3600:.2f}",
+    columns = ("annotator", "decisions", "chosen", "dropped", "settled", "taken back", "per hour")
+    rows = (
+        (
+            work.annotator,
+            f"{work.decisions:,}",
+            f"{work.chosen:,}",
+            f"{work.dropped:,}",
+            f"{work.settled:,}",
+            f"{work.taken_back:,}",
+            "–" if work.per_hour is None else f"{work.per_hour:,.0f}",
+            "–" if work.median_seconds is None else f"{work.median_seconds:.1f}",
+            f"{work.hours:.2f}",
         )
-    console.print(table)
+        for work in everyone
+    )
+    console.print(text_table((*columns, "median, s", "hours"), rows, align="lr"))
 
 
 def print_changes(changes: list[Change]) -> None:
     """The decisions that deserve another look; the review offers them again."""
     if not changes:
         return
-    table = Table(title=f"for another look: {len(changes):,}", title_justify="left")
-    for column in ("identity", "decided by", "was", "since then"):
-        table.add_column(column)
-    for change in changes[:SHOWN]:
-        cells = (change.name, change.annotator, change.kind, change.words)
-        table.add_row(*(escape(_plain(cell)) for cell in cells))
-    console.print(table)
+    columns = ("identity", "decided by", "was", "since then")
+    rows = ((c.name, c.annotator, c.kind, c.words) for c in changes[:SHOWN])
+    console.print(text_table(columns, rows, title=f"for another look: {len(changes):,}"))
     if len(changes) > SHOWN:
-        _say(f"and {len(changes) - SHOWN:,} more")
+        say(f"and {len(changes) - SHOWN:,} more")
 
 
 def too_few(
@@ -218,38 +203,45 @@ def too_few(
     candidates = _candidates(opened)
     people = candidates.too_few()
     if not people:
-        _say(f"every identity that is built has {candidates.min_faces} candidates or more")
+        say(f"every identity that is built has {candidates.min_faces} candidates or more")
         return
     with progress_bar(console, "stages") as show:
         lost = look_into(opened, config, people, on_progress=lambda _, d, t: show(d, t))
-    _say(f"{len(people):,} identities have fewer than {candidates.min_faces} candidates")
+    say(f"{len(people):,} identities have fewer than {candidates.min_faces} candidates")
     if lost.remedies:
-        table = Table(
-            title="one limit, moved alone by a share of it, would save at most",
-            title_justify="left",
-            padding=(0, 1, 0, 0),
+        rows = (
+            (
+                remedy.setting,
+                f"{remedy.limit:.3g}",
+                *(f"{saved:,}\n({value:.3g})" for value, saved in remedy.steps),
+                f"{remedy.saved:,}",
+            )
+            for remedy in lost.remedies
         )
-        table.add_column("setting", no_wrap=True)
-        table.add_column("now", justify="right", no_wrap=True)
-        for share in STEPS:
-            table.add_column(f"{share:.0%}", justify="right", no_wrap=True)
-        table.add_column("off", justify="right", no_wrap=True)
-        for remedy in lost.remedies:
-            steps = (f"{saved:,}\n({value:.3g})" for value, saved in remedy.steps)
-            table.add_row(remedy.setting, f"{remedy.limit:.3g}", *steps, f"{remedy.saved:,}")
-        console.print(table)
+        settings = text_table(
+            ("setting", "now", *(f"{share:.0%}" for share in STEPS), "off"),
+            rows,
+            title="one limit, moved alone by a share of it, would save at most",
+            align="lr",
+            wrap=False,
+        )
+        settings.padding = (0, 1, 0, 0)
+        console.print(settings)
         first = lost.remedies[0]
-        _say(f"what that redoes: {command(opened, first.setting, first.steps[1][0])}")
-    table = Table(title="identities, those that lack least first", title_justify="left")
-    for column in ("identity", "has", "refused", "nearest misses"):
-        table.add_column(column, justify="right" if column == "has" else "left")
+        say(f"what that redoes: {command(opened, first.setting, first.steps[1][0])}")
+    if not limit:
+        return
+    identities = text_table(
+        ("identity", "has", "refused", "nearest misses"),
+        title="identities, those that lack least first",
+        align="lrl",
+    )
     for person in lost.identities[:limit]:
         refused = ", ".join(f"{reason} {count:,}" for reason, count in person.reasons.items())
         near = ", ".join(f"{m.measure} {m.value:.3g} ({m.limit:g})" for m in person.nearest)
-        name = escape(_plain(person.name))
-        table.add_row(name, str(person.candidates), refused or "no photographs", near or "–")
-    if limit:
-        console.print(table)
+        cells = (person.name, str(person.candidates), refused or "no photographs", near or "–")
+        add_row(identities, cells)
+    console.print(identities)
 
 
 @contextmanager
@@ -283,11 +275,3 @@ def _read(file: str) -> str:
         raise HqvoxError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise HqvoxError(f"{file}: no text in UTF-8; `hqvox review export` writes it") from None
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _say(line: str) -> None:
-    console.print(_plain(line), markup=False, highlight=False, soft_wrap=True)

@@ -12,13 +12,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from hqvox.cli.common import SetOption, WorkspaceArgument, console
+from hqvox.cli.common import SetOption, WorkspaceArgument, console, listed, printable, text_table
 from hqvox.errors import HqvoxError
-from hqvox.speech.build import SpeechEvent, SpeechPlan, plan_speech, run_speech, sources
-from hqvox.speech.summary import summarise
-from hqvox.speech.worker import SpeechProgress
+from hqvox.speech.build import SpeechPlan, plan_speech, run_speech, sources, summarise
+from hqvox.speech.worker import SpeechEvent, SpeechProgress
 from hqvox.workspace.layout import Workspace
 
 SHOWN = 8
@@ -77,12 +75,12 @@ def speech(
         started = time.monotonic()
         plan = plan_speech(opened, config.speech, places, rescan=rescan)
         print_index(plan, time.monotonic() - started)
-        files = sum(len(task.files) for task in plan.tasks)
+        files = sum(len(job.files) for job in plan.jobs)
         cores = len(os.sched_getaffinity(0)) if files >= WORTH_WORKERS else 0
         count = workers if workers is not None else cores
         with SpeechDisplay(console, files) as display:
             result = run_speech(opened, config, plan, places, workers=count, on_event=display)
-    if plan.tasks:
+    if plan.jobs:
         rate = result.source_seconds / max(result.wall_seconds, 1e-9)
         console.print(
             f"{result.packed} utterances packed, {result.refused.total()} refused in "
@@ -95,7 +93,7 @@ def speech(
     if result.failed:
         first = result.failed[0]
         raise HqvoxError(
-            f"{len(result.failed)} of {len(plan.tasks)} shards failed, first {first.task.shard}: "
+            f"{len(result.failed)} of {len(plan.jobs)} shards failed, first {first.job.shard}: "
             f"{first.error}; traces are in {opened.storage.path('runs')}; run the same command "
             "again to retry them"
         )
@@ -160,43 +158,39 @@ def print_index(plan: SpeechPlan, seconds: float | None = None) -> None:
 
 def print_plan(plan: SpeechPlan) -> None:
     """What would be packed and why, grouped."""
-    if not plan.tasks and not plan.gone:
+    if not plan.jobs and not plan.gone:
         console.print("up to date: nothing to pack")
         return
-    table = Table(title="what would be packed", title_justify="left")
-    for title in ("shards", "files", "because"):
-        table.add_column(title)
-    shards = Counter(task.why for task in plan.tasks)
+    rows = []
+    shards = Counter(job.why for job in plan.jobs)
     for why, count in shards.items():
-        files = sum(len(task.files) for task in plan.tasks if task.why == why)
-        table.add_row(str(count), str(files), escape(why))
+        files = sum(len(job.files) for job in plan.jobs if job.why == why)
+        rows.append((str(count), str(files), why))
     if plan.gone:
-        table.add_row(str(len(plan.gone)), "0", "all files are gone: would be removed")
-    console.print(table)
+        rows.append((str(len(plan.gone)), "0", "all files are gone: would be removed"))
+    console.print(text_table(("shards", "files", "because"), rows, title="what would be packed"))
 
 
 def print_summary(workspace: Workspace) -> None:
     """The workspace's speech as a table, and how it meets the faces."""
     summary = summarise(workspace)
-    table = Table(
-        title=f"speech of {escape(workspace.url)}", title_justify="left", show_header=False
-    )
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("identities with speech", str(len(summary.with_speech)))
-    table.add_row("utterances", str(summary.utterances))
-    table.add_row("hours of speech", f"{summary.seconds / 3600:.2f}")
-    table.add_row("hours before VAD", f"{summary.source_seconds / 3600:.2f}")
+    rows = [
+        ("identities with speech", str(len(summary.with_speech))),
+        ("utterances", str(summary.utterances)),
+        ("hours of speech", f"{summary.seconds / 3600:.2f}"),
+        ("hours before VAD", f"{summary.source_seconds / 3600:.2f}"),
+    ]
     if summary.clipped:
-        table.add_row("kept, but more than 1 % clipped", str(summary.clipped))
-    for reason, count in summary.refused.most_common():
-        table.add_row(f"refused: {reason}", str(count))
+        rows.append(("kept, but more than 1 % clipped", str(summary.clipped)))
+    rows += [(f"refused: {name}", str(count)) for name, count in summary.refused.most_common()]
     faces = summary.with_faces
     if faces is not None:
-        table.add_row("with speech and faces", str(len(summary.with_speech & faces)))
-        table.add_row("with speech, no faces", str(len(summary.with_speech - faces)))
-        table.add_row("with faces, no speech", str(len(faces - summary.with_speech)))
-    console.print(table)
+        rows += [
+            ("with speech and faces", str(len(summary.with_speech & faces))),
+            ("with speech, no faces", str(len(summary.with_speech - faces))),
+            ("with faces, no speech", str(len(faces - summary.with_speech))),
+        ]
+    console.print(text_table(("", ""), rows, title=f"speech of {workspace.url}", align="lr"))
     if faces is None:
         console.print(
             f"faces are not built yet: hqvox build {escape(workspace.url)}", highlight=False
@@ -206,7 +200,6 @@ def print_summary(workspace: Workspace) -> None:
 def _print_names(what: str, names: Counter[str]) -> None:
     if not names:
         return
-    listed = ", ".join(" ".join(name.split()) for name in list(names)[:SHOWN])
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     files = f", {names.total()} files" if names.total() else ""
-    console.print(f"{what}: {len(names)}{files}: {escape(listed)}{rest}", highlight=False)
+    first = listed([" ".join(name.split()) for name in names], SHOWN)
+    console.print(escape(printable(f"{what}: {len(names)}{files}: {first}")), highlight=False)

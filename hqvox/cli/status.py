@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
 
-from hqvox.cli.common import WorkspaceArgument, console
+from hqvox.cli.common import WorkspaceArgument, console, listed, printable, text_table
 from hqvox.report.funnel import funnel
 from hqvox.runner.build import photos_gone, plan_build
 from hqvox.workspace.layout import Workspace
@@ -24,13 +23,13 @@ def status(workspace: WorkspaceArgument) -> None:
     print_funnel(opened)
     config = opened.config()
     gone = photos_gone(opened, config)
-    tasks = [] if gone else plan_build(opened, config, ModelStore())
+    jobs = [] if gone else plan_build(opened, config, ModelStore())
     if gone:
         console.print(f"[red]{escape(gone)}[/red]", highlight=False, soft_wrap=True)
-    if tasks:
+    if jobs:
         total = len(opened.shards())
         console.print(
-            f"{len(tasks)} of {total} shards are not up to date ({escape(tasks[0].why)}); "
+            f"{len(jobs)} of {total} shards are not up to date ({escape(jobs[0].why)}); "
             f"run: hqvox build {escape(workspace)}",
             highlight=False,
         )
@@ -38,27 +37,22 @@ def status(workspace: WorkspaceArgument) -> None:
     for shard, record in opened.failures().items():
         failed.setdefault(record["error"], []).append(shard)
     for error, names in failed.items():
-        rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        which = f"shard{'s' * (len(names) > 1)} {', '.join(names[:SHOWN])}{rest}"
+        which = f"shard{'s' * (len(names) > 1)} {listed(names, SHOWN)}"
         console.print(f"[red]{which} failed:[/red] {escape(error)}", highlight=False)
 
 
 def print_funnel(workspace: Workspace) -> None:
     """The funnel as a table, then identities without photos or without a majority."""
-    table = Table(title=f"{workspace.url}", title_justify="left")
-    table.add_column("stage")
-    for title in ("in", "kept", "kept %"):
-        table.add_column(title, justify="right")
-    table.add_column("refused by reason")
+    rows = []
     for step in funnel(workspace):
         reasons = ", ".join(f"{name} {count}" for name, count in step.refused.most_common())
         share = f"{100 * step.kept_share:.0f}" if step.entered else ""
-        table.add_row(step.stage, str(step.entered), str(step.kept), share, reasons)
-    console.print(table)
+        rows.append((step.stage, str(step.entered), str(step.kept), share, reasons))
+    columns = ("stage", "in", "kept", "kept %", "refused by reason")
+    console.print(text_table(columns, rows, title=workspace.url, align="lrrrl"))
     for reason, names in workspace_notes(workspace).items():
-        listed = ", ".join(" ".join(name.split()) for name in names[:SHOWN])
-        rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        console.print(f"{reason}: {escape(listed)}{rest}", highlight=False)
+        first = listed([" ".join(name.split()) for name in names], SHOWN)
+        console.print(escape(printable(f"{reason}: {first}")), highlight=False)
 
 
 def workspace_notes(workspace: Workspace) -> dict[str, list[str]]:

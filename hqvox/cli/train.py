@@ -9,10 +9,8 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from hqvox.cli.common import SetOption, console, roomy_console
+from hqvox.cli.common import SetOption, console, roomy_console, say, text_table
 from hqvox.errors import HqvoxError
 from hqvox.release.read import find_release
 from hqvox.runner.bars import progress_bars
@@ -61,9 +59,9 @@ def train(
     Example: hqvox train sf2f-64 --data work/v1 --out runs/sf2f-64
     """
     # Torch takes seconds to import, and the other commands do without.
-    from hqvox.cli.train_display import TrainDisplay, print_plan, say
+    from hqvox.cli.train_display import TrainDisplay, print_plan
     from hqvox.trainer.loop import train as run_training
-    from hqvox.trainer.resume import refuse_taken
+    from hqvox.trainer.session import refuse_taken
 
     release = find_release(data)
     config = run_config(recipe, out, settings or [], resume)
@@ -128,20 +126,21 @@ def runs(
 
     Example: hqvox runs runs
     """
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("run", "recipe", "release", "state", "step", "steps/s", *HIGHER_IS_BETTER):
-        right = title in ("step", "steps/s", *HIGHER_IS_BETTER)
-        table.add_column(title, justify="right" if right else "left")
+    columns = ("run", "recipe", "release", "state", "step", "steps/s", *HIGHER_IS_BETTER)
+    rows = []
     for run in find_runs(folders):
         rate = "" if run.steps_per_second is None else f"{run.steps_per_second:.2f}"
         best = (run.best.get(figure) for figure in HIGHER_IS_BETTER)
-        table.add_row(
-            escape(str(run.folder)),
-            escape(run.recipe),
-            escape(run.release),
-            run.state,
-            f"{run.step:,}/{run.steps:,}",
-            rate,
-            *("" if value is None else f"{value:.4g}" for value in best),
+        rows.append(
+            (
+                str(run.folder),
+                run.recipe,
+                run.release,
+                run.state,
+                f"{run.step:,}/{run.steps:,}",
+                rate,
+                *("" if value is None else f"{value:.4g}" for value in best),
+            )
         )
-    roomy_console().print(table, highlight=False)
+    shown = text_table(columns, rows, align="llllr", frame=False)
+    roomy_console().print(shown, highlight=False)

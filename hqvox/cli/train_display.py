@@ -8,20 +8,20 @@ import time
 import torch
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from hqvox.cli.common import console
+from hqvox.cli.common import console, say, text_table
 from hqvox.release.read import Release
 from hqvox.runner.bars import progress_bars
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import Team, pick_device
+from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.features import load_features
 from hqvox.trainer.loop import Evaluated, Event, Stepped
 from hqvox.trainer.speed import Speed, resolve
 from hqvox.trainer.state import build_state
+from models.inference import pick_device
 
 PLAIN_EVERY_SECONDS = 10.0
 """Without a terminal, a line at most this often."""
@@ -107,27 +107,21 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
             pictures=config.data.pictures,
             on_progress=bars,
         )
-    part = data.part("train")
-    BatchSource(part, config).close()
+    split = data.split("train")
+    BatchSource(split, config).close()
     if config.loss.perceptual.weight:
         load_features(config.loss.perceptual.network)
-    networks = build_state(config, len(part), Speed(), Team(torch.device("cpu"))).networks()
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, network in networks.items():
+    state = build_state(config, len(split), Speed(), ProcessGroup(torch.device("cpu")))
+    rows = []
+    for name, network in state.networks().items():
         count = sum(p.numel() for p in network.parameters())
-        table.add_row(name, f"{count:,} parameters")
-    faces = sum(len(own) for own in part.faces_of)
-    spoken = sum(len(own) for own in part.utterances_of)
-    table.add_row("data", f"{len(part):,} people, {faces:,} faces, {spoken:,} utterances")
+        rows.append((name, f"{count:,} parameters"))
+    faces = sum(len(own) for own in split.faces_of)
+    spoken = sum(len(own) for own in split.utterances_of)
+    rows.append(("data", f"{len(split):,} people, {faces:,} faces, {spoken:,} utterances"))
     for stage in ("stage1", "stage2"):
         section = getattr(config, stage)
-        table.add_row(stage, f"{section.iterations:,} iterations of {section.batch_size}")
-    table.add_row("device", f"{where}: {speed.describe()}")
-    console.print(table, highlight=False)
+        rows.append((stage, f"{section.iterations:,} iterations of {section.batch_size}"))
+    rows.append(("device", f"{where}: {speed.describe()}"))
+    console.print(text_table(("", ""), rows, frame=False), highlight=False)
     say("dry run: nothing was trained")
-
-
-def say(line: str, to: Console = console) -> None:
-    """Print a line as it is."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in line)
-    to.print(text, markup=False, highlight=False, soft_wrap=True)

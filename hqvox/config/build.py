@@ -1,30 +1,36 @@
 """The configuration of a build: every threshold with its unit, default, range and source.
 
-``hqvox.yaml`` is one :class:`BuildConfig`. Each stage owns one section, of the stage's name.
-Sources: "paper" is Speech Fusion to Face, §3 and appendix B.1; "house" is our own choice.
+``hqvox.yaml`` is one :class:`BuildConfig`. Each stage has one section, of the stage's name, which
+also declares the stage's limits. Sources: "paper" is Speech Fusion to Face, §3 and appendix B.1;
+"house" is our own choice.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from hqvox.config.discover import DiscoverConfig
 from hqvox.config.review import ReviewConfig
-from hqvox.config.section import Section, StageSection
+from hqvox.config.section import Limit, Section, StageSection
 
 
 class DownloadConfig(StageSection):
     """Fetching bytes, and what is refused before decoding. The limits hold for local files too."""
+
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("photo_bytes", "too_large", at_most="max_bytes"),
+        Limit("pixels", "too_large", at_most="max_pixels"),
+    )
 
     max_bytes: int = Field(50_000_000, ge=1_000, description="largest file, bytes (house)")
     max_pixels: int = Field(
         100_000_000, ge=10_000, le=500_000_000, description="most pixels, from the header (house)"
     )
     contact: str = Field(
-        "", description="e-mail address or page of who crawls, told to every server; a must"
+        "", description="e-mail address or page of who crawls, sent to every server; required"
     )
     robots: bool = Field(True, description="keep to robots.txt (RFC 9309)")
     opt_out: list[Literal["noai", "noimageai", "noindex", "noimageindex"]] = Field(
@@ -50,7 +56,9 @@ class DownloadConfig(StageSection):
     )
     slow_seconds: float = Field(10.0, ge=0, le=600, description="before the rate counts (house)")
     redirects: int = Field(5, ge=0, le=50, description="followed for one photo (house)")
-    retries: int = Field(4, ge=0, le=100, description="after what can pass, for one photo (house)")
+    retries: int = Field(
+        4, ge=0, le=100, description="after a transient failure, for one photo (house)"
+    )
     backoff_seconds: float = Field(
         1.0, ge=0, le=600, description="before the first retry; doubles, with jitter (house)"
     )
@@ -95,6 +103,8 @@ class DuplicatesConfig(StageSection):
 class LandmarksConfig(StageSection):
     """Faces and their 68 points."""
 
+    limits: ClassVar[tuple[Limit, ...]] = (Limit("faces_in_photo", "no_face", at_least=1),)
+
     network: Literal["dlib68", "fan"] = Field("dlib68", description="paper names none; see recipe")
     detector: Literal["blazeface", "blazeface_back", "s3fd", "retinaface", "yunet"] = Field(
         "s3fd", description="detector in front of fan; dlib68 brings its own"
@@ -104,11 +114,21 @@ class LandmarksConfig(StageSection):
 class PupilsConfig(StageSection):
     """Distance of the pupils."""
 
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("ipd_px", "pupils_too_close", at_least="min_ipd_px"),
+    )
+
     min_ipd_px: float = Field(30.0, ge=0, le=1000, description="px of the original (paper: 30)")
 
 
 class PoseConfig(StageSection):
     """How far the face is turned away from the image plane."""
+
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("yaw_deg", "turned_away", at_most="max_yaw_deg", unless=("decide_by", "asymmetry")),
+        Limit("asymmetry", "turned_away", at_most="max_asymmetry", unless=("decide_by", "angles")),
+        Limit("pitch_deg", "tilted", at_most="max_pitch_deg", unless=("decide_by", "asymmetry")),
+    )
 
     max_yaw_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
     max_pitch_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
@@ -127,6 +147,13 @@ class PoseConfig(StageSection):
 class LightingConfig(StageSection):
     """Proxies for 'uniform, no noticeable shadow, no sharp change of illumination' (paper)."""
 
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("overexposed_fraction", "over_exposed", at_most="max_overexposed_fraction"),
+        Limit("underexposed_fraction", "under_exposed", at_most="max_underexposed_fraction"),
+        Limit("light_ratio", "uneven_light", at_most="max_light_ratio"),
+        Limit("light_gradient", "uneven_light", at_most="max_light_gradient"),
+    )
+
     max_light_ratio: float = Field(
         2.0, ge=1, le=20, description="brighter over darker side: one photographic stop (house)"
     )
@@ -143,6 +170,14 @@ class LightingConfig(StageSection):
 
 class EmotionConfig(StageSection):
     """Neutral faces, a slight smile allowed."""
+
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("neutral", "not_neutral", at_least="min_neutral", rule="or smile"),
+        Limit("neutral_or_happy", "not_neutral", at_least="min_neutral_or_smile", rule="smile"),
+        Limit("happiness", "not_neutral", at_most="max_smile_happiness", rule="smile"),
+        Limit("mouth_opening", "not_neutral", at_most="max_smile_opening", rule="smile"),
+        Limit("mouth_width", "not_neutral", at_most="max_smile_width", rule="smile"),
+    )
 
     network: Literal["hqvox_neutral", "mini_xception_fer2013"] = Field(
         "hqvox_neutral", description="paper: the FER2013 mini-XCEPTION"
@@ -167,6 +202,16 @@ class EmotionConfig(StageSection):
 class IdentityConfig(StageSection):
     """Whether a face is the identity it was found for."""
 
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            "core_similarity",
+            "someone_else",
+            at_least="min_similarity",
+            rule="core",
+            also=("no_majority",),
+        ),
+    )
+
     network: Literal["dlib_resnet", "facenet_vggface2"] = Field(
         "dlib_resnet", description="face embedding (house)"
     )
@@ -178,6 +223,10 @@ class IdentityConfig(StageSection):
 class AlignConfig(StageSection):
     """The crop of the released dataset: both eye centres at fixed fractions of it."""
 
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("outside_fraction", "out_of_frame", at_most="max_outside_fraction"),
+    )
+
     max_outside_fraction: float = Field(
         0.15, ge=0, le=1, description="share of the crop outside the photo (house)"
     )
@@ -185,6 +234,11 @@ class AlignConfig(StageSection):
 
 class SegmentConfig(StageSection):
     """The person, cut out on white."""
+
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("face_coverage", "not_segmented", at_least="min_face_coverage"),
+        Limit("edge_confidence", "not_segmented", at_least="min_edge_confidence"),
+    )
 
     network: Literal["pspnet_portrait", "pspnet_voc"] = Field(
         "pspnet_portrait", description="paper: PSPNet on VOC 2012"
@@ -252,14 +306,14 @@ class ReleaseConfig(Section):
     min_face_similarity: float = Field(
         0.98, ge=0, le=1, description="faces with this cosine are one picture, across sides (house)"
     )
-    purpose: str = Field("", description="what the dataset is made for, told in its datasheet")
+    purpose: str = Field("", description="what the dataset is made for, printed in its datasheet")
     contact: str = Field(
-        "", description="e-mail address or page for takedown requests, told in the datasheet"
+        "", description="e-mail address or page for takedown requests, printed in the datasheet"
     )
 
 
 class BuildConfig(Section):
-    """hqvox.yaml as a whole."""
+    """hqvox.yaml as a whole. The stages' sections stand in the order in which the stages run."""
 
     format: Literal[1] = Field(1, description="version of the workspace's layout")
     recipe: str = Field("bundled", description="named defaults: bundled, paper or small")
@@ -280,3 +334,11 @@ class BuildConfig(Section):
     runner: RunnerConfig = RunnerConfig()
     review: ReviewConfig = ReviewConfig()
     release: ReleaseConfig = ReleaseConfig()
+
+
+STAGE_SECTIONS: dict[str, type[StageSection]] = {
+    name: field.annotation
+    for name, field in BuildConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, StageSection)
+}
+"""The section of every stage, by the stage's name, in the order in which a photo meets them."""

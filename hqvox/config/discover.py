@@ -161,6 +161,11 @@ class DiscoverConfig(StageSection):
     google: GoogleConfig = Field(GoogleConfig(), description="Google's Programmable Search")
     brave: BraveConfig = Field(BraveConfig(), description="Brave's image search")
 
+    @property
+    def remote(self) -> bool:
+        """Whether candidates are urls to fetch, rather than files of this machine."""
+        return self.sources != ["folder"]
+
     @field_validator("queries")
     @classmethod
     def _are_queries(cls, queries: list[str]) -> list[str]:

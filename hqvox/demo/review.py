@@ -1,4 +1,4 @@
-"""The review part of the demo: who the invented people are, for whoever chooses their faces."""
+"""The review part of the demo: a reference picture of every invented person."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ REFERENCE_PX = 256
 
 
 def add_references(folder: Path, console: Console) -> None:
-    """Take a picture of everybody in a demo's world, where there is none yet, for the reviewer.
+    """Render a reference picture of everybody in a demo's world, unless it is there.
 
-    It is none of the world's photographs, and no stage sees it.
+    JPEG, ``REFERENCE_PX`` a side. The reviewer compares faces with it. It is none of the world's
+    photographs, and no stage reads it.
     """
     storage = Storage(folder)
     plan = json.loads(storage.read(MARKER))
@@ -34,7 +35,7 @@ def add_references(folder: Path, console: Console) -> None:
     if all(storage.exists(file) for file in files.values()):
         return
     people = cast(plan["seed"], plan["identities"])
-    with progress_bar(console, "who they are") as show:
+    with progress_bar(console, "reference pictures") as show:
         for number, (person, file) in enumerate(zip(people, files.values(), strict=True)):
             if not storage.exists(file):
                 rng = np.random.default_rng([plan["seed"], number, 20_000])

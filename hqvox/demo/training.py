@@ -16,10 +16,9 @@ from hqvox.report.generated import GeneratedFaces, GeneratedPerson
 from hqvox.runner.bars import progress_bars
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.data import SPLITS, TrainingData
-from hqvox.trainer.evaluate import Speaker, generate
+from hqvox.trainer.evaluate import FUSED, SHORT, Protocol, Speaker, generate
 from hqvox.trainer.generate import normaliser_of, to_photo
 from hqvox.trainer.loop import Event, Stepped, train
-from hqvox.trainer.protocol import FUSED, SHORT, Protocol
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.runs import CHECKPOINTS, LAST
 from models.sf2f.colour import from_unit
@@ -52,7 +51,7 @@ def train_demo(folder: Path, release: Release, console: Console) -> GeneratedFac
     )
     cache = folder / "cache"
     data = TrainingData.open(release, config.model.resolutions, cache_dir=cache)
-    if len(data.part("train")) < 2:
+    if len(data.split("train")) < 2:
         return None
     run = folder / "run"
     last = run / CHECKPOINTS / LAST
@@ -74,19 +73,19 @@ def faces_of_voices(data: TrainingData, checkpoint: Path) -> GeneratedFaces:
     loaded = load_generator(checkpoint)
     normaliser, protocol = normaliser_of(loaded), Protocol()
     people = []
-    for split in reversed(SPLITS):
-        part = data.part(split)
-        if not len(part):
+    for split_name in reversed(SPLITS):
+        split = data.split(split_name)
+        if not len(split):
             continue
-        speaker = Speaker(part, normaliser, protocol)
+        speaker = Speaker(split, normaliser, protocol)
         made = [
             from_unit(generate(loaded.generator, speaker, condition, 0, 0))
             for condition in (SHORT, FUSED)
         ]
         px = loaded.spec.resolutions[-1]
-        for i, name in enumerate(part.names):
-            real = np.ascontiguousarray(data.faces[px][part.faces_of[i][0]].transpose(1, 2, 0))
+        for i, name in enumerate(split.person_names):
+            real = np.ascontiguousarray(data.faces[px][split.faces_of[i][0]].transpose(1, 2, 0))
             pictures = [("1.25 s", to_photo(made[0][i])), ("5 s, fused", to_photo(made[1][i]))]
-            people.append(GeneratedPerson(name, split != "train", real, pictures))
+            people.append(GeneratedPerson(name, split_name != "train", real, pictures))
     steps = int(loaded.meta["step"])
-    return GeneratedFaces(RECIPE, steps, len(data.part("train")), people)
+    return GeneratedFaces(RECIPE, steps, len(data.split("train")), people)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hqvox.errors import HqvoxError
-from hqvox.exchange.folder import check_target, put, whole_folder
-from hqvox.exchange.folders import write_folders
 from hqvox.exchange.huggingface import write_huggingface
-from hqvox.exchange.people import OnProgress, People
+from hqvox.exchange.people import FolderNames, OnProgress, People, put
 from hqvox.exchange.sf2f import SUBSETS, elsewhere, write_sf2f
 from hqvox.exchange.webdataset import write_webdataset
 from hqvox.release.read import Release
+from hqvox.workspace.storage import TEMPORARY, disk_error
 
 SHARD_MB = 512
-"""Size at which a shard or a Parquet file is closed, MB, unless told otherwise."""
+"""Default size at which a shard or a Parquet file is closed, MB."""
 
 
 class Form(Enum):
@@ -38,12 +40,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to."""
+    """A finished export."""
 
     faces: int
     utterances: int
     notes: list[str]
-    """What the form could not take as it is."""
+    """What the form could not hold as it is."""
 
 
 def export_release(
@@ -55,10 +57,11 @@ def export_release(
     kind: Kind = Kind.MASKED,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
-    """Write ``release`` to ``target`` in a form; whole or not at all; same release, same bytes.
+    """Write ``release`` to ``target`` in a form. The same release gives the same bytes.
 
-    ``shard_mb``: of WebDataset and Hugging Face. ``kind``: of folders, which hold one picture a
-    face. Raises HqvoxError where the target is taken, the release damaged, or the disk refuses.
+    The target appears complete or not at all. ``shard_mb``: of WebDataset and Hugging Face.
+    ``kind``: of folders, which hold one picture a face. Raises HqvoxError where the target is
+    taken, the release damaged, or the disk refuses.
     """
     check_target(target)  # before thousands of rows are read
     people = People(release)
@@ -88,3 +91,64 @@ def export_release(
         notes.append(f"the SF2F code expects 40 mel filters; this release has {people.filters}")
     spoken = people.utterances if form is not Form.FOLDERS else 0
     return Exported(people.faces, spoken, notes)
+
+
+def check_target(target: Path) -> None:
+    """Raise HqvoxError unless nothing, or an empty folder, is at ``target``."""
+    try:
+        taken = target.is_symlink() or (
+            target.exists() and (not target.is_dir() or any(target.iterdir()))
+        )
+    except OSError as error:
+        raise disk_error(error, str(target)) from None
+    if taken:
+        raise HqvoxError(
+            f"{target}: it exists and is not empty; name a folder that does not exist yet, "
+            "or an empty one"
+        )
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary sibling that is renamed to ``target`` when the block ends.
+
+    Where the block raises, nothing is left. Raises HqvoxError where ``target`` is taken or the
+    disk refuses.
+    """
+    check_target(target)
+    target = target.absolute()
+    # The leftover of a killed command has the same name: it is removed.
+    temporary = target.parent / f".{target.name}{TEMPORARY}"
+    try:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.sync()  # one flush of everything: file by file, thousands would take minutes
+        check_target(target)
+        if target.exists():
+            target.rmdir()
+        os.rename(temporary, target)
+    except OSError as error:
+        raise disk_error(error, str(error.filename or target)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_folders(people: People, folder: Path, on_progress: OnProgress, kind: str) -> None:
+    """Write ``<split>/<Name>/<n>.jpg``, as image classifiers read them.
+
+    ``kind``: ``masked`` or ``origin``. No voices.
+    Raises HqvoxError where the release is damaged, OSError from the disk.
+    """
+    names = FolderNames()
+    total, done = people.faces, 0
+    for person in people:
+        identity = person.identity
+        # One name a person in all splits: a folder name then means one person.
+        name = names.give("", identity["folder"], identity["subset_folder"])
+        for face in person.faces:
+            leaf = PurePosixPath(face[f"{kind}_file"]).name
+            put(folder, f"{identity['split']}/{name}/{leaf}", people.picture(face, kind))
+        done += len(person.faces)
+        on_progress(done, total)

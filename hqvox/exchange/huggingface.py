@@ -38,7 +38,7 @@ def write_huggingface(
     """
     total, done = people.faces + people.utterances, 0
 
-    def took(rows: int) -> None:
+    def advance(rows: int) -> None:
         nonlocal done
         done += rows
         on_progress(done, total)
@@ -50,15 +50,15 @@ def write_huggingface(
     if people.filters:
         spoken = _speech_schema(people.filters)
         kinds.append(("speech", spoken, SPEECH_ROWS, lambda part: _speech_rows(people, part)))
-    there: dict[str, list[str]] = {}
-    for kind, own, size, rows in kinds:
+    written: dict[str, list[str]] = {}
+    for kind, columns, size, rows in kinds:
         (folder / kind).mkdir(parents=True)
-        described = own.with_metadata({b"huggingface": _features(own)})
+        described = columns.with_metadata({b"huggingface": _features(columns)})
         for part in PARTS:
             stem = folder / kind / part
-            if _write(stem, described, rows(part), size, shard_bytes, took):
-                there.setdefault(kind, []).append(part)
-    (folder / "README.md").write_bytes(_card(people, there).encode())
+            if _write(stem, described, rows(part), size, shard_bytes, advance):
+                written.setdefault(kind, []).append(part)
+    (folder / "README.md").write_bytes(_card(people, written).encode())
 
 
 def _write(
@@ -67,7 +67,7 @@ def _write(
     rows: Iterator[Row],
     size: int,
     shard_bytes: int,
-    took: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> int:
     """Write the rows in as many files as they need; return how many."""
     files = 0
@@ -79,7 +79,7 @@ def _write(
             writer = pq.ParquetWriter(path, schema, compression="zstd")
             files += 1
         writer.write_table(pa.Table.from_pylist(group, schema))
-        took(len(group))
+        advance(len(group))
         if path.stat().st_size >= shard_bytes:
             writer.close()
             writer = None
@@ -102,7 +102,7 @@ def _groups(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def _face_schema(people: People) -> tuple[pa.Schema, Callable[[str, Any], Any]]:
     """Columns of ``faces``, and what turns a manifest's value into one of them.
 
-    The library knows no maps: a map of numbers becomes a structure of the keys that occur.
+    The library has no maps: a map of numbers becomes a structure of the keys that occur.
     """
     maps = [f.name for f in MANIFEST if pa.types.is_map(f.type)]
     keys: dict[str, list[str]] = {
@@ -157,7 +157,7 @@ def _speech_rows(people: People, part: str) -> Iterator[Row]:
 
 
 def _features(schema: pa.Schema) -> bytes:
-    """What the library calls features, for the schema's metadata."""
+    """The library's description of the columns, for the schema's metadata."""
     features = {column.name: _feature(column.type) for column in schema}
     return json.dumps({"info": {"features": features}}).encode()
 
@@ -178,15 +178,15 @@ def _feature(kind: pa.DataType) -> Any:
     return {"dtype": dtypes.get(kind, str(kind)), "_type": "Value"}
 
 
-def _card(people: People, there: Mapping[str, Sequence[str]]) -> str:
-    """``README.md``: which files are what, for the library; what it is, for people."""
+def _card(people: People, parts_of: Mapping[str, Sequence[str]]) -> str:
+    """``README.md``: the configurations for the library, and a description for people."""
     configs = [
         {
             "config_name": kind,
             "default": kind == "faces",
             "data_files": [{"split": p, "path": f"{kind}/{p}-*.parquet"} for p in parts],
         }
-        for kind, parts in there.items()
+        for kind, parts in parts_of.items()
     ]
     counts = {"identities": [len(people.of_part(part)) for part in PARTS]}
     for what in ("faces", "utterances"):
@@ -196,7 +196,7 @@ def _card(people: People, there: Mapping[str, Sequence[str]]) -> str:
     )
     head = yaml.safe_dump({"pretty_name": "Faces and voices", "configs": configs},
                           sort_keys=False)  # fmt: skip
-    speech = "speech" in there
+    speech = "speech" in parts_of
     lines = [
         f"---\n{head}---\n",
         "# Faces and voices\n",

@@ -1,9 +1,9 @@
-"""What the stages measured on an imported tree, face by face; and what filters would have done."""
+"""What the stages measured on an imported tree, per face, and what the filters would refuse."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,24 +12,27 @@ from hqvox.config.build import BuildConfig
 from hqvox.exchange.tree import Folder, Picture
 from hqvox.exchange.workspace import link_url
 from hqvox.release.manifest import MEASURED
-from hqvox.runner.lookup import Key, joined_rows, table_keys
+from hqvox.runner.lookup import joined_rows, shard_keys
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import own_thresholds
+from hqvox.workspace.measures import MEASURES, stage_bounds, value_of, verdict
 from hqvox.workspace.tables import Row
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF
-from pipelines.discover.stage import DiscoverStage
-from pipelines.emotion import passes
+from pipelines.chain import COLUMNS_OF, STAGES
 from pipelines.faces import landmarks_of
-from pipelines.landmarks import LandmarksStage
-from pipelines.lighting import Light, verdict
-from pipelines.pose import PoseStage
+from pipelines.stage import Stage
 
 _COLUMNS = {
     stage: [c for c in names if c in MEASURED or c.startswith("mask_")]
     for stage, names in COLUMNS_OF.items()
 }
+
+_NOT_JUDGED = ("download", "align")
+"""Stages whose limits say nothing of a published crop."""
+
+OFF_SQUARE = 0.02
+"""How far a crop's sides may differ, as a fraction of the longer one. Many published crops are
+a pixel off square; training resizes any to a square, as the released training code does."""
 
 
 @dataclass
@@ -66,22 +69,17 @@ def _problem(row: Row | None) -> str:
         return "not looked at"
     if row["width_px"] is None or row["reason"] in ("undecodable", "too_large"):
         return str(row["reason"] or "undecodable").replace("_", " ")
-    if row["width_px"] != row["height_px"]:
+    if abs(row["width_px"] - row["height_px"]) > OFF_SQUARE * max(
+        row["width_px"], row["height_px"]
+    ):
         return f"{row['width_px']} × {row['height_px']} px, not a square crop"
     return ""
 
 
 def _best_faces(workspace: Workspace, shard: str) -> dict[str, Row]:
     """By address of the photograph, everything known of the face that the crop was made for."""
-    discovered = workspace.read_stage(DiscoverStage.name, shard, ["url"])
-    landmarks = workspace.read_stage(LandmarksStage.name, shard, [])
-    photos: list[Key] = table_keys(discovered) if discovered is not None else []
-    faces: dict[tuple[str, int], list[Key]] = {}
-    for key in table_keys(landmarks) if landmarks is not None else []:
-        faces.setdefault(key[:2], []).append(key)
-    keys = [key for photo in photos for key in faces.get(photo[:2], [photo])]
     best: dict[str, Row] = {}
-    for row in joined_rows(workspace, shard, keys, _COLUMNS):
+    for row in joined_rows(workspace, shard, shard_keys(workspace, shard), _COLUMNS):
         before = best.get(row["url"])
         if before is None or eye_distance(row) < eye_distance(before):
             best[row["url"]] = row
@@ -89,10 +87,10 @@ def _best_faces(workspace: Workspace, shard: str) -> dict[str, Row]:
 
 
 def eye_distance(row: Row) -> float:
-    """How far the eyes are from where HQ-VoxCeleb has them, the farther one, in crop sides."""
+    """Distance of the eyes from where HQ-VoxCeleb has them, the farther one, in crop sides."""
     if row["landmarks_xy"] is None or not row["width_px"]:
         return float("inf")
-    eyes = (eye_centres(landmarks_of(row)) + 0.5) / row["width_px"]
+    eyes = (eye_centres(landmarks_of(row)) + 0.5) / (row["width_px"], row["height_px"])
     expected = np.array([ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE])
     return float(np.hypot(*(eyes - expected).T).max())
 
@@ -100,52 +98,26 @@ def eye_distance(row: Row) -> float:
 def would_refuse(rows: Sequence[Row], config: BuildConfig, store: ModelStore) -> Counter[str]:
     """Faces that the filters would have refused at the configuration's limits, by reason.
 
-    A face counts once, under the first stage that would refuse it, as in a build. What alignment
-    would say is left out: the faces are aligned already.
+    A face counts once, under the first stage that would refuse it, as in a build. The limits of
+    download and align are left out: the faces are aligned already.
     """
-    min_neutral, min_similarity = own_thresholds(config, store)
-    pose = PoseStage(config.pose, store)
-    counts: Counter[str] = Counter()
-    for row in rows:
-        reason = _reason(row, config, pose, min_neutral, min_similarity)
-        if reason is not None:
-            counts[reason] += 1
-    return counts
+    stages = [stage for stage in STAGES if stage.name not in _NOT_JUDGED]
+    bounds = {stage.name: stage_bounds(stage.name, config, store) for stage in stages}
+    reasons = (_reason(row, stages, config, bounds) for row in rows)
+    return Counter(reason for reason in reasons if reason is not None)
 
 
 def _reason(
     row: Row,
+    stages: Sequence[type[Stage]],
     config: BuildConfig,
-    pose: PoseStage,
-    min_neutral: float | None,
-    min_similarity: float | None,
+    bounds: Mapping[str, Mapping[str, float]],
 ) -> str | None:
-    if row["landmarks_xy"] is None:
-        return "no_face"
-    if row["ipd_px"] is not None and row["ipd_px"] < config.pupils.min_ipd_px:
-        return "pupils_too_close"
-    if row["yaw_deg"] is None:
-        return "eyes_coincide"
-    turned = pose.verdict(row["yaw_deg"], row["pitch_deg"], row["roll_deg"], row["asymmetry"])
-    if turned is not None:
-        return turned
-    if row["light_ratio"] is None:
-        return "no_skin_in_view"
-    light = verdict(Light(**{name: row[name] for name in Light.__dataclass_fields__}),
-                    config.lighting)  # fmt: skip
-    if light is not None:
-        return light
-    if row["emotion_probabilities"] is not None and min_neutral is not None:
-        named = dict(row["emotion_probabilities"])
-        smile = (row["mouth_opening"], row["mouth_width"])
-        if not passes(named["neutral"], named["happiness"], *smile, min_neutral, config.emotion):
-            return "not_neutral"
-    similarity = row["core_similarity"]
-    if similarity is not None and min_similarity is not None and similarity < min_similarity:
-        return "someone_else"
-    if row["edge_confidence"] is not None and (
-        row["face_coverage"] < config.segment.min_face_coverage
-        or row["edge_confidence"] < config.segment.min_edge_confidence
-    ):
-        return "not_segmented"
+    for stage in stages:
+        values = [value_of(row, m.name) for m in MEASURES if m.stage == stage.name]
+        if stage.failures and all(value is None for value in values):
+            return stage.failures[-1]
+        reason = verdict(getattr(config, stage.name), bounds[stage.name], row)
+        if reason is not None:
+            return reason
     return None

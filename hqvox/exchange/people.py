@@ -1,27 +1,35 @@
-"""A release person by person: what every export goes through."""
+"""A release person by person, as every export reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.release.names import folded
+from hqvox.release.layout import (
+    DATASHEET_FILE,
+    FORMAT,
+    IDENTITIES_FILE,
+    LICENCES_FILE,
+    MANIFEST_FILE,
+    SPEECH_INDEX,
+    folded,
+    is_safe,
+)
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
-from hqvox.release.target import FORMAT
-from hqvox.release.verify_files import safe
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.tables import Row
 
-PAPERS = ("LICENSES.csv", "DATASHEET.md")
-"""Documents of a release that go with every export: whoever passes it on passes them on."""
+PAPERS = (LICENCES_FILE, DATASHEET_FILE)
+"""Documents of a release that every export includes: whoever shares it must share them."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many faces and utterances are written, and of how many."""
+"""Called with how many faces and utterances are written, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +45,26 @@ class Person:
 
 
 class People:
-    """The people of a release; files are read as they are asked for."""
+    """The people of a release; files are read on demand."""
 
     def __init__(self, release: Release) -> None:
-        """Raises HqvoxError where a table is missing, damaged, or names what cannot be."""
+        """Raises HqvoxError where a table is missing, damaged or inconsistent."""
         self.release = release
         version = release.info().get("format")
         if version != FORMAT:
             raise HqvoxError(
                 f"{release.url}: release format {version}, made by an older hqvox, cannot be "
-                "exported; release anew"
+                "exported; make the release again"
             )
         self._people = {row["identity_id"]: Person(row) for row in release.identities().to_pylist()}
         for row in release.manifest().to_pylist():
-            self._of(row, "manifest.parquet").faces.append(row)
+            self._of(row, MANIFEST_FILE).faces.append(row)
         self.filters = 0
         """Mel filters; 0 where the release has no speech."""
         if release.has_speech:
             self.filters = int(release.speech_stats()["filters"])
             for row in release.speech().to_pylist():
-                self._of(row, "speech/index.parquet").utterances.append(row)
+                self._of(row, SPEECH_INDEX).utterances.append(row)
         for person in self._people.values():
             part = person.identity["split"]
             if part not in PARTS:
@@ -99,30 +107,30 @@ class People:
         return np.asarray(frames[start:end])
 
     def papers(self) -> dict[str, bytes]:
-        """Licences and datasheet, as far as the release has them."""
-        there = [name for name in PAPERS if self.release.storage.exists(name)]
-        return {name: self.release.read(name) for name in there}
+        """Licences and datasheet, those that the release has."""
+        names = [name for name in PAPERS if self.release.storage.exists(name)]
+        return {name: self.release.read(name) for name in names}
 
     def _of(self, row: Row, table: str) -> Person:
         person = self._people.get(row["identity_id"])
         if person is None:
             raise HqvoxError(
-                f"{self.release.url}: {table} names {row['identity_id']!r}, identities.parquet "
+                f"{self.release.url}: {table} names {row['identity_id']!r}, {IDENTITIES_FILE} "
                 "does not; check the release with `hqvox release verify`"
             )
         return person
 
     def _checked(self, file: str) -> str:
-        if not safe(file):
+        if not is_safe(file):
             raise HqvoxError(
-                f"{self.release.url}: {file!r} is no file of a release; check it with "
+                f"{self.release.url}: {file!r} is not a file of a release; check it with "
                 "`hqvox release verify`"
             )
         return file
 
 
 class FolderNames:
-    """Names that differ even where capitals do not count, within each of several folders."""
+    """Names that differ even where the file system ignores case, within each of several folders."""
 
     def __init__(self) -> None:
         self._taken: set[tuple[str, str]] = set()
@@ -136,3 +144,10 @@ class FolderNames:
             number += 1
         self._taken.add((where, folded(chosen)))
         return chosen
+
+
+def put(folder: Path, name: str, data: bytes) -> None:
+    """Write a file below the folder, making its folders. Raises OSError."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,7 +1,7 @@
 """Voices of an imported tree: its pickles of log-mels, packed into the workspace.
 
-Pickles come from outside, and unpickling calls what a pickle names. They are read by a reader that
-knows numpy arrays, text and numbers, and refuses every other name before looking it up.
+Pickles come from outside, and unpickling calls what a pickle names. These are read by a reader that
+knows numpy arrays, text and numbers, and refuses every other name without importing it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LEAST, _MOST = -100.0, 100.0
 
 
 @dataclass(frozen=True)
-class Voices:
-    """What the pickles came to."""
+class PackedPickles:
+    """How many pickles were packed, and why the others were not."""
 
     packed: int
     refused: list[str]
@@ -44,7 +44,7 @@ class Voices:
 def read_utterance(path: Path) -> tuple[NDArray[np.float32], str, str]:
     """Log-mel (frames, 40), and clip and utterance id, of a pickle.
 
-    Raises ModelError where the file names anything but arrays, or is none of an utterance.
+    Raises ModelError where the file names anything but arrays, or is not an utterance.
     """
     try:
         content = read_array_record(path)
@@ -61,7 +61,7 @@ def read_utterance(path: Path) -> tuple[NDArray[np.float32], str, str]:
     if not len(values):
         raise ModelError(f"{path}: LogMel_Features holds no frame")
     if not ((values >= _LEAST) & (values <= _MOST)).all():
-        raise ModelError(f"{path}: LogMel_Features holds values that are no natural logs")
+        raise ModelError(f"{path}: LogMel_Features holds values that are not natural logs")
     ids = [str(content.get(key, "")) for key in ("clipid", "wavid")]
     if not ids[1]:
         ids = ["", path.stem]
@@ -78,21 +78,21 @@ def pack_pickles(
     workspace: Workspace,
     people: Sequence[tuple[Row, Folder]],
     on_progress: Callable[[int, int], None],
-) -> Voices:
+) -> PackedPickles:
     """Pack every person's pickles; shards whose files did not change are left as they are."""
     total, done = sum(len(folder.mels) for _, folder in people), 0
     shards: dict[str, list[tuple[Row, Folder]]] = {}
     for row, folder in people:
         shards.setdefault(row["shard"], []).append((row, folder))
     pack = SpeechPack(workspace)
-    for shard, own in shards.items():
-        fingerprint = {_KEY: [_listing(path) for _, f in own for path in f.mels]}
+    for shard, members in shards.items():
+        fingerprint = {_KEY: [_listing(path) for _, f in members for path in f.mels]}
         if pack.fingerprint(shard) != fingerprint:
-            _pack(workspace, shard, own, fingerprint)
-        done += sum(len(folder.mels) for _, folder in own)
+            _pack(workspace, shard, members, fingerprint)
+        done += sum(len(folder.mels) for _, folder in members)
         on_progress(done, total)
     pack = SpeechPack(workspace)
-    return Voices(pack.index().num_rows, [r["detail"] for r in pack.refused().to_pylist()])
+    return PackedPickles(pack.index().num_rows, [r["detail"] for r in pack.refused().to_pylist()])
 
 
 def _pack(
@@ -128,7 +128,7 @@ def _add(
         row |= {"video": "", "utterance": path.stem, "reason": "unreadable", "detail": str(error)}
         writer.add(row, None)
         return
-    if (video, utterance) in seen:  # not by its ids: then by its file
+    if (video, utterance) in seen:  # its ids are taken: named by its file
         utterance = path.stem
     seen.add((video, utterance))
     row |= {

@@ -1,6 +1,6 @@
-"""The pictures of an imported face as a release has them; what is missing is made.
+"""The pictures of an imported face as a release has them; a missing one is made from the other.
 
-A picture that is a square colour JPEG already goes over byte by byte; any other is decoded and
+A picture that is a colour JPEG already is copied byte by byte; any other is decoded and
 written as one. Where only the one with its background is there, it is cut out here.
 """
 
@@ -17,83 +17,71 @@ from PIL import Image
 
 from hqvox.imaging.codec import UndecodableError, decode, decode_png
 from hqvox.imaging.composite import composite_on_white_fast
-from hqvox.imaging.pictures import Tile, encode_jpeg, fitted
-from hqvox.release.pictures import THUMBNAIL_PX
-from hqvox.release.target import Sink
-from hqvox.release.verify_content import picture_problem
+from hqvox.imaging.pictures import encode_jpeg
+from hqvox.release.pictures import Crops, picture_problem
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
 
 _ORIENTATION_TAG = 0x0112
-AS_IT_IS, MADE, COPIED = "as it is", "made here", "copied from the other"
+CUT_OUT, COPIED = "cut out here", "copied from the other"
+"""How a picture was made that the tree does not have."""
 
 
 @dataclass(frozen=True)
-class FaceTask:
-    """A face to be written."""
+class PublishedCrop:
+    """The pictures of a face in an imported tree, of which at least one is there."""
 
     masked: Path | None
     origin: Path | None
-    side_px: int
-    row: Row
-    """With ``shard``, ``transform`` and where the mask lies, of which any may be null."""
-    masked_file: str
-    origin_file: str
+    size_px: tuple[int, int]
+    """Width and height of both."""
+    place: Row
+    """``shard``, ``transform`` and where the mask lies, of which any may be null."""
+
+    def crops(self, workspace: Workspace, jpeg_quality: int) -> Crops | str:
+        """Both pictures, or a line that says why neither can be used."""
+        problems: list[str] = []
+        loaded = {}
+        for kind, path in (("masked", self.masked), ("origin", self.origin)):
+            picture = None if path is None else _load(path, self.size_px, jpeg_quality)
+            if isinstance(picture, str):
+                problems.append(f"{path}: {picture}; not used")
+            elif picture is not None:
+                loaded[kind] = picture
+        if not loaded:
+            return "; ".join(problems)
+        made_from = {}
+        if "origin" not in loaded:
+            loaded["origin"], made_from["origin"] = loaded["masked"], COPIED
+        if "masked" not in loaded:
+            cut = self._cut_out(workspace, loaded["origin"][1], jpeg_quality)
+            loaded["masked"] = cut or loaded["origin"]
+            made_from["masked"] = CUT_OUT if cut else COPIED
+        (masked, pixels), (origin, _) = loaded["masked"], loaded["origin"]
+        return Crops(masked, origin, pixels, made_from, tuple(problems))
+
+    def _cut_out(
+        self, workspace: Workspace, pixels: Photo, jpeg_quality: int
+    ) -> tuple[bytes, Photo] | None:
+        """The picture on white, by the mask of the segment stage; None where there is none."""
+        if self.place["mask_offset"] is None or self.place["transform"] is None:
+            return None
+        stored = workspace.pixels("mask", self.place)
+        alpha: NDArray[np.uint8] = decode_png(stored, cv2.IMREAD_GRAYSCALE)
+        # The mask is of our own crop of the picture: the inverse of its transform leads back.
+        back = cv2.warpAffine(
+            alpha,
+            np.asarray(self.place["transform"], dtype=np.float64).reshape(2, 3),
+            self.size_px,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        masked = composite_on_white_fast(pixels, np.asarray(back, dtype=np.uint8))
+        return encode_jpeg(masked, jpeg_quality), masked
 
 
-@dataclass(frozen=True)
-class PersonTask:
-    """A piece of work: a person's faces."""
-
-    workspace: str
-    sink: Sink
-    jpeg_quality: int
-    faces: tuple[FaceTask, ...]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A face that was written."""
-
-    sums: dict[str, str]
-    masked: str
-    """:data:`AS_IT_IS`, :data:`MADE` or :data:`COPIED`; ``origin`` alike, but never made."""
-    origin: str
-    problems: list[str]
-    tile: Tile
-
-
-def draw_person(task: PersonTask) -> list[Drawn | str]:
-    """Write the faces of a person; in place of one that cannot be, a line that says why."""
-    return [_draw(task, face) for face in task.faces]
-
-
-def _draw(task: PersonTask, face: FaceTask) -> Drawn | str:
-    problems: list[str] = []
-    found = {}
-    for kind, path in (("masked", face.masked), ("origin", face.origin)):
-        loaded = _load(path, face.side_px, task.jpeg_quality) if path is not None else None
-        if isinstance(loaded, str):
-            problems.append(f"{path}: {loaded}; not used")
-        elif loaded is not None:
-            found[kind] = loaded
-    how = dict.fromkeys(("masked", "origin"), AS_IT_IS)
-    if not found:
-        return "; ".join(problems)
-    if "origin" not in found:
-        found["origin"], how["origin"] = found["masked"], COPIED
-    if "masked" not in found:
-        cut = _cut_out(task, face, found["origin"][1])
-        found["masked"] = found["origin"] if cut is None else cut
-        how["masked"] = COPIED if cut is None else MADE
-    files = {"masked": face.masked_file, "origin": face.origin_file}
-    sums = {files[kind]: task.sink.write(files[kind], found[kind][0]) for kind in files}
-    small = fitted(found["masked"][1], THUMBNAIL_PX, THUMBNAIL_PX)
-    return Drawn(sums, how["masked"], how["origin"], problems, Tile(small))
-
-
-def _load(path: Path, side_px: int, quality: int) -> tuple[bytes, Photo] | str:
+def _load(path: Path, size_px: tuple[int, int], quality: int) -> tuple[bytes, Photo] | str:
     """The JPEG and its pixels, or what is wrong with the file."""
     try:
         data = path.read_bytes()
@@ -102,9 +90,11 @@ def _load(path: Path, side_px: int, quality: int) -> tuple[bytes, Photo] | str:
         return f"cannot be decoded ({error})"
     except OSError as error:
         return str(error.strerror)
-    if pixels.shape[:2] != (side_px, side_px):
-        return f"{pixels.shape[1]} × {pixels.shape[0]} px where the other picture has {side_px}"
-    if not picture_problem(data, side_px) and _upright(data):
+    height, width = pixels.shape[:2]
+    if (width, height) != size_px:
+        other = f"{size_px[0]} × {size_px[1]}"
+        return f"{width} × {height} px where the other picture has {other}"
+    if not picture_problem(data, size_px) and _upright(data):
         return data, pixels
     return encode_jpeg(pixels, quality), pixels
 
@@ -112,22 +102,3 @@ def _load(path: Path, side_px: int, quality: int) -> tuple[bytes, Photo] | str:
 def _upright(data: bytes) -> bool:
     with Image.open(io.BytesIO(data)) as image:
         return image.getexif().get(_ORIENTATION_TAG, 1) == 1
-
-
-def _cut_out(task: PersonTask, face: FaceTask, pixels: Photo) -> tuple[bytes, Photo] | None:
-    """The picture on white, by the mask that the segment stage made; None where there is none."""
-    row = face.row
-    if row["mask_offset"] is None or row["transform"] is None:
-        return None
-    stored = Workspace(task.workspace).pixels("mask", row)
-    alpha: NDArray[np.uint8] = decode_png(stored, cv2.IMREAD_GRAYSCALE)
-    # The mask is of our own crop of the picture: carried back by the inverse of its transform.
-    back = cv2.warpAffine(
-        alpha,
-        np.asarray(row["transform"], dtype=np.float64).reshape(2, 3),
-        (face.side_px, face.side_px),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    masked = composite_on_white_fast(pixels, np.asarray(back, dtype=np.uint8))
-    return encode_jpeg(masked, task.jpeg_quality), masked

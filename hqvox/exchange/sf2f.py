@@ -12,15 +12,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.exchange.folder import put
-from hqvox.exchange.people import FolderNames, OnProgress, People, Person
+from hqvox.exchange.people import FolderNames, OnProgress, People, Person, put
+from hqvox.exchange.tree import MELS, SPLIT
+from hqvox.release.layout import KINDS
 from hqvox.release.speech import to_json
 from hqvox.release.split import split_file
 from hqvox.workspace.tables import Row
 
 SUBSETS = ("vox1", "vox2")
-KINDS = {"masked": "masked_faces", "origin": "origin_faces"}
-MELS = "mel_spectrograms"
 _NEW, _OLD = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
 
 
@@ -47,11 +46,11 @@ def write_sf2f(people: People, folder: Path, on_progress: OnProgress) -> None:
         on_progress(done, total)
     empty: dict[str, dict[str, list[str]]] = {s: {"train": [], "val": [], "test": []}
                                               for s in SUBSETS}  # fmt: skip
-    put(folder, "split.json", to_json(empty | split_file(placed)))
+    put(folder, SPLIT, to_json(empty | split_file(placed)))
 
 
 def elsewhere(people: People) -> int:
-    """How many people are of neither subset, and so go to vox1."""
+    """How many people are in neither subset, and so go to vox1."""
     return sum(person.identity["subset_folder"] not in SUBSETS for person in people)
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import KINDS
 from hqvox.workspace.identities import USER_SUBSET
 
-FACES = {"masked_faces": "masked", "origin_faces": "origin"}
+FACES = {folder: kind for kind, folder in KINDS.items()}
 MELS = "mel_spectrograms"
 SPLIT = "split.json"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
@@ -34,9 +35,9 @@ class Picture:
     @property
     def measured(self) -> Path:
         """The one that is measured: as photographed, where that is there."""
-        found = self.origin or self.masked
-        assert found is not None
-        return found
+        path = self.origin or self.masked
+        assert path is not None
+        return path
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Folder:
 
 @dataclass
 class Tree:
-    """What was found, by subset and name; and a line for each thing that was not taken."""
+    """The people of a tree, by subset and name; and a line for each file that was not taken."""
 
     root: Path
     folders: list[Folder]
@@ -74,7 +75,7 @@ class Tree:
 
 
 def read_tree(root: Path) -> Tree:
-    """List a tree; nothing is opened. Raises HqvoxError where it is not in that form."""
+    """List a tree without opening its files. Raises HqvoxError where it is not in that form."""
     try:
         tops = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     except OSError as error:
@@ -99,8 +100,8 @@ def read_tree(root: Path) -> Tree:
                 if not path.is_dir():
                     problems.append(f"{path}: not in a person's folder; left out")
                     continue
-                own = folders.setdefault((subset, name), Folder(subset, name))
-                _take(own, kind, path, problems)
+                folder = folders.setdefault((subset, name), Folder(subset, name))
+                _take(folder, kind, path, problems)
     tree = Tree(
         root,
         [folders[key] for key in sorted(folders)],
@@ -120,11 +121,12 @@ def _has(top: Path, kinds: dict[str, str]) -> bool:
     return any((top / kind).is_dir() for kind in kinds)
 
 
-def _take(own: Folder, kind: str, folder: Path, problems: list[str]) -> None:
+def _take(person: Folder, kind: str, folder: Path, problems: list[str]) -> None:
+    """Add the files of one of a person's folders; what is not taken gets a line in ``problems``."""
     for path, name in _entries(folder, problems):
         if kind == MELS:
             if name.lower().endswith((".pickle", ".pkl")):
-                own.mels.append(path)
+                person.mels.append(path)
             else:
                 problems.append(f"{path}: not a pickle; left out")
             continue
@@ -132,7 +134,7 @@ def _take(own: Folder, kind: str, folder: Path, problems: list[str]) -> None:
         if ending.lower() not in PICTURES:
             problems.append(f"{path}: not a picture by its name; left out")
             continue
-        picture = own.pictures.setdefault(stem, Picture(stem))
+        picture = person.pictures.setdefault(stem, Picture(stem))
         before = getattr(picture, FACES[kind])
         if before is not None:
             problems.append(f"{path}: {before.name} is there under the same number; left out")
@@ -141,7 +143,7 @@ def _take(own: Folder, kind: str, folder: Path, problems: list[str]) -> None:
 
 
 def _entries(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
-    """What is in a folder, sorted, hidden things left out: path, and name as NFC."""
+    """Path of everything in a folder but hidden files, sorted, and its name as NFC."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:

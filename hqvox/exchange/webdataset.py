@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tars per side of the split, in which a sample is a person.
+"""WebDataset shards: plain tars of each split, in which a sample is a person.
 
 A trainer pairs any face of a person with any utterance, so all of a person is in one sample:
 ``<key>.json``, ``<key>.masked.<n>.jpg``, ``<key>.origin.<n>.jpg``, ``<key>.log_mel.<n>.npy``.
@@ -10,14 +10,16 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hqvox.exchange.people import OnProgress, People, Person
-from hqvox.exchange.plain import without_person
 from hqvox.release.speech import to_json
 from hqvox.release.split import PARTS
+from hqvox.workspace.tables import Row
 
 INDEX = "shards.json"
 
@@ -49,7 +51,7 @@ def _members(people: People, person: Person) -> Iterator[tuple[str, bytes]]:
         {name: row[name] for name in ("video", "utterance", "seconds", "sha256")}
         for row in person.utterances
     ]
-    faces = [without_person(face, person.identity) for face in person.faces]
+    faces = [_without_person(face, person.identity) for face in person.faces]
     about = person.identity | {"faces": faces, "spoken": spoken}
     yield "json", json.dumps(about, ensure_ascii=False).encode()
     for number, face in enumerate(person.faces):
@@ -61,8 +63,24 @@ def _members(people: People, person: Person) -> Iterator[tuple[str, bytes]]:
         yield f"log_mel.{number}.npy", sink.getvalue()
 
 
+def _without_person(face: Row, identity: Row) -> Row:
+    """A manifest row for JSON: times as ISO 8601, probabilities as a dict.
+
+    Without the columns that the identity has as well.
+    """
+    return {name: _plain(value) for name, value in face.items() if name not in identity}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list) and value and isinstance(value[0], tuple):
+        return dict(value)
+    return value
+
+
 class _Shards:
-    """The tars of one side, each closed when it is large enough."""
+    """The tars of one split, each closed when it is large enough."""
 
     def __init__(self, folder: Path, part: str, shard_bytes: int) -> None:
         self._folder, self._part, self._limit = folder, part, shard_bytes

@@ -1,7 +1,7 @@
 """The workspace of an import: its people, and its photographs, which are the tree's pictures.
 
-Below ``import/`` stands a link for every face, to the picture that is measured. The stages then
-run as on any photographs, with every filter off: they measure, and refuse nobody.
+``import/`` holds a link for every face, to the picture that is measured. The stages then run as on
+any photographs, with every filter off: they measure and refuse nobody.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import yaml
 
 from hqvox.errors import HqvoxError
 from hqvox.exchange.tree import Folder, Picture, Tree, nfc
-from hqvox.release.names import folder_names
+from hqvox.release.plan import with_folders
 from hqvox.workspace import identities as source
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
+from pipelines.chain import STAGES
 
 LINKS = "import"
-FILTERS = ("duplicates", "pupils", "pose", "lighting", "emotion", "identity", "align", "segment")
+FILTERS = tuple(stage.name for stage in STAGES if stage.reasons)
 """Stages that measure without refusing."""
 _MOST_PICTURES = 100_000
 _HEADER = """\
@@ -44,18 +45,18 @@ def identity_rows(tree: Tree, metadata: Sequence[Path]) -> list[Row]:
     rows = source.read_voxceleb(metadata) if metadata else []
     for row in rows:
         known.setdefault((row["subset"], nfc(safe_name(row["name"]))), row)
-    found: list[tuple[Row, Folder]] = []
+    matched: list[tuple[Row, Folder]] = []
     others: list[Folder] = []
     for folder in tree.folders:
         known_row = known.get((folder.subset, nfc(safe_name(folder.name))))
         if known_row is None:
             others.append(folder)
         else:
-            found.append((known_row, folder))
+            matched.append((known_row, folder))
     order = {row["identity_id"]: number for number, row in enumerate(rows)}
-    found.sort(key=lambda pair: order[pair[0]["identity_id"]])
-    taken = {row["identity_id"] for row, _ in found}
-    result = [row | {"folder": link_folder(folder)} for row, folder in found]
+    matched.sort(key=lambda pair: order[pair[0]["identity_id"]])
+    taken = {row["identity_id"] for row, _ in matched}
+    result = [row | {"folder": link_folder(folder)} for row, folder in matched]
     positions = {s: sum(r["subset"] == s for r in rows) for s in {f.subset for f in others}}
     for folder in others:
         identity_id = folder.name
@@ -125,7 +126,7 @@ def prepare(root: str, tree: Tree, metadata: Sequence[Path]) -> Workspace:
 
 
 def _link(links: Path, tree: Tree) -> None:
-    """Make the links as the tree is now: others go, those that are right stay."""
+    """Make the links for the tree as it is now; remove those of files that are gone."""
     wanted = {
         links / folder.subset / folder.name / f"{p.stem}{p.measured.suffix}": p.measured.absolute()
         for folder in tree.folders
@@ -145,16 +146,13 @@ def _link(links: Path, tree: Tree) -> None:
 
 
 def placed(workspace: Workspace, tree: Tree) -> list[tuple[Row, Folder]]:
-    """The workspace's identities, with the release's folder names, and their folders."""
-    everyone = workspace.identities().to_pylist()
-    names = folder_names(everyone)
+    """The workspace's identities, with their folders' names in a release, and their folders."""
     of_link = {link_folder(folder): folder for folder in tree.folders}
-    result = []
-    for row in everyone:
-        subset, name = names[row["identity_id"]]
-        own = of_link[row["folder"]]
-        result.append((row | {"subset_folder": subset, "folder": name}, own))
-    return result
+    identities = workspace.identities().to_pylist()
+    return [
+        (placed_row, of_link[row["folder"]])
+        for row, placed_row in zip(identities, with_folders(identities), strict=True)
+    ]
 
 
 def erase_links(covered: Covered) -> None:

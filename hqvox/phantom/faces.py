@@ -11,16 +11,15 @@ about the camera's vertical axis, then rolled in the picture plane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.phantom.body import JAW_ROW, Body, Part, make_body
+from hqvox.phantom.body import JAW_ROW, Body, Part, dress, make_body
 from hqvox.phantom.canvas import TEXELS
-from hqvox.phantom.clothes import dress
 from hqvox.phantom.features import EXPRESSIONS
 from hqvox.phantom.head import EYE_PLANE_Z
 from hqvox.phantom.identity import FaceIdentity
@@ -361,8 +360,3 @@ def _develop(linear: F32, scene: Scene, rng: np.random.Generator) -> NDArray[np.
         assert decoded is not None
         out = decoded[..., ::-1]
     return np.ascontiguousarray(out)
-
-
-def with_pose(scene: Scene, **changes: float | str | tuple[float, float]) -> Scene:
-    """Return ``scene`` with fields of its main pose changed."""
-    return replace(scene, pose=replace(scene.pose, **changes))  # type: ignore[arg-type]

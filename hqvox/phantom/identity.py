@@ -247,3 +247,98 @@ def _walk(anchors: NDArray[np.float64], where: float) -> NDArray[np.float64]:
 def _colour(rgb: NDArray[np.float64]) -> tuple[float, float, float]:
     r, g, b = np.clip(rgb, 0.02, 0.98)
     return (float(r), float(g), float(b))
+
+
+class VoiceSpread(NamedTuple):
+    """How a trait is drawn: centre + ``by_masculinity`` · m + sd · a normal deviate, within limits.
+
+    m is masculinity − ½; a deviate is clipped at ±2. Where ``log``, centre and limits are given as
+    they are, and the sum is one of natural logarithms.
+    """
+
+    centre: float
+    by_masculinity: float
+    sd: float
+    low: float
+    high: float
+    log: bool = False
+
+    def value(self, masculinity: float, deviate: float) -> float:
+        """Return the trait of someone with this masculinity (0 to 1) and deviate."""
+        centre = np.log(self.centre) if self.log else self.centre
+        value = centre + self.by_masculinity * (masculinity - 0.5)
+        value += self.sd * np.clip(deviate, -2, 2)
+        return float(np.clip(np.exp(value) if self.log else value, self.low, self.high))
+
+
+VOICE_SPREADS = {
+    "pitch_hz": VoiceSpread(150.0, -0.72, 0.13, 70.0, 320.0, log=True),
+    "tract_cm": VoiceSpread(15.6, 3.0, 0.7, 12.5, 19.0),
+    "rd": VoiceSpread(1.1, -0.3, 0.3, 0.5, 2.2),
+    "tilt_db": VoiceSpread(3.0, 0.0, 3.0, -3.0, 9.0),
+    "jitter": VoiceSpread(0.007, 0.0, 0.35, 0.002, 0.02, log=True),
+    "shimmer": VoiceSpread(0.05, 0.0, 0.35, 0.015, 0.15, log=True),
+    "breath": VoiceSpread(0.05, -0.3, 0.6, 0.008, 0.25, log=True),
+    "nasality": VoiceSpread(0.25, 0.0, 0.14, 0.0, 0.6),
+    "vowel_space": VoiceSpread(1.0, 0.0, 0.13, 0.65, 1.3),
+    "sibilance": VoiceSpread(1.0, -0.12, 0.11, 0.7, 1.3),
+    "rate": VoiceSpread(1.0, 0.0, 0.12, 0.7, 1.35),
+    "range_st": VoiceSpread(3.6, -0.8, 1.1, 1.0, 7.0),
+}
+"""A voice's traits in the order they are drawn."""
+
+
+@dataclass(frozen=True)
+class VoiceIdentity:
+    """One person's lasting ways of speaking.
+
+    ``pitch_hz``: mean pitch (geometric); ``tract_cm``: length of the vocal tract, which scales all
+    formants; ``rd``: shape of the glottal pulse, from pressed 0.5 to lax 2.2; ``tilt_db``: further
+    loss of pulses and breath at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's
+    length and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
+    ``nasality``: how far the nasal zero stands off its pole in vowels, 0 to 0.6; ``vowel_space``:
+    spread of the vowels about the neutral one, 1 usual; ``sibilance``: factor on the frequencies of
+    s and sh; ``rate``: of speaking, 1 usual; ``range_st``: liveliness of the pitch, semitones;
+    ``accent_seed``: fixes small shifts of each vowel.
+    """
+
+    pitch_hz: float
+    tract_cm: float
+    rd: float
+    tilt_db: float
+    jitter: float
+    shimmer: float
+    breath: float
+    nasality: float
+    vowel_space: float
+    sibilance: float
+    rate: float
+    range_st: float
+    accent_seed: int
+
+    @staticmethod
+    def sample(
+        rng: np.random.Generator,
+        masculinity: float | None = None,
+        deviates: Mapping[str, float] | None = None,
+    ) -> VoiceIdentity:
+        """Draw a voice; the same generator state gives the same voice.
+
+        ``masculinity``: 0 to 1, drawn where None; ``deviates``: standard normal deviates, by name
+        in ``VOICE_SPREADS``, to use instead of drawn ones. What is drawn for the others does not
+        depend on them.
+        """
+        drawn = 0.12 + 0.76 * float(rng.random() < 0.5) + 0.1 * float(rng.normal())
+        m = float(np.clip(drawn, 0, 1)) if masculinity is None else masculinity
+        own = {name: float(rng.normal()) for name in VOICE_SPREADS} | dict(deviates or {})
+        unknown = set(own) - set(VOICE_SPREADS)
+        if unknown:
+            raise ValueError(
+                f"no trait {', '.join(sorted(unknown))}; there are {list(VOICE_SPREADS)}"
+            )
+        values = {name: spread.value(m, own[name]) for name, spread in VOICE_SPREADS.items()}
+        return VoiceIdentity(**values, accent_seed=int(rng.integers(2**31)))
+
+    def traits(self) -> dict[str, float]:
+        """Return the traits that are plain numbers, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "accent_seed"}

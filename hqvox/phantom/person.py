@@ -31,8 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from hqvox.phantom.identity import FACE_SPREADS, FaceIdentity
-from hqvox.phantom.voices import VoiceIdentity
+from hqvox.phantom.identity import FACE_SPREADS, FaceIdentity, VoiceIdentity
 
 F64 = NDArray[np.float64]
 

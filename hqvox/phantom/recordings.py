@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from hqvox.phantom.identity import FaceIdentity
+from hqvox.phantom.identity import FaceIdentity, VoiceIdentity
 from hqvox.phantom.person import voice_for
-from hqvox.phantom.phonemes import PAUSE
-from hqvox.phantom.voices import RATE_HZ, Recording, Utterance, VoiceIdentity, speak
-from hqvox.phantom.world import cast, world_names
+from hqvox.phantom.prosody import PAUSE
+from hqvox.phantom.voices import RATE_HZ, Recording, Utterance, speak
+from hqvox.phantom.world import Run, cast, world_names
 
 FAULTS = ("stereo", "low_rate", "silent", "truncated", "high_rate", "empty", "not_audio")
 """What can be wrong with a file, or unusual, in the order in which worlds get them.
@@ -59,6 +59,20 @@ class _Speaker:
     voice: VoiceIdentity
 
 
+@dataclass(frozen=True)
+class _Task:
+    """The recordings of one speaker; ``takes`` of them, over all videos."""
+
+    out: Path
+    seed: int
+    speaker: _Speaker
+    takes: int
+    takes_per_video: int
+    seconds: tuple[float, float]
+    faults: dict[int, str]
+    """Kind of the takes that are unusual or unusable."""
+
+
 def make_voices(
     out_dir: Path,
     seed: int,
@@ -70,6 +84,7 @@ def make_voices(
     faults: bool = True,
     by_name: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    run: Run = map,
 ) -> Path:
     """Write the voices of the world of ``seed`` and ``identities``; return ``truth.csv``.
 
@@ -77,8 +92,9 @@ def make_voices(
     tells (``person.py``). With ``faults``, some files are unusual or unusable (``FAULTS``), every
     sixth identity has a face and no voice, and one voice is of an id that no list knows. With
     ``by_name``, identities have their names for ids, as in a build from folders of photographs.
-    ``on_progress`` is called with utterances made and to make. Existing files of the same names are
-    replaced.
+    ``on_progress`` is called with utterances made and to make; ``run`` is as in
+    :func:`hqvox.phantom.world.make_world`, with a task for each speaker. Files of the same names
+    are replaced.
     """
     out = Path(out_dir)
     speakers = _speakers(seed, identities, shared, by_name)
@@ -86,26 +102,25 @@ def make_voices(
     if faults:
         stranger = np.random.default_rng([seed, 20_000])
         speaking.append(_Speaker(99_999, _UNKNOWN, "", "vox1", "", VoiceIdentity.sample(stranger)))
-    planned = _planned_faults(speaking, videos * utterances_per_video) if faults else {}
-    rows = []
-    total = len(speaking) * videos * utterances_per_video
-    for number, speaker in enumerate(speaking):
-        for take in range(videos * utterances_per_video):
-            rng = np.random.default_rng([seed, 30_000, speaker.key, take])
-            video, n = take // utterances_per_video, take % utterances_per_video
-            said = speak(
-                speaker.voice,
-                float(rng.uniform(*seconds)),
-                rng,
-                _place(seed, speaker, video),
-            )
-            kind = planned.get((number, take), "plain")
-            file = _path(seed, speaker, video, n)
-            (out / file).parent.mkdir(parents=True, exist_ok=True)
-            (out / file).write_bytes(_stored(said.samples, kind, file.suffix))
-            rows.append(_row(file, speaker, n, kind, said))
-            if on_progress is not None:
-                on_progress(len(rows), total)
+    per_speaker = videos * utterances_per_video
+    planned = _planned_faults(speaking, per_speaker) if faults else {}
+    tasks = [
+        _Task(
+            out,
+            seed,
+            speaker,
+            per_speaker,
+            utterances_per_video,
+            seconds,
+            {take: kind for (who, take), kind in planned.items() if who == number},
+        )
+        for number, speaker in enumerate(speaking)
+    ]
+    rows: list[dict[str, str]] = []
+    for spoken in run(_record_speaker, tasks):
+        rows += spoken
+        if on_progress is not None:
+            on_progress(len(rows), len(speaking) * per_speaker)
     _write_csv(
         out / "identities.csv",
         ("id", "name", "subset", "gender", "nationality"),
@@ -116,6 +131,22 @@ def make_voices(
     _write_csv(out / "voices.csv", tuple(traits[0]), traits)
     _write_csv(out / "truth.csv", COLUMNS, rows)
     return out / "truth.csv"
+
+
+def _record_speaker(task: _Task) -> list[dict[str, str]]:
+    """Write the recordings of one speaker; return their rows of the truth table."""
+    rows = []
+    for take in range(task.takes):
+        rng = np.random.default_rng([task.seed, 30_000, task.speaker.key, take])
+        video, n = divmod(take, task.takes_per_video)
+        place = _place(task.seed, task.speaker, video)
+        utterance = speak(task.speaker.voice, float(rng.uniform(*task.seconds)), rng, place)
+        kind = task.faults.get(take, "plain")
+        file = _path(task.seed, task.speaker, video, n)
+        (task.out / file).parent.mkdir(parents=True, exist_ok=True)
+        (task.out / file).write_bytes(_stored(utterance.samples, kind, file.suffix))
+        rows.append(_row(file, task.speaker, kind, utterance))
+    return rows
 
 
 def world_voices(faces: list[FaceIdentity], seed: int, shared: float) -> list[VoiceIdentity]:
@@ -234,9 +265,7 @@ def _rounded(samples: NDArray[np.float64]) -> NDArray[np.int16]:
     return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
 
 
-def _row(
-    file: Path, speaker: _Speaker, utterance: int, kind: str, said: Utterance
-) -> dict[str, str]:
+def _row(file: Path, speaker: _Speaker, kind: str, said: Utterance) -> dict[str, str]:
     voiced = said.pitch_hz[said.pitch_hz > 0]
     spoken = [s for s in said.sounds if s.symbol != PAUSE]
     truth = {"speech_seconds": sum(s.end_s - s.start_s for s in spoken),

@@ -1,34 +1,44 @@
-"""Voices of phantoms: source-filter synthesis with the truth about every utterance.
+"""Voices of phantoms: source-filter synthesis, and the ground truth of every utterance.
 
-``speak(voice, seconds, rng)`` composes a random sequence of sounds and says it: glottal pulses with
-jitter and shimmer and breath (``glottis.py``), through resonators that follow the formants, five
-milliseconds at a time; fricatives' and bursts' noise through its own resonators. Only NumPy and
-SciPy are needed, and the same arguments give the same samples.
+``speak(voice, seconds, rng)`` composes a random sequence of sounds and synthesises it. The source
+is a train of glottal pulses with jitter, shimmer and breath noise. It passes through resonators
+that follow the formants in frames of 5 ms. The noise of fricatives and bursts has resonators of its
+own. Only NumPy and SciPy are needed. The same arguments give the same samples.
+
+One cycle of the glottal flow's derivative follows the Liljencrants-Fant model:
+E(t) = e^(αt) sin(ωt) up to the main excitation at ``te``, then an exponential return to zero. One
+number, Rd, sets its shape, from pressed (0.4) to lax (2.6), by the regressions of Fant (1995), "The
+LF-model revisited".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
-from scipy.signal import fftconvolve, lfilter
+from scipy.optimize import brentq
+from scipy.signal import fftconvolve, lfilter, resample_poly
 
-from hqvox.phantom.glottis import RD_RANGE, glottal_source, open_quotient
-from hqvox.phantom.phonemes import REFERENCE_CM
-from hqvox.phantom.prosody import Sound, Tracks, compose, tracks
+from hqvox.phantom.identity import VoiceIdentity
+from hqvox.phantom.prosody import REFERENCE_CM, Sound, Tracks, compose, tracks
 
 F64 = NDArray[np.float64]
+F32 = NDArray[Any]  # float32
 
 RATE_HZ = 16_000
 FRAME_S = 0.005
 """Step of the truth's tracks, whose frame i is about the time (i + ½) · ``FRAME_S``."""
 _STEP = round(RATE_HZ * FRAME_S)
 _SOUND_CM_S = 35_000.0
+RD_RANGE = (0.4, 2.6)
+"""Values of Rd for which Fant's regressions hold."""
+_SHAPES, _PHASES = 45, 2048
+_OVERSAMPLING = 2
 _BANDWIDTHS = (70.0, 90.0, 130.0, 180.0, 240.0, 320.0, 420.0)
 _HIGHEST_HZ = 7600.0
 _NASAL_POLE_HZ = 270.0
@@ -38,106 +48,6 @@ _POWERS = np.exp(
     -2j * np.pi * np.outer(np.arange(2 * len(_BANDWIDTHS) + 3), np.arange(_RING // 2 + 1)) / _RING
 )
 """Powers of z⁻¹ on the unit circle, (powers, frequencies)."""
-
-
-class VoiceSpread(NamedTuple):
-    """How a trait is drawn: centre + ``by_masculinity`` · m + sd · a normal deviate, within limits.
-
-    m is masculinity − ½; a deviate is clipped at ±2. Where ``log``, centre and limits are given as
-    they are, and the sum is one of natural logarithms.
-    """
-
-    centre: float
-    by_masculinity: float
-    sd: float
-    low: float
-    high: float
-    log: bool = False
-
-    def value(self, masculinity: float, deviate: float) -> float:
-        """Return the trait of someone with this masculinity (0 to 1) and deviate."""
-        centre = np.log(self.centre) if self.log else self.centre
-        value = centre + self.by_masculinity * (masculinity - 0.5)
-        value += self.sd * np.clip(deviate, -2, 2)
-        return float(np.clip(np.exp(value) if self.log else value, self.low, self.high))
-
-
-VOICE_SPREADS = {
-    "pitch_hz": VoiceSpread(150.0, -0.72, 0.13, 70.0, 320.0, log=True),
-    "tract_cm": VoiceSpread(15.6, 3.0, 0.7, 12.5, 19.0),
-    "rd": VoiceSpread(1.1, -0.3, 0.3, 0.5, 2.2),
-    "tilt_db": VoiceSpread(3.0, 0.0, 3.0, -3.0, 9.0),
-    "jitter": VoiceSpread(0.007, 0.0, 0.35, 0.002, 0.02, log=True),
-    "shimmer": VoiceSpread(0.05, 0.0, 0.35, 0.015, 0.15, log=True),
-    "breath": VoiceSpread(0.05, -0.3, 0.6, 0.008, 0.25, log=True),
-    "nasality": VoiceSpread(0.25, 0.0, 0.14, 0.0, 0.6),
-    "vowel_space": VoiceSpread(1.0, 0.0, 0.13, 0.65, 1.3),
-    "sibilance": VoiceSpread(1.0, -0.12, 0.11, 0.7, 1.3),
-    "rate": VoiceSpread(1.0, 0.0, 0.12, 0.7, 1.35),
-    "range_st": VoiceSpread(3.6, -0.8, 1.1, 1.0, 7.0),
-}
-"""A voice's traits in the order they are drawn."""
-
-
-@dataclass(frozen=True)
-class VoiceIdentity:
-    """One person's lasting ways of speaking.
-
-    ``pitch_hz``: mean pitch (geometric); ``tract_cm``: length of the vocal tract, which scales all
-    formants; ``rd``: shape of the glottal pulse, from pressed 0.5 to lax 2.2; ``tilt_db``: further
-    loss of pulses and breath at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's
-    length and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
-    ``nasality``: how far the nasal zero stands off its pole in vowels, 0 to 0.6; ``vowel_space``:
-    spread of the vowels about the neutral one, 1 usual; ``sibilance``: factor on the frequencies of
-    s and sh; ``rate``: of speaking, 1 usual; ``range_st``: liveliness of the pitch, semitones;
-    ``accent_seed``: fixes small shifts of each vowel.
-    """
-
-    pitch_hz: float
-    tract_cm: float
-    rd: float
-    tilt_db: float
-    jitter: float
-    shimmer: float
-    breath: float
-    nasality: float
-    vowel_space: float
-    sibilance: float
-    rate: float
-    range_st: float
-    accent_seed: int
-
-    @staticmethod
-    def sample(
-        rng: np.random.Generator,
-        masculinity: float | None = None,
-        deviates: Mapping[str, float] | None = None,
-    ) -> VoiceIdentity:
-        """Draw a voice; the same generator state gives the same voice.
-
-        ``masculinity``: 0 to 1, drawn where None; ``deviates``: standard normal deviates, by name
-        in ``VOICE_SPREADS``, to use instead of drawn ones. What is drawn for the others does not
-        depend on them.
-        """
-        drawn = 0.12 + 0.76 * float(rng.random() < 0.5) + 0.1 * float(rng.normal())
-        m = float(np.clip(drawn, 0, 1)) if masculinity is None else masculinity
-        own = {name: float(rng.normal()) for name in VOICE_SPREADS} | dict(deviates or {})
-        unknown = set(own) - set(VOICE_SPREADS)
-        if unknown:
-            raise ValueError(
-                f"no trait {', '.join(sorted(unknown))}; there are {list(VOICE_SPREADS)}"
-            )
-        values = {name: spread.value(m, own[name]) for name, spread in VOICE_SPREADS.items()}
-        return VoiceIdentity(**values, accent_seed=int(rng.integers(2**31)))
-
-    @property
-    def open_quotient(self) -> float:
-        """Share of the cycle during which the glottis is open."""
-        return open_quotient(self.rd)
-
-    def traits(self) -> dict[str, float]:
-        """Return the traits that are plain numbers, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "accent_seed"}
 
 
 @dataclass(frozen=True)
@@ -350,3 +260,91 @@ def _record(
         np.abs(out) > 0.7, np.sign(out) * (0.7 + 0.3 * np.tanh((np.abs(out) - 0.7) / 0.3)), out
     )
     return np.clip(np.rint(out * 32767), -32768, 32767).astype(np.int16)
+
+
+def lf_cycle(rd: float, phases: int = _PHASES) -> F64:
+    """Return one cycle of the flow's derivative, float64 (phases,), main excitation −1.
+
+    ``rd`` within ``RD_RANGE``. The cycle's sum is 0: the flow returns to where it began.
+    """
+    tp, te, ta = lf_times(rd)
+    omega = np.pi / tp
+    rest = 1.0 - te
+    # the return phase meets zero at the cycle's end
+    eps = brentq(lambda e: e * ta - 1 + np.exp(-e * rest), 1e-6, 1e5)
+    fall = np.exp(-eps * rest)
+    returned = -((1 - fall) / eps - rest * fall) / (eps * ta)
+
+    def opened(alpha: float) -> float:
+        """Flow at ``te`` for an excitation of −1 there."""
+        scale = -1 / np.sin(omega * te)
+        whole = alpha * np.sin(omega * te) - omega * np.cos(omega * te)
+        return scale * (whole + omega * np.exp(-alpha * te)) / (alpha**2 + omega**2)
+
+    alpha = brentq(lambda a: opened(a) + returned, -60.0, 400.0)
+    t = (np.arange(phases) + 0.5) / phases
+    growth = -np.exp(alpha * (t - te)) * np.sin(omega * t) / np.sin(omega * te)
+    back = -(np.exp(-eps * (t - te)) - fall) / (eps * ta)
+    cycle = np.where(t <= te, growth, back)
+    return np.asarray(cycle - cycle.mean())
+
+
+def lf_times(rd: float) -> tuple[float, float, float]:
+    """Return (tp, te, ta) as fractions of the cycle: flow's peak, excitation, return time."""
+    ra = (-1 + 4.8 * rd) / 100
+    rk = (22.4 + 11.8 * rd) / 100
+    rg = rk / (4 * (0.11 * rd / (0.5 + 1.2 * rk) - ra))
+    tp = 1 / (2 * rg)
+    return tp, tp * (1 + rk), max(ra, 0.003)
+
+
+@cache
+def _tables() -> tuple[F32, F32]:
+    """Return derivative and flow, float32 (shapes, phases + 1) each; the flow peaks at 1."""
+    derivative = np.stack([lf_cycle(rd) for rd in np.linspace(*RD_RANGE, _SHAPES)])
+    flow = np.cumsum(derivative, axis=1)
+    flow -= flow.min(axis=1, keepdims=True)
+    flow /= flow.max(axis=1, keepdims=True)
+    wrapped = [np.hstack([table, table[:, :1]]).astype(np.float32) for table in (derivative, flow)]
+    return wrapped[0], wrapped[1]
+
+
+def glottal_source(
+    pitch_hz: F64,
+    rd: F64,
+    jitter: float,
+    shimmer: float,
+    rate_hz: int,
+    step: int,
+    rng: np.random.Generator,
+) -> tuple[F64, F64]:
+    """Return the flow's derivative and the opening, each float64 (frames · step,).
+
+    ``pitch_hz``, ``rd``: (frames,), one value every ``step`` samples, pitch everywhere positive;
+    ``jitter``, ``shimmer``: standard deviation of a cycle's length and strength, as a fraction.
+    The opening is 0 to 1 and modulates breath.
+    """
+    fine = _OVERSAMPLING
+    n = len(pitch_hz) * step * fine
+    at = np.arange(n) / (step * fine)
+    frames = np.arange(len(pitch_hz)) + 0.5
+    nominal = np.cumsum(np.interp(at, frames, pitch_hz)) / (rate_hz * fine)
+    count = int(nominal[-1]) + 3
+    lengths = 1 + jitter * np.clip(rng.standard_normal(count), -3, 3)
+    strengths = 1 + shimmer * np.clip(rng.standard_normal(count), -3, 3)
+    ends = np.concatenate([[0.0], np.cumsum(lengths)])
+    ends *= max(1.0, (nominal[-1] + 1) / ends[-1])  # a short draw must still reach the end
+    cycles = np.interp(nominal, ends, np.arange(count + 1))
+    cycle = cycles.astype(np.int64)
+    starts = np.interp(ends[:-1], nominal, at)
+    share = (np.interp(starts, frames, rd) - RD_RANGE[0]) / (RD_RANGE[1] - RD_RANGE[0])
+    shape = np.clip(np.rint(share * (_SHAPES - 1)), 0, _SHAPES - 1).astype(np.int64)
+    phase = (cycles - cycle) * _PHASES
+    low = phase.astype(np.int64)
+    part = (phase - low).astype(np.float32)
+    index = shape[cycle] * (_PHASES + 1) + low
+    derivative, flow = (table.ravel() for table in _tables())
+    pulses = derivative[index] * (1 - part) + derivative[index + 1] * part
+    pulses = pulses * strengths[cycle].astype(np.float32)
+    opening = flow[index[::fine]]
+    return np.asarray(resample_poly(pulses, 1, fine), np.float64), opening.astype(np.float64)

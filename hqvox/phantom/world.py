@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +53,8 @@ world's folder; ``kind`` of photograph; ``face`` counted from 0; ``person``: who
 ``reason``: the defect a build should name, empty for a good face; pixels and degrees of the picture
 as it is meant to be seen, turned by its EXIF orientation."""
 
-Photo = NDArray[np.uint8]
+Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Applies a function of a module to every task and gives the results in order, as ``map`` does."""
 
 
 @dataclass(frozen=True)
@@ -65,52 +67,87 @@ class _Plan:
     form: str = "plain"
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """One identity's folder of photographs to make."""
+
+    out_dir: Path
+    seed: int
+    number: int
+    photos: int
+    name: str
+    person: FaceIdentity
+    other_name: str
+    other: FaceIdentity
+    """Who stands beside the person, or is shown in their place."""
+
+
 def make_world(
     out_dir: Path,
     seed: int,
     identities: int = 12,
     photos_per_identity: int = 20,
     on_progress: Callable[[int, int], None] | None = None,
+    run: Run = map,
 ) -> Path:
     """Write ``out_dir/photos/<Name>/<NNN>.jpg`` and ``out_dir/truth.csv``; return the latter.
 
     Of every six identities one has too few good photographs to be released. ``on_progress`` is
-    called with photographs made and to make. Existing files of the same names are replaced.
+    called with photographs made and to make. ``run`` applies a function to the folders and gives
+    the results in order; that of a pool makes folders in parallel. Files of the same names are
+    replaced.
     """
     people = cast(seed, identities)
     names = world_names(identities)
-    strangers = unlike(people)
+    others = unlike(people)
+    folders = [
+        _Folder(
+            Path(out_dir),
+            seed,
+            number,
+            photos_per_identity,
+            names[number],
+            people[number],
+            names[others[number]],
+            people[others[number]],
+        )
+        for number in range(identities)
+    ]
     rows: list[dict[str, str]] = []
-    total = identities * photos_per_identity
-    for number, name in enumerate(names):
-        folder = Path(out_dir) / "photos" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        spoilt = number % 6 == 5
-        done: dict[int, bytes] = {}
-        for shot in range(photos_per_identity):
-            rng = np.random.default_rng([seed, number, shot])
-            plan = _plan(shot, number, spoilt, people[number], people[strangers[number]], rng)
-            person = strangers[number] if plan.kind == "wrong_person" else number
-            data, suffix, faces, source = _take(plan, people[person], shot, done, rng)
-            done[shot] = data
-            file = folder / f"{shot:03d}{suffix}"
-            file.write_bytes(data)
-            relative = file.relative_to(out_dir).as_posix()
-            twin = ""
-            if source is not None:
-                twin = next(r["file"] for r in rows if r["file"].startswith(
-                    (folder.relative_to(out_dir) / f"{source:03d}.").as_posix()))  # fmt: skip
-                faces = ()
-            seen = [names[person], names[strangers[number]]]
-            rows += _rows(relative, name, plan, faces, seen, twin)
-            if on_progress is not None:
-                on_progress(number * photos_per_identity + shot + 1, total)
+    for done, made in enumerate(run(_make_folder, folders), 1):
+        rows += made
+        if on_progress is not None:
+            on_progress(done * photos_per_identity, identities * photos_per_identity)
     truth = Path(out_dir) / "truth.csv"
     with truth.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return truth
+
+
+def _make_folder(folder: _Folder) -> list[dict[str, str]]:
+    """Write the photographs of one identity; return their rows of the truth table."""
+    path = folder.out_dir / "photos" / folder.name
+    path.mkdir(parents=True, exist_ok=True)
+    spoilt = folder.number % 6 == 5
+    files: list[str] = []
+    done: dict[int, bytes] = {}
+    rows: list[dict[str, str]] = []
+    for shot in range(folder.photos):
+        rng = np.random.default_rng([folder.seed, folder.number, shot])
+        plan = _plan(shot, folder.number, spoilt, folder.person, folder.other, rng)
+        wrong = plan.kind == "wrong_person"
+        person = folder.other if wrong else folder.person
+        data, suffix, faces, source = _take(plan, person, shot, done, rng)
+        done[shot] = data
+        file = path / f"{shot:03d}{suffix}"
+        file.write_bytes(data)
+        files.append(file.relative_to(folder.out_dir).as_posix())
+        people = [folder.other_name if wrong else folder.name, folder.other_name]
+        twin = "" if source is None else files[source]
+        rows += _rows(files[-1], folder.name, plan, () if twin else faces, people, twin)
+    return rows
 
 
 def cast(seed: int, n: int) -> list[FaceIdentity]:

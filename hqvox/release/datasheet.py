@@ -1,7 +1,8 @@
 """``DATASHEET.md``: the questions of *Datasheets for Datasets* (Gebru et al., 2021), answered.
 
-What can be counted is counted from the tables; what only people know (purpose, contact) comes
-from the configuration, and is said to be missing where it is.
+Figures are counted from the tables. What only people know (purpose, contact) comes from the
+configuration; where it is not set, the datasheet says so. Of an imported dataset the datasheet
+answers what an import can know; the rest is for the dataset's makers to say.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from typing import Any
 import pyarrow as pa
 
 from hqvox.config.build import BuildConfig
-from hqvox.release.licences import LICENCES_FILE, licence_counts
+from hqvox.release.layout import LICENCES_FILE
+from hqvox.release.manifest import licence_counts
+from hqvox.release.plan import IMPORT
 from hqvox.release.split import PARTS
+from hqvox.workspace.tables import Row
+
+Cells = list[object]
+"""Of a row of a table."""
 
 SHOWN = 20
-"""Most rows of a table of licences or nationalities; the rest is summed up."""
+"""Most rows of a table of licences or nationalities; the others are one row."""
 GENDERS = {"f": "female", "m": "male", None: "not stated"}
 
 
@@ -26,6 +33,9 @@ def datasheet(
 ) -> str:
     """The datasheet as Markdown. ``info``: ``release.json``."""
     people = identities.to_pylist()
+    if info["selection"] == IMPORT:
+        sections = ["# Datasheet", *_imported(people, info, config)]
+        return "\n\n".join(sections) + "\n"
     sections = [
         "# Datasheet",
         "After *Datasheets for Datasets* (Gebru et al., Communications of the ACM, 2021). Figures "
@@ -43,12 +53,12 @@ def datasheet(
 
 
 def takedown_contact(config: BuildConfig) -> str:
-    """Whom to ask for a takedown: the release's contact, else the crawl's; empty without either."""
+    """Contact for takedowns: the release's, else the crawl's; empty without either."""
     return config.release.contact or config.download.contact or ""
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; what could break a cell is taken out."""
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; characters that could break a cell are removed or escaped."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(_cell(v) for v in line) + " |" for line in lines)
 
@@ -67,15 +77,23 @@ def _motivation(config: BuildConfig) -> list[str]:
     ]
 
 
-def _composition(people: list[dict[str, Any]], info: dict[str, Any]) -> list[str]:
+def _counts(people: list[Row], info: dict[str, Any]) -> tuple[dict[str, list[Row]], list[Cells]]:
+    """People of all splits together and of each, and rows of counts for the same columns."""
     of_part = {"total": people} | {p: [r for r in people if r["split"] == p] for p in PARTS}
     columns = list(of_part.values())
-    rows: list[list[object]] = [
+    rows: list[Cells] = [
         ["identities", *(len(rows) for rows in columns)],
         ["faces", *(sum(r["images"] for r in rows) for rows in columns)],
     ]
     if info["speech"]:
         rows.append(["utterances", *(sum(r["utterances"] or 0 for r in rows) for rows in columns)])
+    return of_part, rows
+
+
+def _composition(people: list[Row], info: dict[str, Any]) -> list[str]:
+    of_part, rows = _counts(people, info)
+    columns = list(of_part.values())
+    if info["speech"]:
         hours = (sum(r["seconds"] or 0 for r in rows) / 3600 for rows in columns)
         rows.append(["hours of speech", *(f"{value:.2f}" for value in hours)])
     header = ["", *of_part]
@@ -88,14 +106,14 @@ def _composition(people: list[dict[str, Any]], info: dict[str, Any]) -> list[str
         "An instance is a person: a name, gender and nationality where the metadata state them, "
         "pictures of the face"
         + (", and utterances as log-mel spectrograms." if info["speech"] else "; no speech."),
-        markdown_table(header, rows),
+        _table(header, rows),
         "Each face is there twice: on white (`masked_faces`) and with its background "
         "(`origin_faces`), a square crop in the photograph's own resolution.",
         "### Balance",
         "By gender, as the metadata state it:",
-        markdown_table(header, genders),
+        _table(header, genders),
         "By nationality, as the metadata state it:",
-        markdown_table(header, _nationalities(columns)),
+        _table(header, _nationalities(columns)),
         "Who is in the metadata decides who is in the dataset: people with many published "
         "photographs. What the release is unbalanced in, a model trained on it will be too.",
         "### Left out",
@@ -117,10 +135,10 @@ def _gender(value: str | None) -> str:
     return GENDERS.get(value, GENDERS[None])
 
 
-def _nationalities(columns: list[list[dict[str, Any]]]) -> list[list[object]]:
+def _nationalities(columns: list[list[Row]]) -> list[Cells]:
     counts = [Counter(r["nationality"] or "not stated" for r in rows) for rows in columns]
     names = sorted(counts[0], key=lambda name: (-counts[0][name], name))
-    rows: list[list[object]] = [[n, *(c[n] for c in counts)] for n in names[:SHOWN]]
+    rows: list[Cells] = [[n, *(c[n] for c in counts)] for n in names[:SHOWN]]
     rest = names[SHOWN:]
     if rest:
         rows.append([f"{len(rest)} others", *(sum(c[n] for n in rest) for c in counts)])
@@ -147,7 +165,7 @@ def _collection(manifest: pa.Table, info: dict[str, Any]) -> list[str]:
 
 
 def _selection(info: dict[str, Any]) -> str:
-    """Who chose the faces, and what became of the identities that people looked at."""
+    """Who chose the faces, and how many identities people chose, dropped or left undecided."""
     if not info["reviewed"]:
         return "The faces were chosen by a computed quality; **no person has reviewed them**."
     review = info["review"]
@@ -215,14 +233,14 @@ def _uses() -> list[str]:
 
 def _distribution(manifest: pa.Table) -> list[str]:
     counts = licence_counts(manifest)
-    rows: list[list[object]] = [[name, count] for name, count in counts[:SHOWN]]
+    rows: list[Cells] = [[name, count] for name, count in counts[:SHOWN]]
     if counts[SHOWN:]:
         rows.append([f"{len(counts) - SHOWN} others", sum(c for _, c in counts[SHOWN:])])
     return [
         "## Distribution",
         "The photographs remain their authors', under the licence of each; whoever passes the "
         f"release on passes `{LICENCES_FILE}` on. By licence as the source states it:",
-        markdown_table(["licence", "faces"], rows),
+        _table(["licence", "faces"], rows),
         "Where none is stated, none was given: assume all rights reserved.",
     ]
 
@@ -239,4 +257,42 @@ def _maintenance(config: BuildConfig, info: dict[str, Any]) -> list[str]:
         "made without it, and those who hold this one are asked to replace it. `SHA256SUMS` tells "
         "whether a copy is whole.",
         f"Made with hqvox {info['hqvox']}, release format {info['format']}.",
+    ]
+
+
+def _imported(people: list[Row], info: dict[str, Any], config: BuildConfig) -> list[str]:
+    """The sections of a dataset that others made."""
+    of_part, counts = _counts(people, info)
+    made = info["import"]
+    refused = made["would_refuse"]
+    contact = config.release.contact
+    return [
+        "## Motivation",
+        config.release.purpose or "*Not stated (setting release.purpose).*",
+        "## Composition",
+        _table(["", *of_part], counts),
+        "## Collection process",
+        "A published dataset that was imported: how its photographs were found, chosen and cut "
+        "out is for its makers to say. Nothing was selected here, and nobody reviewed it here.",
+        f"No picture with a background was there for {made['origin_is_masked']:,} faces: "
+        "`origin_faces` repeats the one on white. Cut out here, as none on white was there: "
+        f"{made['masked_made_here']:,}; that could not be cut out: {made['masked_is_origin']:,}.",
+        "## Preprocessing",
+        "Every face was measured, and none refused. The filters of a build would have refused "
+        f"{sum(refused.values()):,} of {info['images']:,}, at the limits in `release.json`:",
+        _table(["reason", "faces"], [[k, n] for k, n in refused.items()]) if refused else "(none)",
+        "On two sides of the split, by photograph or face, and kept as published: "
+        f"{len(info['leaks']['kept_faces']):,} faces (`release.json`, leaks).",
+        "## Personal data",
+        "Faces and voices of named, living people are personal data, and used to tell people apart "
+        "they are biometric data (GDPR, article 9).",
+        "## Distribution",
+        "The photographs remain their authors'. The import knows of no licence of any of them: "
+        "assume all rights reserved, and keep to the terms of the dataset's makers.",
+        "## Maintenance",
+        f"Takedown and other requests: {contact}"
+        if contact
+        else "Takedown and other requests: the dataset's makers; *no contact was given here "
+        "(setting release.contact).*",
+        f"Imported with hqvox {info['hqvox']}, release format {info['format']}.",
     ]

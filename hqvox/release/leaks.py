@@ -1,8 +1,8 @@
-"""What must not be on two sides of a split: a photograph, a near-copy of it, a face of it.
+"""What must not be in two splits: a photograph, a near-copy of it, a near-copy of a face.
 
-Identities are whole on one side by construction. Their photographs need not be: two people stand
-in one picture, or one picture is filed under two names. Where a face of an evaluation part is also
-in a part that ranks higher, it must go: train keeps its faces, and test keeps them against val.
+Each identity is in one split by construction. Photographs need not be: two people can be in one
+picture, or one picture can be filed under two names. Where a face of an evaluation split is also in
+a split that ranks higher, it is dropped: train keeps its faces, and test keeps them against val.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from hqvox.config.build import ReleaseConfig
 from hqvox.workspace.tables import Row
 
 KEEPS = ("train", "test", "val")
-"""Parts of a split; of two that share a photograph, the one named first keeps it."""
+"""The splits by rank; of two that share a photograph, the first keeps it."""
 KEEP_LEAKS = "keep"
-"""``leaks.policy`` of an imported release: what is on two sides is told, and stays as published."""
+"""``leaks.policy`` of an imported release: leaks are listed, and stay as published."""
 SAME_PHOTO, NEAR_PHOTO, NEAR_FACE = "same_photo", "near_photo", "near_face"
 _PRODUCTS = 1 << 24
 """Dot products held at a time: 64 MB."""
@@ -28,10 +28,10 @@ _PRODUCTS = 1 << 24
 
 @dataclass(frozen=True)
 class Leak:
-    """A face that is also on a side where it must not be."""
+    """A face that is also in another split."""
 
     row: int
-    """Of the face that has to go."""
+    """Of the face to drop."""
     other: int
     """Row of the face that it is a copy of."""
     kind: str
@@ -40,7 +40,7 @@ class Leak:
 
 
 class Prints:
-    """What tells pictures again, of many faces: hashes, perceptual hashes, embeddings."""
+    """By what copies of many faces are recognised: hashes, perceptual hashes, embeddings."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         """``rows``: with ``photo_id``, ``phash`` and ``embedding``, of which any may be null."""
@@ -59,24 +59,24 @@ class Prints:
 def find_leaks(
     prints: Prints, parts: Sequence[str], max_photo_distance_bits: int, min_face_similarity: float
 ) -> list[Leak]:
-    """Every face that has to go, once, with the nearest picture that is the reason.
+    """Every face to drop, once, with the nearest picture of which it is a copy.
 
-    ``parts``: train, val or test of each face. Without those faces no two sides share anything.
+    ``parts``: train, val or test of each face. Without these faces no two splits share anything.
     """
     of_part = np.asarray(parts, dtype=object)
     kept = np.flatnonzero(of_part == KEEPS[0])
-    found: list[Leak] = []
+    all_leaks: list[Leak] = []
     for part in KEEPS[1:]:
-        own = np.flatnonzero(of_part == part)
-        leaks = _between(prints, own, kept, max_photo_distance_bits, min_face_similarity)
-        found += leaks
-        gone = np.array([leak.row for leak in leaks], dtype=np.intp)
-        kept = np.concatenate([kept, np.setdiff1d(own, gone)])
-    return sorted(found, key=lambda leak: leak.row)
+        faces = np.flatnonzero(of_part == part)
+        leaks = _between(prints, faces, kept, max_photo_distance_bits, min_face_similarity)
+        all_leaks += leaks
+        dropped = np.array([leak.row for leak in leaks], dtype=np.intp)
+        kept = np.concatenate([kept, np.setdiff1d(faces, dropped)])
+    return sorted(all_leaks, key=lambda leak: leak.row)
 
 
 def check_limits(config: ReleaseConfig) -> dict[str, Any]:
-    """The limits as :func:`find_leaks` takes them, and ``release.json`` tells them."""
+    """The limits as :func:`find_leaks` takes them and ``release.json`` states them."""
     return {
         "max_photo_distance_bits": config.max_photo_distance_bits,
         "min_face_similarity": config.min_face_similarity,
@@ -85,36 +85,36 @@ def check_limits(config: ReleaseConfig) -> dict[str, Any]:
 
 def _between(
     prints: Prints,
-    own: NDArray[np.intp],
+    rows: NDArray[np.intp],
     kept: NDArray[np.intp],
     max_bits: int,
     min_similarity: float,
 ) -> list[Leak]:
-    found: dict[int, Leak] = {}
+    leaks: dict[int, Leak] = {}
     first: dict[str, int] = {}
     for row in kept.tolist():
         first.setdefault(prints.photo_ids[row], row)
-    for row in own.tolist():
+    for row in rows.tolist():
         photo_id = prints.photo_ids[row]
         if photo_id is not None and photo_id in first:
-            found[row] = Leak(row, first[photo_id], SAME_PHOTO, 0.0)
+            leaks[row] = Leak(row, first[photo_id], SAME_PHOTO, 0.0)
     bits = prints.signs.shape[1]
-    photos = own[prints.hashed[own]], kept[prints.hashed[kept]]
+    photos = rows[prints.hashed[rows]], kept[prints.hashed[kept]]
     for row, other, dot in _nearest(prints.signs, *photos):
         distance = (bits - dot) / 2
         if distance <= max_bits:
-            found.setdefault(row, Leak(row, other, NEAR_PHOTO, float(distance)))
-    faces = own[prints.embedded[own]], kept[prints.embedded[kept]]
+            leaks.setdefault(row, Leak(row, other, NEAR_PHOTO, float(distance)))
+    faces = rows[prints.embedded[rows]], kept[prints.embedded[kept]]
     for row, other, cosine in _nearest(prints.embeddings, *faces):
         if cosine >= min_similarity:
-            found.setdefault(row, Leak(row, other, NEAR_FACE, round(cosine, 4)))
-    return list(found.values())
+            leaks.setdefault(row, Leak(row, other, NEAR_FACE, round(cosine, 4)))
+    return list(leaks.values())
 
 
 def _nearest(
-    vectors: NDArray[np.float32], own: NDArray[np.intp], others: NDArray[np.intp]
+    vectors: NDArray[np.float32], rows: NDArray[np.intp], others: NDArray[np.intp]
 ) -> Iterator[tuple[int, int, float]]:
-    """Of each row of ``own``, the row of ``others`` with the greatest dot product, and that.
+    """For each of ``rows``, the one of ``others`` with the greatest dot product, and the product.
 
     A product of matrices, block by block: 8,000 faces take a fraction of a second.
     """
@@ -122,8 +122,8 @@ def _nearest(
         return
     against = vectors[others].T
     size = max(1, _PRODUCTS // len(others))
-    for start in range(0, len(own), size):
-        block = own[start : start + size]
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
         dots = vectors[block] @ against
         best = dots.argmax(axis=1)
         for row, column, dot in zip(block, best, dots[np.arange(len(block)), best], strict=True):
@@ -131,7 +131,7 @@ def _nearest(
 
 
 def _signs(hashes: Sequence[int]) -> NDArray[np.float32]:
-    """64-bit hashes as rows of 64 times -1 or 1: their dot product tells how many bits agree."""
+    """64-bit hashes as rows of 64 times -1 or 1: their dot product gives how many bits agree."""
     values = np.array(hashes, dtype=">u8")
     bits = np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1)
     return bits.astype(np.float32) * 2 - 1

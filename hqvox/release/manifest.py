@@ -1,6 +1,10 @@
-"""The tables of a release: one row per face, one row per identity."""
+"""The tables of a release: one row per face, one row per identity, and ``LICENSES.csv``."""
 
 from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
 
 import pyarrow as pa
 
@@ -8,7 +12,7 @@ from hqvox.workspace.tables import COLUMNS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 _OF_THE_BUILD = {
-    # Where pixels lie in the workspace, and how they were fetched, is not the dataset's.
+    # Where pixels lie in the workspace, and how they were fetched, is not part of the dataset.
     "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
     "rank", "duplicate_of", "requested_url", "host", "http_status", "etag", "last_modified",
     "stated_width_px", "stated_height_px",
@@ -25,8 +29,8 @@ LOCAL_SOURCE = "folder"
 def released_values(face: Row) -> Row:
     """A face's values that the manifest carries: where it came from, what was measured on it.
 
-    ``retrieved_at`` is the time of a crawl. Of a local file it would be when somebody last
-    touched it, which is not the dataset's: null there.
+    ``retrieved_at`` is the time of a crawl. For a local file it would be the file's time, which
+    is not part of the dataset: null there.
     """
     values = {name: face[name] for name in ("candidate", "face", *MEASURED)}
     if face["source"] == LOCAL_SOURCE:
@@ -80,3 +84,36 @@ IDENTITIES = pa.schema(
     ]
 )
 """``identities.parquet``: the released identities, in the workspace's order."""
+
+_LICENCE_COLUMNS = {
+    "file": "masked_file",
+    "origin_file": "origin_file",
+    "licence": "licence",
+    "licence_url": "licence_url",
+    "author": "author",
+    "title": "title",
+    "page": "page_url",
+    "url": "url",
+    "source": "source",
+    "photo_sha256": "photo_id",
+}
+NOT_STATED = "not stated"
+
+
+def licences_csv(manifest: pa.Table) -> bytes:
+    """One line a released face, in the manifest's order: its files, licence, author, page, url.
+
+    A field is empty where the source stated nothing.
+    """
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(_LICENCE_COLUMNS)
+    columns = [manifest[name].to_pylist() for name in _LICENCE_COLUMNS.values()]
+    writer.writerows([value or "" for value in row] for row in zip(*columns, strict=True))
+    return sink.getvalue().encode()
+
+
+def licence_counts(manifest: pa.Table) -> list[tuple[str, int]]:
+    """Faces by licence, most first."""
+    counts = Counter(value or NOT_STATED for value in manifest["licence"].to_pylist())
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

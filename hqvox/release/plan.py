@@ -1,44 +1,79 @@
-"""What a release will hold: who, which faces, on which side; decided before anything is written."""
+"""What a release will hold: who, which faces, in which part; decided before anything is written.
+
+A build and an import both make a :class:`Plan`, from which :mod:`hqvox.release.write` writes the
+release. Here is the plan of a build.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hqvox.config.build import BuildConfig, ReleaseConfig
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import face_file, folder_names
 from hqvox.release.leaks import Leak, Prints, check_limits, find_leaks
-from hqvox.release.manifest import MEASURED
-from hqvox.release.names import folder_names
-from hqvox.release.review import Review, read_review
-from hqvox.release.select import Selection, ranked_faces, select_auto, select_reviewed
+from hqvox.release.manifest import MEASURED, released_values
+from hqvox.release.pictures import CropSource, StoredCrop
+from hqvox.release.select import (
+    Review,
+    Selection,
+    ranked_faces,
+    read_review,
+    select_auto,
+    select_reviewed,
+)
+from hqvox.release.speech import Voices
 from hqvox.release.split import Split, make_split
 from hqvox.runner.lookup import Key, joined_rows
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from pipelines.chain import COLUMNS_OF
 
+AUTO, REVIEW, IMPORT = "auto", "review", "import"
+"""How faces were selected: by quality, by people, or by the makers of an imported dataset."""
+_PIXELS = ("shard", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes")
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face to be released."""
+
+    stem: str
+    """Of its files' name."""
+    values: Row
+    """Its row of the manifest, but for the person, the files and the selection."""
+    source: CropSource
+    """Of its pictures."""
+
 
 @dataclass(frozen=True)
 class Plan:
     """What will be released, and what not, and why."""
 
+    selection: str
+    """:data:`AUTO`, :data:`REVIEW` or :data:`IMPORT`."""
     identities: list[Row]
     """Rows of ``identities.parquet``, with ``shard``, in the workspace's order."""
-    faces: dict[str, list[Row]]
-    """Of each, its faces, best first: all that the stages know of them."""
+    faces: dict[str, list[Face]]
+    """Of each identity, its faces, best first."""
     split: Split
-    too_few: list[Row]
+    voices: Voices
+    on_leak: str
+    """What became of faces that are in two parts of the split: ``leaks.policy``."""
+    sheet_columns: int
+    """Faces beside each other on the contact sheets."""
+    too_few: list[Row] = field(default_factory=list)
     """``identity_id``, ``name``, ``faces``, ``utterances`` of those with too few faces."""
-    without_speech: list[Row]
+    without_speech: list[Row] = field(default_factory=list)
     """Likewise, of those that have the faces but no speech."""
-    unassigned: list[Row]
+    unassigned: list[Row] = field(default_factory=list)
     """Likewise, of those that the split file does not name."""
-    leaks: list[Row]
-    """Faces left out because they are on another side of the split too."""
-    review: Review | None
-    """What people decided; None where the faces are chosen by quality."""
+    leaks: list[Row] = field(default_factory=list)
+    """Faces left out because they are in another part of the split too."""
+    review: Review | None = None
+    """What people decided; None where they did not choose the faces."""
 
     @property
     def speech_only(self) -> list[Row]:
@@ -46,27 +81,27 @@ class Plan:
         return [row for row in self.too_few if row["utterances"]]
 
 
+def with_folders(identities: Sequence[Row]) -> list[Row]:
+    """Identities of a workspace, all of them, with the names of their folders in a release."""
+    names = folder_names(identities)
+    return [
+        row | dict(zip(("subset_folder", "folder"), names[row["identity_id"]], strict=True))
+        for row in identities
+    ]
+
+
 def plan_release(
-    workspace: Workspace,
-    config: BuildConfig,
-    split: str,
-    spoken: Mapping[str, tuple[int, float]],
-    *,
-    auto: bool,
+    workspace: Workspace, config: BuildConfig, split: str, voices: Voices, *, auto: bool
 ) -> Plan:
     """Select faces, split, and check the split.
 
-    ``split``: see :func:`hqvox.release.split.make_split`. ``spoken``: utterances and seconds by
-    identity id; empty: faces are released without speech. ``auto``: the best by quality, else what
-    people chose. Raises HqvoxError where nobody can be released, where ``release.on_leak`` is
-    ``refuse`` and a photograph is on two sides, and where people are to decide and nobody has.
+    ``split``: see :func:`hqvox.release.split.make_split`. Where there are ``voices``, only people
+    who have some are released. ``auto``: the best faces by quality, else those that people chose.
+    Raises HqvoxError where nobody can be released, where ``release.on_leak`` is ``refuse`` and a
+    photograph is in two parts, and where people are to decide and nobody has.
     """
-    everyone = workspace.identities().to_pylist()
-    folders = folder_names(everyone)
-    everyone = [
-        row | dict(zip(("subset_folder", "folder"), folders[row["identity_id"]], strict=True))
-        for row in everyone
-    ]
+    everyone = with_folders(workspace.identities().to_pylist())
+    spoken = voices.of_identity
     ranked = ranked_faces(workspace)
     review = None if auto else _reviewed(workspace, config, everyone)
 
@@ -92,7 +127,7 @@ def plan_release(
     final, leaks, rows = _without_leaks(workspace, members, select, made.parts, config.release)
     if not final.faces:
         raise HqvoxError(
-            f"{workspace.url}: nobody is left when faces on two sides of the split are dropped "
+            f"{workspace.url}: nobody is left when faces that are in two splits are dropped "
             f"({len(leaks)}); choose another --split"
         )
 
@@ -108,6 +143,7 @@ def plan_release(
         ]
 
     released = []
+    faces = {}
     for row in members:
         identity_id = row["identity_id"]
         if identity_id in final.faces:
@@ -116,22 +152,34 @@ def plan_release(
                 row
                 | {
                     "split": made.parts[identity_id],
-                    "images": len(final.faces[identity_id]),
                     "faces_kept": len(ranked[identity_id]),
                     "utterances": utterances,
                     "seconds": seconds,
                 }
             )
+            faces[identity_id] = [
+                _face(row, rows[key], number) for number, key in enumerate(final.faces[identity_id])
+            ]
     return Plan(
+        AUTO if review is None else REVIEW,
         released,
-        {i: [rows[key] for key in keys] for i, keys in final.faces.items()},
+        faces,
         made,
+        voices,
+        config.release.on_leak,
+        config.release.max_faces,
         too_few=brief([*selection.dropped, *final.dropped]),
         without_speech=brief([of_id[i] for i in silent]),
         unassigned=brief(made.unassigned),
         leaks=leaks,
         review=review,
     )
+
+
+def _face(identity: Row, face: Row, number: int) -> Face:
+    place = {name: face[name] for name in _PIXELS}
+    source = StoredCrop(place, face_file(identity, "masked", str(number)))
+    return Face(str(number), released_values(face), source)
 
 
 def _reviewed(workspace: Workspace, config: BuildConfig, identities: Sequence[Row]) -> Review:
@@ -152,7 +200,7 @@ def _check_somebody(
         return
     if review is not None:
         raise HqvoxError(
-            f"{workspace.url}: no identity has a choice of {config.min_faces} faces that are there "
+            f"{workspace.url}: no identity has {config.min_faces} chosen faces in the build "
             f"({len(review.dropped):,} dropped, {len(review.disputed):,} disputed, "
             f"{len(review.undecided):,} undecided, {len(review.lost):,} with faces that are gone); "
             f"go on with `hqvox review {workspace.url}`"
@@ -172,12 +220,12 @@ def _without_leaks(
     parts: Mapping[str, str],
     config: ReleaseConfig,
 ) -> tuple[Selection, list[Row], dict[Key, Row]]:
-    """Select, drop what is on two sides, select again until nothing is."""
+    """Select, drop faces that are in two splits, and select again until there are none."""
     known: dict[Key, Row] = {}
-    gone: set[Key] = set()
-    told: list[Row] = []
+    dropped: set[Key] = set()
+    dropped_rows: list[Row] = []
     while True:
-        selection = select(members, gone)
+        selection = select(members, dropped)
         keys = selection.keys()
         _read_faces(workspace, members, [key for key in keys if key not in known], known)
         leaks = find_leaks(
@@ -186,12 +234,12 @@ def _without_leaks(
             **check_limits(config),
         )
         if not leaks:
-            return selection, told, known
+            return selection, dropped_rows, known
         if config.on_leak == "refuse":
             raise HqvoxError(_refusal(workspace, leaks, keys, parts))
         for leak in leaks:
-            gone.add(keys[leak.row])
-            told.append(_leak_row(leak, keys, parts))
+            dropped.add(keys[leak.row])
+            dropped_rows.append(_leak_row(leak, keys, parts))
 
 
 def _read_faces(
@@ -205,8 +253,9 @@ def _read_faces(
     wanted: dict[str, list[Key]] = {}
     for key in keys:
         wanted.setdefault(shard_of[key[0]], []).append(key)
-    for shard, own in wanted.items():
-        for key, row in zip(own, joined_rows(workspace, shard, own, columns), strict=True):
+    for shard, in_shard in wanted.items():
+        rows = joined_rows(workspace, shard, in_shard, columns)
+        for key, row in zip(in_shard, rows, strict=True):
             known[key] = row
 
 
@@ -224,12 +273,12 @@ def _refusal(
     workspace: Workspace, leaks: Sequence[Leak], keys: Sequence[Key], parts: Mapping[str, str]
 ) -> str:
     first = _leak_row(leaks[0], keys, parts)
-    sides = [
+    faces = [
         f"{face['identity_id']}, photo {face['candidate']} ({face['split']})"
         for face in (first["dropped"], first["same_as"])
     ]
     return (
-        f"{workspace.url}: {len(leaks)} released faces would be on two sides of the split, first "
-        f"{sides[0]} and {sides[1]}: {first['kind']}; set release.on_leak=drop, which leaves them "
-        "out of the evaluation side, or choose another --split"
+        f"{workspace.url}: {len(leaks)} released faces would be in two splits, first "
+        f"{faces[0]} and {faces[1]}: {first['kind']}; set release.on_leak=drop, which leaves them "
+        "out of the evaluation, or choose another --split"
     )

@@ -1,4 +1,4 @@
-"""Work on several processes, with the results in order; nobody outlives the command."""
+"""Work on several processes, with the results in order; no worker outlives the command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 import cv2
 
 from hqvox.errors import HqvoxError
-from hqvox.runner.processes import die_with_parent
+from hqvox.runner.jobs import die_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,15 +32,15 @@ def in_order(
         yield from map(work, tasks)
         return
     context = multiprocessing.get_context("forkserver")
-    # Forked from a server that has imported everything: a worker starts at once, and shares it.
+    # Forked from a server that has imported everything: a worker starts fast and shares memory.
     context.set_forkserver_preload(["__main__", work.__module__])
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _begin)
     try:
         yield from pool.map(work, tasks)
     except BrokenProcessPool:
         raise HqvoxError(
-            "a worker process died, perhaps for want of memory; run the command again, with fewer "
-            "--workers"
+            "a worker process died, perhaps because memory ran out; run the command again, with "
+            "fewer --workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -52,6 +52,6 @@ def cores() -> int:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it, and ends this process
     cv2.setNumThreads(1)
     threading.Thread(target=die_with_parent, daemon=True).start()

@@ -12,7 +12,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.release.target import FOLDER, FORMAT, INFO, remove_leftovers
+from hqvox.release.layout import (
+    FOLDER,
+    FORMAT,
+    IDENTITIES_FILE,
+    INFO,
+    MANIFEST_FILE,
+    SPEECH_INDEX,
+    SPEECH_STATS,
+)
+from hqvox.release.target import remove_leftovers
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.parquet import read_parquet
@@ -31,15 +40,15 @@ class Release:
     def __init__(self, where: Workspace | str | Path, name: str | None = None) -> None:
         """``Release(workspace, "v1")``, or ``Release("path/to/release")``.
 
-        Raises HqvoxError where there is none (saying which there are), or where a newer hqvox
+        Raises HqvoxError where there is none (it names those that exist), or where a newer hqvox
         made it.
         """
         if isinstance(where, Workspace):
             self.name = name or ""
             if name not in release_names(where):
-                there = ", ".join(release_names(where)) or "none yet"
+                names = ", ".join(release_names(where)) or "none yet"
                 raise HqvoxError(
-                    f"{where.url}: no release {name!r} (there is: {there}); make it with "
+                    f"{where.url}: no release {name!r} (there is: {names}); make it with "
                     f"`hqvox release {where.url} {name} --auto`"
                 )
             self.storage = Storage(f"{where.url.rstrip('/')}/{FOLDER}/{name}")
@@ -61,12 +70,12 @@ class Release:
         return self.storage.url
 
     def read(self, file: str) -> bytes:
-        """Bytes of a file below the release. Raises HqvoxError where it is missing."""
+        """Bytes of a file of the release. Raises HqvoxError where it is missing."""
         try:
             return self.storage.read(file)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             where = self.storage.path(file)
-            raise HqvoxError(f"{where}: missing; restore it, or release anew") from None
+            raise HqvoxError(f"{where}: missing; restore it, or make the release again") from None
 
     def info(self) -> dict[str, Any]:
         """``release.json``: version, configuration, counts."""
@@ -74,39 +83,40 @@ class Release:
             value = json.loads(self.read(INFO))
         except ValueError as error:
             raise HqvoxError(
-                f"{self.storage.path(INFO)}: damaged ({error}); restore it, or release anew"
+                f"{self.storage.path(INFO)}: damaged ({error}); restore it, or make the release "
+                "again"
             ) from None
         return dict(value) if isinstance(value, dict) else {}
 
     def manifest(self, columns: Sequence[str] | None = None) -> pa.Table:
         """One row per face; see :data:`hqvox.release.manifest.MANIFEST`."""
-        return self.table("manifest.parquet", columns)
+        return self.table(MANIFEST_FILE, columns)
 
     def identities(self) -> pa.Table:
         """One row per identity; see :data:`hqvox.release.manifest.IDENTITIES`."""
-        return self.table("identities.parquet")
+        return self.table(IDENTITIES_FILE)
 
     @property
     def has_speech(self) -> bool:
         """Whether it holds voices."""
-        return self.storage.exists("speech/index.parquet")
+        return self.storage.exists(SPEECH_INDEX)
 
     def speech(self) -> pa.Table:
         """One row per utterance; see :data:`hqvox.release.speech.SPEECH`."""
-        return self.table("speech/index.parquet")
+        return self.table(SPEECH_INDEX)
 
     def speech_stats(self) -> dict[str, Any]:
         """``speech/stats.json``: filters, and mean and variance over train."""
         try:
-            return dict(json.loads(self.read("speech/stats.json")))
+            return dict(json.loads(self.read(SPEECH_STATS)))
         except ValueError as error:
-            where = self.storage.path("speech/stats.json")
-            raise HqvoxError(f"{where}: damaged ({error}); release anew") from None
+            where = self.storage.path(SPEECH_STATS)
+            raise HqvoxError(f"{where}: damaged ({error}); make the release again") from None
 
     def log_mels(self, file: str, filters: int) -> NDArray[np.float16]:
         """All frames of a file of voices, (frames, filters), natural log; mapped where local.
 
-        Raises HqvoxError where its size is no whole number of frames.
+        Raises HqvoxError where its size is not a multiple of a frame.
         """
         where = self.storage.path(file)
         dtype = np.dtype("<f2")
@@ -117,7 +127,7 @@ class Release:
         else:
             data = np.frombuffer(self.read(file), np.uint8)
         if len(data) % (filters * dtype.itemsize):
-            raise HqvoxError(f"{where}: cut short; restore it, or release anew")
+            raise HqvoxError(f"{where}: cut short; restore it, or make the release again")
         return data.view(dtype).reshape(-1, filters)
 
     def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -127,7 +137,7 @@ class Release:
             return read_parquet(data, columns or None)
         except (OSError, pa.ArrowException) as error:
             where = self.storage.path(file)
-            raise HqvoxError(f"{where}: damaged ({error}); release anew") from None
+            raise HqvoxError(f"{where}: damaged ({error}); make the release again") from None
 
 
 def find_release(where: str, name: str | None = None) -> Release:
@@ -148,8 +158,8 @@ def _hint(where: str | Path) -> str:
     storage = Storage(where)
     if storage.exists(CONFIG):
         names = release_names(Workspace.open(str(where)))
-        there = f"its releases: {', '.join(names)}" if names else "it has no release yet"
-        return f"this is a workspace; name a release of it ({there})"
+        which = f"its releases: {', '.join(names)}" if names else "it has no release yet"
+        return f"this is a workspace; name a release of it ({which})"
     return "name the folder that holds it, or a workspace and a release's name"
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import SPEECH_INDEX, SPEECH_STATS, speech_file
 from hqvox.release.pool import in_order
 from hqvox.release.target import Sink, Target
 from hqvox.speech.pack import SpeechPack
@@ -36,11 +37,9 @@ SPEECH = pa.schema(
 """``speech/index.parquet``: one row per utterance, in the order of identities and their files.
 
 Each ``speech/….f16`` is a plain array of little-endian float16, (frames of all its utterances,
-filters), natural log of the mel filters' energies; ``speech/stats.json`` tells the filters.
+filters), natural log of the mel filters' energies; ``speech/stats.json`` holds their number.
 """
 
-INDEX = "speech/index.parquet"
-STATS = "speech/stats.json"
 DTYPE = np.dtype("<f2")
 """Of the packed log-mels."""
 FRAMES_PER_SECOND = 100
@@ -72,25 +71,36 @@ class SpeechPart:
     """Over train."""
 
 
-def speech_index(workspace: Workspace) -> pa.Table | None:
-    """The workspace's utterances that were kept, or None where no audio was indexed."""
-    pack = SpeechPack(workspace)
-    return pack.index() if pack.shards() else None
+@dataclass(frozen=True)
+class Voices:
+    """The speech of a workspace that a release can hold."""
 
-
-def spoken(index: pa.Table) -> dict[str, tuple[int, float]]:
+    index: pa.Table | None
+    """One row per utterance that was kept; None: the release holds faces alone."""
+    of_identity: dict[str, tuple[int, float]]
     """Utterances and seconds of every identity that has any."""
+    missing: str = ""
+    """Why there are none; empty where there are some."""
+
+
+def read_voices(workspace: Workspace, wanted: bool) -> Voices:
+    """The workspace's utterances; none where there are none, or they are not ``wanted``."""
+    if not wanted:
+        return Voices(None, {}, "asked for without speech")
+    pack = SpeechPack(workspace)
+    index = pack.index() if pack.shards() else None
+    if index is None or not index.num_rows:
+        return Voices(None, {}, "the workspace has no speech")
     # On one thread: the order of a sum of floats decides its last bits.
-    own = index.group_by("identity_id", use_threads=False)
-    grouped = own.aggregate([("seconds", "count"), ("seconds", "sum")])
-    columns = (grouped[name].to_pylist() for name in grouped.column_names)
-    named = dict(zip(grouped.column_names, columns, strict=True))
-    return {
-        identity_id: (int(count), float(seconds))
-        for identity_id, count, seconds in zip(
-            named["identity_id"], named["seconds_count"], named["seconds_sum"], strict=True
-        )
-    }
+    grouped = index.group_by("identity_id", use_threads=False).aggregate(
+        [("seconds", "count"), ("seconds", "sum")]
+    )
+    columns = (
+        grouped[name].to_pylist() for name in ("identity_id", "seconds_count", "seconds_sum")
+    )
+    return Voices(
+        index, {i: (int(count), float(seconds)) for i, count, seconds in zip(*columns, strict=True)}
+    )
 
 
 def speech_tasks(
@@ -111,7 +121,7 @@ def speech_tasks(
         SpeechTask(
             workspace.url,
             sink,
-            f"speech/{shard}.f16",
+            speech_file(shard),
             rows.filter(pc.equal(rows["shard"], shard)).combine_chunks(),
             filters,
         )
@@ -167,8 +177,8 @@ def write_speech(
         done += part.rows.num_rows
         on_progress("utterances", done, total)
     rows = pa.concat_tables([part.rows for part in parts])
-    target.write(INDEX, parquet_bytes(rows))
-    target.write(STATS, to_json(stats_json(parts)))
+    target.write(SPEECH_INDEX, parquet_bytes(rows))
+    target.write(SPEECH_STATS, to_json(stats_json(parts)))
     return rows
 
 

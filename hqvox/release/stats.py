@@ -1,9 +1,13 @@
-"""The statistics of a release: tables 1 and 6 of Speech Fusion to Face, ours beside the paper's."""
+"""The statistics of a release, and what differs between two.
+
+Tables 1 and 6 of Speech Fusion to Face, ours beside the paper's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,6 +17,9 @@ from hqvox.release.split import PARTS
 
 NORMALISING = ("pose", "lighting", "emotion", "align", "segment")
 """Stages that make faces alike; with all of them on, faces are normalised in table 6's sense."""
+
+_COMPARED = ("hqvox", "split", "selection", "weights", "config")
+"""Sections of ``release.json`` that are compared."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class PartStats:
     utterances: int | None
     """None where the release has no speech."""
     mean_side_px: float | None
-    """Mean side of the square crops, px; None where there are none."""
+    """Mean side of the crops, px; None where there are none."""
     hours: float | None = None
     """Of speech; None where there is none, or the paper does not say."""
 
@@ -91,11 +98,11 @@ def _speech_of_parts(release: Release) -> dict[str, tuple[int, float]]:
     if not release.has_speech:
         return {}
     table = release.speech().select(["split", "seconds"])
-    found = {"total": (table.num_rows, (pc.sum(table["seconds"]).as_py() or 0.0) / 3600)}
+    counts = {"total": (table.num_rows, (pc.sum(table["seconds"]).as_py() or 0.0) / 3600)}
     for part in PARTS:
-        own = table.filter(pc.equal(table["split"], part))
-        found[part] = (own.num_rows, (pc.sum(own["seconds"]).as_py() or 0.0) / 3600)
-    return found
+        rows = table.filter(pc.equal(table["split"], part))
+        counts[part] = (rows.num_rows, (pc.sum(rows["seconds"]).as_py() or 0.0) / 3600)
+    return counts
 
 
 def table_1(stats: Sequence[PartStats]) -> list[tuple[str, list[str]]]:
@@ -154,3 +161,58 @@ def _count(value: int | None) -> str:
 
 def _decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:,.2f}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one release has in common with another."""
+
+    rows: list[tuple[str, int, int, int]]
+    """What is counted; how many are in both, only in ours, only in the other."""
+    moved: list[tuple[str, str, str]]
+    """Identity id, its split in ours, its split in the other, where they differ."""
+    settings: list[tuple[str, Any, Any]]
+    """Setting, its value in ours and in the other, where they differ."""
+
+
+def compare(ours: Release, other: Release) -> Comparison:
+    """Compare by identity id, by the photographs' SHA-256, and by the audio's."""
+    mine, theirs = _parts(ours), _parts(other)
+    photos = [set(r.manifest(["photo_id"])["photo_id"].to_pylist()) for r in (ours, other)]
+    rows = [
+        _overlap("identities", set(mine), set(theirs)),
+        _overlap("photographs", *photos),
+    ]
+    if ours.has_speech and other.has_speech:
+        voices = [set(r.speech()["sha256"].to_pylist()) for r in (ours, other)]
+        rows.append(_overlap("utterances", *voices))
+    return Comparison(
+        rows,
+        [(i, mine[i], theirs[i]) for i in mine if i in theirs and mine[i] != theirs[i]],
+        _differing(ours.info(), other.info()),
+    )
+
+
+def _parts(release: Release) -> dict[str, str]:
+    table = release.identities()
+    return dict(zip(table["identity_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def _overlap(what: str, ours: set[Any], other: set[Any]) -> tuple[str, int, int, int]:
+    return what, len(ours & other), len(ours - other), len(other - ours)
+
+
+def _differing(ours: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    mine, theirs = (_flat({k: i.get(k) for k in _COMPARED}) for i in (ours, other))
+    keys = list(dict.fromkeys([*mine, *theirs]))
+    return [(k, mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            flat |= _flat(inner, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = inner
+    return flat

@@ -1,4 +1,4 @@
-"""Where a release is written until it is whole.
+"""Where a release is written until it is complete.
 
 On a local disk everything goes to a temporary sibling that is flushed and renamed at the end; on
 object storage ``release.json`` comes last, and without it there is no release.
@@ -15,14 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hqvox.release.layout import CHECKSUMS, FOLDER, INFO
 from hqvox.workspace.storage import TEMPORARY, Storage, disk_error
-
-FOLDER = "releases"
-INFO = "release.json"
-"""Written last on object storage: a folder without it is not a release."""
-CHECKSUMS = "SHA256SUMS"
-FORMAT = 2
-"""Version of the layout of a release."""
 
 
 class HashedFile:
@@ -45,12 +39,12 @@ class HashedFile:
 
 @dataclass(frozen=True)
 class Sink:
-    """Writes files below a release in the making; can be sent to another process."""
+    """Writes files below an unfinished release; can be sent to another process."""
 
     url: str
     """Of the workspace."""
     folder: str
-    """Of the release in the making, below the workspace."""
+    """Of the unfinished release, below the workspace."""
 
     def write(self, name: str, data: bytes) -> str:
         """Write a file below the release; return its SHA-256. Raises HqvoxError."""
@@ -67,7 +61,7 @@ class Sink:
             with storage.writing(path) as file:
                 yield HashedFile(file)
             return
-        # The whole folder appears at once, so a file needs neither rename nor flush of its own.
+        # The folder appears at once, so its files need neither rename nor flush of their own.
         place = Path(storage.path(path))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +72,7 @@ class Sink:
 
 
 class Target:
-    """Where a release's files go until it is whole; use as a context manager."""
+    """Where a release's files go until it is complete; use as a context manager."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage = storage
@@ -102,7 +96,7 @@ class Target:
         return self.sums[name]
 
     def written(self, sums: Mapping[str, str]) -> None:
-        """Take note of files that others wrote to :attr:`sink`: name and SHA-256."""
+        """Record files that were written to :attr:`sink`: name and SHA-256."""
         self.sums.update(sums)
 
     def finish(self) -> None:

@@ -9,30 +9,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import BY_NAME, Limit, Measure
+from hqvox.workspace.measures import Measure, values_of
+from hqvox.workspace.tables import Shown
 
-CHARTED = (
-    "ipd_px",
-    "yaw_deg",
-    "pitch_deg",
-    "light_ratio",
-    "light_gradient",
-    "neutral",
-    "mouth_opening",
-    "core_similarity",
-    "face_coverage",
-    "edge_confidence",
-    "quality",
-    "sharpness",
-)
-"""The measurements that get a histogram."""
 BINS = 36
 KEPT_COLOUR = "#4a9a72"
 REFUSED_COLOUR = "#d0745f"
@@ -52,36 +36,31 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Values:
-    """A measurement over all rows that entered its stage."""
+    """A number over all rows that entered its stage."""
 
-    measure: Measure
+    shown: Shown
     kept: NDArray[np.float64]
     refused: NDArray[np.float64]
     """Refused by this stage, for whatever reason."""
 
 
-def read_values(workspace: Workspace, name: str) -> Values:
-    """All values of a measurement, reading only its column."""
-    measure = BY_NAME[name]
-    column = "emotion_probabilities" if name in ("neutral", "happiness") else name
+def read_values(workspace: Workspace, measure: Measure) -> Values:
+    """All values of a number, reading only the columns that it comes from."""
     kept: list[NDArray[np.float64]] = [np.empty(0)]
     refused: list[NDArray[np.float64]] = [np.empty(0)]
     for shard in workspace.shards():
-        table = workspace.read_stage(measure.stage, shard, [column, "reason"])
+        table = workspace.read_stage(measure.stage, shard, [*measure.columns, "reason"])
         if table is None or not table.num_rows:
             continue
-        values = table[column]
-        if column != name:
-            values = pc.map_lookup(values, pa.scalar(name), "first")
-        numbers = values.to_numpy().astype(np.float64)
+        numbers = values_of(table, measure.name).to_numpy()
         known = ~np.isnan(numbers)
-        through = np.asarray(table["reason"].is_null())
-        kept.append(numbers[known & through])
-        refused.append(numbers[known & ~through])
+        was_kept = np.asarray(table["reason"].is_null())
+        kept.append(numbers[known & was_kept])
+        refused.append(numbers[known & ~was_kept])
     return Values(measure, np.concatenate(kept), np.concatenate(refused))
 
 
-def histogram(values: Values, limit: Limit | None) -> str | None:
+def histogram(values: Values, bound: float | None) -> str | None:
     """The histogram as an ``<svg>`` element, or None where there is nothing to show.
 
     What lies beyond the outer half per cent is counted in the outermost bars.
@@ -89,7 +68,7 @@ def histogram(values: Values, limit: Limit | None) -> str | None:
     everything = np.concatenate([values.kept, values.refused])
     if not len(everything):
         return None
-    bounds = _bounds(values.measure, limit)
+    bounds = _lines_at(values.shown, bound)
     low, high = np.percentile(everything, [0.5, 99.5])
     low, high = min([low, *bounds]), max([high, *bounds])
     margin = (high - low) * 0.05 or 0.5
@@ -105,11 +84,11 @@ def histogram(values: Values, limit: Limit | None) -> str | None:
         width = (edges[1] - edges[0]) * 0.9
         axes.bar(centres, counts[0], width, color=KEPT_COLOUR)
         axes.bar(centres, counts[1], width, bottom=counts[0], color=REFUSED_COLOUR)
-        for bound in bounds:
-            axes.axvline(bound, color=LIMIT_COLOUR, linewidth=1, linestyle=(0, (4, 3)))
+        for at in bounds:
+            axes.axvline(at, color=LIMIT_COLOUR, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlim(edges[0], edges[-1])
-        unit = values.measure.unit.strip().replace("°", "degrees")
-        axes.set_xlabel(f"{values.measure.label}, {unit}" if unit else values.measure.label)
+        unit = values.shown.unit.strip().replace("°", "degrees")
+        axes.set_xlabel(f"{values.shown.label}, {unit}" if unit else values.shown.label)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
@@ -124,8 +103,7 @@ def histogram(values: Values, limit: Limit | None) -> str | None:
     return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", text, count=2)
 
 
-def _bounds(measure: Measure, limit: Limit | None) -> list[float]:
-    if limit is None:
+def _lines_at(shown: Shown, bound: float | None) -> list[float]:
+    if bound is None:
         return []
-    bounds = [bound for bound in (limit.low, limit.high) if bound is not None]
-    return [s * bound for bound in bounds for s in (-1, 1)] if measure.signed else bounds
+    return [-bound, bound] if shown.signed else [bound]

@@ -37,7 +37,7 @@ class CrawlStats:
     @property
     def reasons(self) -> list[tuple[str, int, bool]]:
         """Each reason with its count, most frequent first, and whether it may pass."""
-        return [(r, n, r in DownloadStage.passing) for r, n in self.failed.most_common()]
+        return [(r, n, r in DownloadStage.transient) for r, n in self.failed.most_common()]
 
 
 def read_crawl(workspace: Workspace) -> CrawlStats | None:

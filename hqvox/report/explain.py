@@ -29,7 +29,7 @@ from hqvox.imaging.pictures import (
     font,
 )
 from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
-from hqvox.runner.lookup import ALL_COLUMNS, Key, joined_rows, table_keys
+from hqvox.runner.lookup import Key, joined_rows, shard_keys, table_keys
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
@@ -55,12 +55,12 @@ def find_subject(workspace: Workspace, text: str) -> Subject:
     """
     identities = workspace.identities().to_pylist()
     for field in ("identity_id", "name"):
-        found = [row for row in identities if row[field] == text]
-        if len(found) > 1:
-            ids = ", ".join(row["identity_id"] for row in found[:MAX_NAMED])
-            raise HqvoxError(f"{len(found)} identities are named {text}: use an id ({ids})")
-        if found:
-            return Subject(found[0], None)
+        same = [row for row in identities if row[field] == text]
+        if len(same) > 1:
+            ids = ", ".join(row["identity_id"] for row in same[:MAX_NAMED])
+            raise HqvoxError(f"{len(same)} identities are named {text}: use an id ({ids})")
+        if same:
+            return Subject(same[0], None)
     by_id = {row["identity_id"]: row for row in identities}
     matches = _photos(workspace, text)
     if not matches:
@@ -72,7 +72,7 @@ def find_subject(workspace: Workspace, text: str) -> Subject:
     if len(matches) > 1:
         named = ", ".join(unquote(url) for url, _ in matches[:MAX_NAMED])
         more = ", …" if len(matches) > MAX_NAMED else ""
-        raise HqvoxError(f"{text!r} stands for {len(matches)} photos ({named}{more}): name one")
+        raise HqvoxError(f"{text!r} matches {len(matches)} photos ({named}{more}): name one")
     key = matches[0][1]
     return Subject(by_id[key[0]], key[1])
 
@@ -122,16 +122,8 @@ def photo_rows(workspace: Workspace, subject: Subject) -> list[Row]:
 def identity_rows(workspace: Workspace, identity: Row) -> list[Row]:
     """Everything the build knows of an identity's photos: one row per photo, or per face of it."""
     shard, identity_id = identity["shard"], identity["identity_id"]
-    keys: dict[tuple[int, int | None], Key] = {}
-    for stage in ("discover", "landmarks"):
-        table = workspace.read_stage(stage, shard, [])
-        for key in table_keys(table) if table is not None else []:
-            if key[0] == identity_id:
-                if key[2] is not None:
-                    keys.pop((key[1], None), None)
-                keys[key[1], key[2]] = key
-    ordered = sorted(keys, key=lambda k: (k[0], -1 if k[1] is None else k[1]))
-    return joined_rows(workspace, shard, [keys[k] for k in ordered], ALL_COLUMNS)
+    keys = [key for key in shard_keys(workspace, shard) if key[0] == identity_id]
+    return joined_rows(workspace, shard, keys)
 
 
 def ended(row: Row) -> str:

@@ -21,7 +21,7 @@ from hqvox.imaging.pictures import KEPT, REFUSED, encode_jpeg, fitted
 from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.release.read import Release
 from hqvox.release.stats import PAPER, release_stats, table_1
-from hqvox.report.charts import CHARTED, histogram, read_values
+from hqvox.report.charts import histogram, read_values
 from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
@@ -35,10 +35,10 @@ from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import (
     BY_NAME,
     MEASURES,
-    TELLING,
-    Limit,
+    RESTS_ON,
+    Measure,
+    all_bounds,
     limit_text,
-    limits,
     value_of,
     value_text,
     within,
@@ -46,25 +46,12 @@ from hqvox.workspace.measures import (
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
 from models.store import ModelStore
-from pipelines.chain import STAGES
+from pipelines.chain import STAGE_NAMES, STAGES
 
 PICTURE_HEIGHT_PX = 200
 GENERATED_PX = 128
 GALLERY_IDENTITIES = 36
 """Identities of a release that the gallery shows."""
-CAPTIONS = {
-    "landmarks": ("faces_in_photo", "face_score"),
-    "pupils": ("ipd_px",),
-    "pose": ("yaw_deg", "pitch_deg"),
-    "lighting": ("light_ratio", "light_gradient"),
-    "emotion": ("neutral", "happiness"),
-    "identity": ("core_similarity",),
-    "align": ("outside_fraction", "crop_side_px"),
-    "segment": ("face_coverage", "edge_confidence"),
-    "quality": ("quality", "sharpness"),
-}
-"""What the caption of a kept example says, by stage."""
-
 Step = Callable[[str], None]
 
 
@@ -140,7 +127,7 @@ def render_report(
     on_step("counting")
     steps = funnel(workspace)
     names = {row["identity_id"]: row["name"] for row in workspace.identities().to_pylist()}
-    bounds = limits(config, store)
+    bounds = all_bounds(config, store)
     views = {
         stage.name: StageView(
             name=stage.name,
@@ -152,15 +139,16 @@ def render_report(
         for stage, step in zip(STAGES, steps, strict=True)
     }
     on_step("histograms")
-    for name in CHARTED:
-        values = read_values(workspace, name)
-        chart = histogram(values, bounds.get(name))
+    for measure in MEASURES:
+        if not measure.chart:
+            continue
+        chart = histogram(read_values(workspace, measure), bounds.get(measure.name))
         if chart is not None:
-            views[values.measure.stage].charts.append(Markup(chart))
+            views[measure.stage].charts.append(Markup(chart))
     on_step("examples")
     for group in choose_examples(workspace):
-        if group.reason is None and group.stage not in CAPTIONS:
-            continue  # every photo passes these on: there is nothing to see
+        if group.reason is None and not _captions(group):
+            continue  # nothing was measured on what the stage kept
         figures = [_figure(workspace, row, group, names, bounds) for row in group.rows]
         views[group.stage].groups.append(ExampleGroup(group.reason, group.count, figures))
     on_step("released faces")
@@ -189,24 +177,24 @@ def render_report(
     )
 
 
-def _limit_lines(stage: str, bounds: dict[str, Limit]) -> list[str]:
+def _limit_lines(stage: str, bounds: dict[str, float]) -> list[str]:
     return [
         f"{m.label} {limit_text(m, bounds[m.name])}"
         for m in MEASURES
-        if m.stage == stage and m.name in bounds and m.name != "faces_in_photo"
+        if m.stage == stage and m.name in bounds and m.setting is not None
     ]
 
 
 def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list[str]:
     notes = []
     gone = photos_gone(workspace, config)
-    tasks = [] if gone else plan_build(workspace, config, store)
+    jobs = [] if gone else plan_build(workspace, config, store)
     if gone:
         notes.append(gone)
-    if tasks:
+    if jobs:
         notes.append(
-            f"{len(tasks)} of {len(workspace.shards())} shards are not up to date "
-            f"({tasks[0].why}): what follows is as the last build left it. "
+            f"{len(jobs)} of {len(workspace.shards())} shards are not up to date "
+            f"({jobs[0].why}): what follows is as the last build left it. "
             f"Run hqvox build {workspace.url}."
         )
     failures = workspace.failures()
@@ -219,19 +207,17 @@ def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list
 
 
 def _figure(
-    workspace: Workspace, row: Row, group: Group, names: dict[str, str], bounds: dict[str, Limit]
+    workspace: Workspace, row: Row, group: Group, names: dict[str, str], bounds: dict[str, float]
 ) -> Figure:
-    told = CAPTIONS[group.stage] if group.reason is None else TELLING.get(group.reason, ())
     lines = []
-    for name in told:
-        measure, value = BY_NAME[name], value_of(row, name)
+    for measure in _captions(group):
+        value, bound = value_of(row, measure.name), bounds.get(measure.name)
         if value is not None:
-            limit = bounds.get(name)
-            good = within(measure, value, limit)
-            if group.reason is None and limit is not None and limit.note:
+            good = within(measure, value, bound)
+            if group.reason is None and measure.limit is not None and measure.limit.rule:
                 good = None  # one of several ways to pass
             lines.append(
-                Line(measure.label, value_text(measure, value), limit_text(measure, limit), good)
+                Line(measure.label, value_text(measure, value), limit_text(measure, bound), good)
             )
     if group.reason == "duplicate":
         lines.append(Line("left refused, right", f"photo {row['duplicate_of']}", "", None))
@@ -245,15 +231,23 @@ def _figure(
     )
 
 
+def _captions(group: Group) -> list[Measure]:
+    """The numbers named below the examples of a verdict."""
+    if group.reason is not None:
+        return [BY_NAME[name] for name in RESTS_ON.get(group.reason, ())]
+    return [m for m in MEASURES if m.stage == group.stage and m.caption]
+
+
 def _example_picture(workspace: Workspace, row: Row, group: Group) -> Photo | None:
     stage = group.stage
+    position = STAGE_NAMES.index(stage)
     if stage == "duplicates" and row["duplicate_of"] is not None:
         return _pair(workspace, row)
-    if stage in ("download", "duplicates", "landmarks", "pupils"):
+    if position <= STAGE_NAMES.index("pupils"):
         return _whole_photo(workspace, row, refused=group.reason is not None)
-    if stage in ("pose", "lighting", "emotion", "identity"):
+    if position < STAGE_NAMES.index("align"):
         return face_view(workspace, row, draw=stage == "pose")
-    if stage == "quality":
+    if position > STAGE_NAMES.index("segment"):
         return masked_crop(workspace, row)
     crop = aligned_crop(workspace, row)
     if stage == "segment" and crop is not None:

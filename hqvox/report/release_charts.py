@@ -12,7 +12,7 @@ from hqvox.release.read import Release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import PAPER_DATASETS, dataset_row
 from hqvox.report.charts import Values, histogram
-from hqvox.workspace.measures import Measure
+from hqvox.workspace.tables import Shown
 
 MOST = 12
 """Nationalities that are named; the rest is summed up."""
@@ -55,8 +55,7 @@ def _histograms(release: Release, people: list[dict[str, Any]]) -> list[Markup]:
     charts = []
     for label, unit, numbers in shown:
         kept = np.array([n for n in numbers if n is not None], dtype=np.float64)
-        measure = Measure("release", label, label, unit)
-        chart = histogram(Values(measure, kept, np.empty(0)), None)
+        chart = histogram(Values(Shown(label, unit), kept, np.empty(0)), None)
         if chart is not None:
             charts.append(Markup(chart))
     return charts

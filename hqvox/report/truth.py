@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from hqvox.phantom.website import world_file
-from hqvox.runner.lookup import joined_rows, table_keys
+from hqvox.runner.lookup import joined_rows, shard_keys
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.geometry import eye_centres
@@ -74,13 +74,7 @@ def _rows_by_file(workspace: Workspace) -> dict[str, list[Row]]:
     columns = {"discover": ("url",), "landmarks": ("landmarks_xy",)}
     found: dict[str, list[Row]] = {}
     for shard in workspace.shards():
-        keys = []
-        for stage in ("discover", "landmarks"):
-            table = workspace.read_stage(stage, shard, [])
-            keys += table_keys(table) if table is not None else []
-        faced = {key[:2] for key in keys if key[2] is not None}
-        keys = [key for key in keys if key[2] is not None or key[:2] not in faced]
-        for row in joined_rows(workspace, shard, keys, columns):
+        for row in joined_rows(workspace, shard, shard_keys(workspace, shard), columns):
             url = row["url"]
             file = world_file(url) if "://" in url else f"photos/{unquote(url)}"
             found.setdefault(file, []).append(row)

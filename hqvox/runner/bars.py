@@ -18,9 +18,9 @@ from rich.progress import (
 
 @contextmanager
 def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars that are gone at the end: call what it gives with what is done, how many, of how many.
+    """Bars that vanish at the end. Call the result with a label, the number done, and the total.
 
-    Every new word gets a bar of its own.
+    Every new label gets a bar.
     """
     bars = Progress(
         TextColumn("[bold]{task.description}"),
@@ -43,7 +43,7 @@ def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]
 
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar, there from the start: call what it gives with how many are done, and of how many."""
+    """One bar, shown at once. Call the result with the number done and the total."""
     with progress_bars(console) as show:
         show(what, 0, 0)
         yield lambda done, total: show(what, done, total)

@@ -8,9 +8,10 @@ import platform
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from typing import Literal
 
@@ -19,24 +20,25 @@ import yaml
 import hqvox
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl.crawler import Crawling, CrawlOrder
-from hqvox.runner.local import Event, Failed, Finished, Started, run_here, run_pool
-from hqvox.runner.plan import Fingerprints, ShardTask, make_plan
+from hqvox.runner.crawl.crawler import CrawlOrder, crawl_here, start_crawl
+from hqvox.runner.jobs import Failed, Finished, Pool, Started, process_pool, run_here, run_jobs
+from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, make_plan
 from hqvox.runner.ray import run_ray
-from hqvox.runner.worker import Progress, download_stage
+from hqvox.runner.worker import Crawling, Event, Progress, ShardWorker
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.fetch.client import user_agent
 
 RUNS = "runs"
-CRAWL_NOTED_SECONDS = 30.0
-"""How often the log takes down how the crawl stands."""
+CRAWL_LOGGED_SECONDS = 30.0
+"""How often the state of the crawl is logged."""
 Executor = Literal["local", "ray"]
-"""Who runs the shards: processes of this machine, or actors of a Ray cluster."""
+"""Where jobs run: in processes of this machine, or in actors of a Ray cluster."""
+PRELOAD = ("hqvox.runner.worker", "hqvox.runner.crawl.crawler")
+"""Imported once by the server that worker processes are forked from."""
 
 VERSIONS_OF = ("torch", "numpy", "opencv-python", "pillow", "dlib-bin", "pyarrow")
 """Packages whose versions can change a result: they are written into the run's record."""
@@ -46,20 +48,20 @@ VERSIONS_OF = ("torch", "numpy", "opencv-python", "pillow", "dlib-bin", "pyarrow
 class BuildResult:
     """What a build did."""
 
-    tasks: list[ShardTask]
+    jobs: list[ShardJob]
     failed: list[Failed] = field(default_factory=list)
     photos: int = 0
     wall_seconds: float = 0.0
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     pixel_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    task_seconds: float = 0.0
-    """Sum over shards of the time their worker spent on them, networks' loading apart."""
+    job_seconds: float = 0.0
+    """Sum over jobs of their workers' seconds, without loading networks."""
 
 
 def photos_gone(workspace: Workspace, config: BuildConfig) -> str | None:
-    """What to do where the folder of photographs was moved, or None.
+    """An error with its remedy where the folder of photographs is missing or empty, else None.
 
-    An empty folder is what a disk that is not mounted leaves.
+    The folder is empty where its disk is not mounted.
     """
     photos = config.discover.photos
     if not photos or (os.path.isdir(photos) and os.listdir(photos)):
@@ -80,15 +82,14 @@ def plan_build(
     only: str | None = None,
     retry_failed: bool = False,
     refresh: bool = False,
-) -> list[ShardTask]:
-    """The tasks of a build; see :func:`hqvox.runner.plan.make_plan`.
+) -> list[ShardJob]:
+    """The jobs of a build; see :func:`hqvox.runner.plan.make_plan`.
 
     ``refresh``: run download again everywhere, to ask whether photos changed.
     """
-    stages = make_stages(config, store, workspace.storage)
-    fingerprints = Fingerprints(stages, config, store)
+    fingerprints = Fingerprints(Stages(config, store, workspace.storage))
     if refresh:
-        if not download_stage(stages).remote:
+        if not config.discover.remote:
             raise HqvoxError(
                 "--refresh asks servers whether photos changed, but here they come from a folder; "
                 "leave it out: changed files are noticed by themselves"
@@ -104,7 +105,7 @@ def plan_build(
 def run_build(
     workspace: Workspace,
     config: BuildConfig,
-    tasks: list[ShardTask],
+    jobs: list[ShardJob],
     *,
     workers: int | None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -112,30 +113,30 @@ def run_build(
     refresh: bool = False,
     executor: Executor = "local",
 ) -> BuildResult:
-    """Run tasks and write the run's record. The caller holds ``workspace.lock()``.
+    """Run jobs and write the run's record. The caller holds ``workspace.lock()``.
 
     ``workers``: processes, by default one per core; 0 runs in this one. ``executor``: ``ray`` makes
     them actors of a cluster, by default as many as it has room for. ``retry_failed``, ``refresh``:
-    as in planning; they say what a crawl asks for again. Raises HqvoxError where the disk refuses;
-    what was committed until then stays. Raises ModelError where weights are missing, before
-    anything runs.
+    as in planning; see :mod:`hqvox.runner.crawl.retry`. Raises HqvoxError where the disk refuses;
+    what was committed before stays. Raises ModelError where weights are missing, before anything
+    runs.
     """
-    result = BuildResult(tasks)
-    if not tasks:
+    result = BuildResult(jobs)
+    if not jobs:
         return result
     started = time.perf_counter()
-    tasks, order = split_crawl(workspace, config, tasks, retry_failed, refresh)
-    crawled = {task.shard for task in order.tasks} if order else set()
+    jobs, order = split_crawl(workspace, config, jobs, retry_failed, refresh)
+    crawled = {job.shard for job in order.jobs} if order else set()
     log = RunLog(workspace, config)
 
     def take(event: Event) -> None:
         log.write(event)
         if isinstance(event, Failed):
             result.failed.append(event)
-            workspace.mark_failed(event.task.shard, {"error": event.error, "trace": event.trace})
+            workspace.mark_failed(event.job.shard, {"error": event.error, "trace": event.trace})
         elif isinstance(event, Finished):
-            workspace.clear_failed(event.task.shard)
-            result.task_seconds += event.seconds
+            workspace.clear_failed(event.job.shard)
+            result.job_seconds += event.seconds
         elif isinstance(event, Progress):
             if event.shard not in crawled or DownloadStage.name in event.tallies.stages:
                 result.photos += event.tallies.photos
@@ -151,39 +152,60 @@ def run_build(
         workspace.storage.remove_leftovers(f"runs/{run}")
     try:
         if executor == "ray":
-            run_ray(workspace.url, config, tasks, take, workers, order=order)
+            run_ray(workspace.url, config, jobs, take, workers, order=order)
         elif workers == 0:
-            run_here(workspace.url, config, tasks, take, order)
+            crawled_jobs = crawl_here(workspace.url, config, order, take) if order else []
+            worker = ShardWorker(workspace.url, config)
+            run_here([[job] for job in [*jobs, *crawled_jobs]], worker, take)
         else:
             count = workers or len(os.sched_getaffinity(0))
-            run_pool(workspace.url, config, tasks, take, count, order=order)
+            pools = local_pools(workspace.url, config, jobs, count, order)
+            run_jobs(pools, take, config.runner.max_deaths)
     finally:
         result.wall_seconds = time.perf_counter() - started
         log.close(result)
     return result
 
 
+def local_pools(
+    root: str,
+    config: BuildConfig,
+    jobs: Sequence[ShardJob],
+    workers: int,
+    order: CrawlOrder | None = None,
+) -> list[Pool]:
+    """One crawling process, if there is an order, and the worker processes.
+
+    The workers also take the shards that the crawl has committed.
+    """
+    batches = [[job] for job in jobs]
+    pools = [process_pool(partial(ShardWorker, root, config), workers, batches, PRELOAD)]
+    if order:
+        start, note = partial(start_crawl, root, config, order), "the crawl died {count} times"
+        pools.insert(0, process_pool(start, 1, [order.jobs], PRELOAD, note + ", the last{how}"))
+    return pools
+
+
 def split_crawl(
     workspace: Workspace,
     config: BuildConfig,
-    tasks: list[ShardTask],
+    jobs: list[ShardJob],
     retry_failed: bool = False,
     refresh: bool = False,
-) -> tuple[list[ShardTask], CrawlOrder | None]:
-    """Tasks that workers can run at once, and what must be crawled before, if anything.
+) -> tuple[list[ShardJob], CrawlOrder | None]:
+    """Jobs that workers can run at once, and the crawl, if any.
 
     Raises HqvoxError where a crawl lacks its contact or a source its key.
     """
-    stages = make_stages(config, ModelStore(), workspace.storage)
-    discover = next(stage for stage in stages if isinstance(stage, DiscoverStage))
-    first = tuple(task for task in tasks if task.first <= STAGE_NAMES.index(DownloadStage.name))
-    if not discover.remote or not first:
-        return tasks, None
+    crawled = tuple(job for job in jobs if job.first <= DOWNLOAD)
+    if not config.discover.remote or not crawled:
+        return jobs, None
     user_agent(config.download.contact)
-    missing = discover.missing() if any(task.first == 0 for task in first) else []
+    discover = Stages(config, ModelStore(), workspace.storage).discover
+    missing = discover.missing() if any(job.first == 0 for job in crawled) else []
     if missing:
         raise HqvoxError(missing[0])
-    return [task for task in tasks if task not in first], CrawlOrder(first, retry_failed, refresh)
+    return [job for job in jobs if job.first > DOWNLOAD], CrawlOrder(crawled, retry_failed, refresh)
 
 
 class RunLog:
@@ -195,7 +217,7 @@ class RunLog:
         self.folder = f"{RUNS}/{stamp}-{uuid.uuid4().hex[:6]}"
         self._lines: list[str] = []
         self._written = 0.0
-        self._crawl_noted = 0.0
+        self._crawl_logged = 0.0
         versions = {"hqvox": hqvox.__version__, "python": platform.python_version()}
         for package in VERSIONS_OF:
             try:
@@ -207,19 +229,19 @@ class RunLog:
         self.storage.write(f"{self.folder}/versions.json", json.dumps(versions, indent=1).encode())
 
     def write(self, event: Event) -> None:
-        """Note an event; the log on disk is renewed every few seconds."""
+        """Log an event; the file is rewritten every few seconds."""
         record: dict[str, object] = {"time": round(time.time(), 3)}
         match event:
-            case Started(task):
-                record |= {"event": "started", "shard": task.shard, "stages": task.stages}
-            case Finished(task, seconds):
-                record |= {"event": "finished", "shard": task.shard, "seconds": round(seconds, 3)}
-            case Failed(task, error, trace):
-                record |= {"event": "failed", "shard": task.shard, "error": error, "trace": trace}
+            case Started(job):
+                record |= {"event": "started", "shard": job.shard, "stages": job.stages}
+            case Finished(job, seconds):
+                record |= {"event": "finished", "shard": job.shard, "seconds": round(seconds, 3)}
+            case Failed(job, error, trace):
+                record |= {"event": "failed", "shard": job.shard, "error": error, "trace": trace}
             case Crawling():
-                if event.waiting and time.monotonic() - self._crawl_noted < CRAWL_NOTED_SECONDS:
+                if event.waiting and time.monotonic() - self._crawl_logged < CRAWL_LOGGED_SECONDS:
                     return
-                self._crawl_noted = time.monotonic()
+                self._crawl_logged = time.monotonic()
                 record |= {"event": "crawling", **asdict(event)}
             case Progress(shard, identity_id, tallies):
                 record |= {
@@ -240,7 +262,7 @@ class RunLog:
         timings = {
             "wall_seconds": result.wall_seconds,
             "photos": result.photos,
-            "tasks_seconds": result.task_seconds,
+            "tasks_seconds": result.job_seconds,
             "stages": dict(result.stage_seconds),
             "pixels": dict(result.pixel_seconds),
             "pid": os.getpid(),

@@ -25,7 +25,7 @@ from hqvox.workspace.shards import ERASED, blank_header
 from hqvox.workspace.tables import KEYS, Row
 from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES, make_stages
+from pipelines.chain import STAGE_NAMES, Stages
 
 FETCHED = ("discover", "download")
 """Stages whose tables are kept but for the rows that go: their content costs requests to others."""
@@ -229,8 +229,7 @@ def _renewed(
     With these, what was up to date stays so, and nothing is fetched again.
     """
     try:
-        config, store = workspace.config(), ModelStore()
-        prints = Fingerprints(make_stages(config, store, workspace.storage), config, store)
+        prints = Fingerprints(Stages(workspace.config(), ModelStore(), workspace.storage))
         pairs = zip(prints.of(members), prints.of(staying), strict=True)
         return {was["hash"]: now for was, now in pairs}
     except HqvoxError:

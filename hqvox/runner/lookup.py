@@ -1,4 +1,4 @@
-"""Finding rows of a build and joining what the stages know about them, without reading the rest."""
+"""Finding rows of a build and joining what the stages wrote about them; reads nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hqvox.workspace.tables import COLUMNS, KEYS, Row
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 
 Key = tuple[str, int, int | None]
-"""Identity, candidate, face; face is None where the photo never came to have faces."""
+"""Identity, candidate, face; face is None for a photo without faces."""
 
 ALL_COLUMNS: Mapping[str, Sequence[str]] = COLUMNS_OF
 """Of every stage, all its columns."""
@@ -47,12 +47,27 @@ def joined_rows(
         table = workspace.read_stage(stage, shard, [*names, "reason"])
         if table is None:
             break
-        found = [i for i, key in enumerate(table_keys(table)) if key in by_key]
-        for row in table.take(pa.array(found, pa.int64())).to_pylist():
+        indices = [i for i, key in enumerate(table_keys(table)) if key in by_key]
+        for row in table.take(pa.array(indices, pa.int64())).to_pylist():
             measured = {name: row[name] for name in (*names, "reason")} | {"stage": stage}
             for key in by_key[row["identity_id"], row["candidate"], row["face"]]:
                 rows[key].update(measured)
     return list(rows.values())
+
+
+def shard_keys(workspace: Workspace, shard: str) -> list[Key]:
+    """The key of every photo of a shard that has no face, and of every face of the others.
+
+    Photos in the order they were found in, the faces of each by number.
+    """
+    keys: dict[tuple[str, int], list[Key]] = {}
+    for stage in ("discover", "landmarks"):
+        table = workspace.read_stage(stage, shard, [])
+        of_photo: dict[tuple[str, int], list[Key]] = {}
+        for key in table_keys(table) if table is not None else []:
+            of_photo.setdefault(key[:2], []).append(key)
+        keys |= of_photo  # a photo's faces take its place
+    return [key for of_photo in keys.values() for key in of_photo]
 
 
 def table_keys(table: pa.Table) -> list[Key]:

@@ -1,41 +1,38 @@
-"""What is missing or stale, and why.
+"""The plan of a build: which stages of which shards are missing or stale, and why.
 
 Every committed table carries a fingerprint record: the parts that decided its content (stage
-configuration, code version, weights, pixels, input) and the hash over them and the upstream hash.
-A shard's stage is done where its hash is the one that the present configuration gives.
+configuration, code version, weights, input) and the hash over them and the hash of the stage
+before. A stage of a shard is up to date where its hash equals that of the current configuration.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
-from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES
-from pipelines.discover.stage import DiscoverStage
+from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
-from pipelines.stage import Needs, Stage
+from pipelines.stage import Stage
 
 CHAIN_VERSION = 1
-"""Raised by hand when decoding, batching or storing changes what stages see or leave."""
+"""Raised by hand when decoding, batching or storing changes what stages read or write."""
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """Consecutive stages to run on one shard: the unit of work."""
+class ShardJob:
+    """Consecutive stages to run on one shard, from number ``first`` to ``last``."""
 
     shard: str
     first: int
     last: int
     why: str
-    """Of the first stage; the later ones follow from it."""
+    """Why the first stage has to run; the others follow from it."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -51,33 +48,34 @@ def stage_index(name: str) -> int:
 
 
 class Fingerprints:
-    """The fingerprint records that the present configuration gives."""
+    """The fingerprint records of the current configuration."""
 
-    def __init__(self, stages: Sequence[Stage], config: BuildConfig, store: ModelStore) -> None:
+    def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._common = [self._stage_parts(stage, config, store) for stage in stages]
+        self._common = [self._stage_parts(stage) for stage in stages]
 
     def of(self, identities: Sequence[Row]) -> list[dict[str, Any]]:
         """Records of all stages, in order, for a shard's identity rows."""
         records = []
         upstream = ""
+        discover = self._stages.discover
         for stage, parts in zip(self._stages, self._common, strict=True):
-            own = dict(parts)
-            if isinstance(stage, DiscoverStage):
-                own["input"] = _digest(
-                    [[row["identity_id"], row["folder"], stage.listing(row)] for row in identities]
+            shard_parts = dict(parts)
+            if stage is discover:
+                shard_parts["input"] = digest(
+                    [
+                        [row["identity_id"], row["folder"], discover.listing(row)]
+                        for row in identities
+                    ]
                 )
-            upstream = _digest([upstream, own])
-            records.append({"hash": upstream, "parts": own})
+            upstream = digest([upstream, shard_parts])
+            records.append({"hash": upstream, "parts": shard_parts})
         return records
 
-    @staticmethod
-    def _stage_parts(stage: Stage, config: BuildConfig, store: ModelStore) -> dict[str, Any]:
-        if isinstance(stage, DiscoverStage | DownloadStage):
-            section = stage.settings()
-        else:
-            section = stage.config.model_dump(mode="json")
-        if stage.needs is Needs.PHOTO:
+    def _stage_parts(self, stage: Stage) -> dict[str, Any]:
+        config, store = self._stages.config, self._stages.store
+        section = stage.settings()
+        if stage.reads_photos:
             section["decode"] = config.decode.model_dump(mode="json")
         return {
             "config": section,
@@ -94,23 +92,23 @@ def make_plan(
     start: str | None = None,
     only: str | None = None,
     retry_failed: bool = False,
-) -> list[ShardTask]:
-    """Tasks that bring ``target`` (default: the last stage) up to date, in shard order.
+) -> list[ShardJob]:
+    """Jobs that bring ``target`` (default: the last stage) up to date, in shard order.
 
     ``start``: run this stage and what follows even where it is up to date. ``only``: run this one
     stage; raises HqvoxError where what is before it is missing or stale. ``retry_failed``: run
-    again from the stage where a photo failed for a passing reason.
+    download again where a photo failed for a transient reason.
     """
     last = stage_index(only or target or STAGE_NAMES[-1])
     forced = stage_index(start) if start else None
     if forced is not None and forced > last:
         raise HqvoxError(f"--from {start} comes after --to {target}; swap them")
-    tasks = []
+    jobs = []
     for shard, identities in workspace.shards().items():
         expected = fingerprints.of(identities)
         first, why = first_stale(workspace, shard, expected, last)
-        if retry_failed and first > DOWNLOAD and _has_passing(workspace, shard):
-            first, why = DOWNLOAD, "photos failed for a passing reason"
+        if retry_failed and first > DOWNLOAD and _has_transient(workspace, shard):
+            first, why = DOWNLOAD, "photos failed for a transient reason"
         if forced is not None and forced < first:
             first, why = forced, "--from"
         if only and first < last:
@@ -119,45 +117,46 @@ def make_plan(
                 f"(shard {shard}: {why}); leave out --only to have it done"
             )
         if first <= last:
-            tasks.append(ShardTask(shard, first, last, why))
-    return tasks
+            jobs.append(ShardJob(shard, first, last, why))
+    return jobs
 
 
 DOWNLOAD = STAGE_NAMES.index(DownloadStage.name)
 
 
-def _has_passing(workspace: Workspace, shard: str) -> bool:
+def _has_transient(workspace: Workspace, shard: str) -> bool:
     table = workspace.read_stage(DownloadStage.name, shard, ["reason"])
-    found = set() if table is None else set(table["reason"].to_pylist())
-    return bool(found & set(DownloadStage.passing))
+    reasons = set() if table is None else set(table["reason"].to_pylist())
+    return bool(reasons & set(DownloadStage.transient))
 
 
 def first_stale(
     workspace: Workspace, shard: str, expected: Sequence[Mapping[str, Any]], last: int
 ) -> tuple[int, str]:
-    """Position of the first stage up to ``last`` that is missing or stale, and why; else beyond."""
+    """Position of the first stage up to ``last`` that is missing or stale, and why.
+
+    ``last + 1`` and "" where all are up to date.
+    """
     for index in range(last + 1):
         committed = workspace.committed(STAGE_NAMES[index], shard)
         if committed is None:
             return index, "not built yet"
         if committed["hash"] != expected[index]["hash"]:
-            return index, _difference(committed["parts"], expected[index]["parts"])
+            return index, difference(committed["parts"], expected[index]["parts"])
     return last + 1, ""
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What changed between two fingerprint records, in words."""
+def difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], input_changed: str = "photos changed"
+) -> str:
+    """What changed between the parts of two fingerprint records, in words."""
     changes = []
     old, new = before.get("config", {}), now["config"]
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             changes.append(f"{key} {_short(old.get(key))} → {_short(new.get(key))}")
-    words: dict[str, Callable[[], str]] = {
-        "version": lambda: "newer code",
-        "weights": lambda: "other weights",
-        "input": lambda: "photos changed",
-    }
-    changes += [say() for part, say in words.items() if before.get(part) != now.get(part)]
+    words = {"version": "newer code", "weights": "other weights", "input": input_changed}
+    changes += [text for part, text in words.items() if before.get(part) != now.get(part)]
     return ", ".join(changes) or "what it is built from changed"
 
 
@@ -165,5 +164,6 @@ def _short(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else value
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

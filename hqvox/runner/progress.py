@@ -1,4 +1,4 @@
-"""What a build shows while it runs: on a terminal a bar and a line per stage, else plain lines."""
+"""Progress of a build: on a terminal a bar and a line per stage, else plain lines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hqvox.runner.crawl.crawler import Crawling
-from hqvox.runner.local import Event
+from hqvox.runner.worker import Crawling, Event
 from hqvox.runner.worker import Progress as IdentityDone
 
 PLAIN_EVERY_SECONDS = 5.0
@@ -58,13 +57,13 @@ class Display:
             self._live.__exit__(None, None, None)
 
     def __call__(self, event: Event) -> None:
-        """Take in an event."""
+        """Show an event."""
         if isinstance(event, Crawling):
             self.crawling = event
             self._show()
         if not isinstance(event, IdentityDone):
             return
-        if self.stages[-1] in event.tallies.stages:  # crawled identities come by twice
+        if self.stages[-1] in event.tallies.stages:  # crawled identities are reported twice
             self.done += 1
             self.photos += event.tallies.photos
         for name, tally in event.tallies.stages.items():
@@ -103,7 +102,7 @@ class Display:
 
 
 def crawl_line(crawling: Crawling) -> str:
-    """How a crawl stands, in one line."""
+    """The state of a crawl, in one line."""
     done = crawling.urls - crawling.waiting
     rate = done / max(crawling.seconds, 1e-9)
     fetched = crawling.fetched + crawling.unchanged

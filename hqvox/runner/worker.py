@@ -1,6 +1,6 @@
-"""Running one task: a shard through consecutive stages, committed stage by stage.
+"""The work of a build on one shard: consecutive stages, committed stage by stage.
 
-The same code runs in this process, in a pool on one machine, or in a cluster's actors.
+The same code runs in this process, in child processes and in a cluster's actors.
 """
 
 from __future__ import annotations
@@ -11,63 +11,89 @@ from dataclasses import dataclass
 from typing import Any
 
 from hqvox.config.build import BuildConfig
-from hqvox.runner.plan import Fingerprints, ShardTask
+from hqvox.runner.jobs import Finished, JobEvent
+from hqvox.runner.plan import Fingerprints, ShardJob
 from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.shards import ShardReader, ShardWriter
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Tallies, make_stages
-from pipelines.download import DownloadStage
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Stages, Tallies
 from pipelines.pixels import ChainPixels
-from pipelines.stage import Stage
 
 
 @dataclass(frozen=True)
 class Progress:
-    """An identity of a shard is through."""
+    """All stages of a job have seen an identity."""
 
     shard: str
     identity_id: str
     tallies: Tallies
 
 
+@dataclass(frozen=True)
+class Crawling:
+    """State of the crawl, about once a second."""
+
+    urls: int
+    """Known so far: done and waiting."""
+    waiting: int
+    fetched: int
+    unchanged: int
+    failed: dict[str, int]
+    bytes: int
+    hosts_waiting: int
+    requests: int
+    seconds: float
+
+
+Event = JobEvent | Progress | Crawling
+"""What a build reports."""
+
+
 class ShardWorker:
-    """Runs tasks of one build; networks are loaded once, at the first task that needs them."""
+    """Runs jobs of one build; networks are loaded once, at the first job that needs them."""
 
     def __init__(self, root: str, config: BuildConfig) -> None:
-        import torch  # Here, so that commands that only plan do not wait for it.
+        # Here, so that commands that only plan do not wait for them.
+        import cv2
+        import torch
 
         # Sums over several threads are not always taken in the same order: with one thread per
         # worker, a build gives the same bytes on any number of workers.
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)  # the workers together use all cores
         self.workspace = Workspace(root)
         self.config = config
-        store = ModelStore()
-        self.stages = make_stages(config, store, self.workspace.storage)
-        download_stage(self.stages).takedowns = Takedowns.read(self.workspace)
-        self.fingerprints = Fingerprints(self.stages, config, store)
+        self.stages = Stages(config, ModelStore(), self.workspace.storage)
+        self.stages.download.takedowns = Takedowns.read(self.workspace)
+        self.fingerprints = Fingerprints(self.stages)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()
 
-    def run(self, task: ShardTask, report: Callable[[Progress], None]) -> float:
-        """Run a task and commit it; return the seconds it took, once networks were loaded.
+    def __call__(self, jobs: Sequence[ShardJob], report: Callable[[Event], None]) -> None:
+        """Run jobs, reporting each as Finished. Raises HqvoxError where the disk refuses."""
+        for job in jobs:
+            report(Finished(job, self.run(job, report)))
+
+    def run(self, job: ShardJob, report: Callable[[Progress], None]) -> float:
+        """Run a job and commit it; return the seconds it took, without loading networks.
 
         Raises HqvoxError where the disk refuses.
         """
         chain = self.chains.setdefault(
-            (task.first, task.last), Chain(self.stages[task.first : task.last + 1])
+            (job.first, job.last), Chain(self.stages.all[job.first : job.last + 1])
         )
         chain.load()
         started = time.perf_counter()
-        identities = self.identities[task.shard]
-        # Taken before the photos are read: what changes meanwhile makes the next plan stale.
+        identities = self.identities[job.shard]
+        # Computed before the photos are read: if a photo changes meanwhile, the next plan sees it.
         records = self.fingerprints.of(identities)
-        writers = self._writers(task)
+        writers = self._writers(job)
         pixels = ChainPixels(
             lambda kind: ShardReader(
-                self.workspace.storage, self.workspace.tar_name(TAR_OF[kind], task.shard)
+                self.workspace.storage, self.workspace.tar_name(TAR_OF[kind], job.shard)
             ),
             writers,
             self.config.decode.working_side_px,
@@ -76,19 +102,19 @@ class ShardWorker:
         try:
             tables = chain.run(
                 [
-                    (i["identity_id"], rows)
-                    for i, rows in task_input(self.workspace, task, identities)
+                    (row["identity_id"], rows)
+                    for row, rows in job_input(self.workspace, job, identities)
                 ],
                 pixels,
-                lambda identity_id, tallies: report(Progress(task.shard, identity_id, tallies)),
+                lambda identity_id, tallies: report(Progress(job.shard, identity_id, tallies)),
             )
-            withdraw(self.workspace, task, records)
-            for index in range(task.first, task.last + 1):
+            withdraw(self.workspace, job, records)
+            for index in range(job.first, job.last + 1):
                 stage = STAGE_NAMES[index]
                 for kind, writer in writers.items():
                     if TAR_OF[kind] == stage:
                         writer.commit()
-                self.workspace.write_stage(stage, task.shard, tables[stage], records[index])
+                self.workspace.write_stage(stage, job.shard, tables[stage], records[index])
         except OSError as error:
             raise disk_error(error, str(error.filename or self.workspace.url)) from error
         finally:
@@ -97,43 +123,38 @@ class ShardWorker:
                 writer.discard()
         return time.perf_counter() - started
 
-    def _writers(self, task: ShardTask) -> Mapping[str, ShardWriter]:
+    def _writers(self, job: ShardJob) -> Mapping[str, ShardWriter]:
         return {
-            kind: ShardWriter(self.workspace.storage, self.workspace.tar_name(stage, task.shard))
+            kind: ShardWriter(self.workspace.storage, self.workspace.tar_name(stage, job.shard))
             for kind, stage in TAR_OF.items()
-            if stage in task.stages
+            if stage in job.stages
         }
 
 
-def withdraw(workspace: Workspace, task: ShardTask, records: Sequence[Mapping[str, Any]]) -> None:
-    """Remove tables that a commit cut short would leave looking current, last one first.
+def withdraw(workspace: Workspace, job: ShardJob, records: Sequence[Mapping[str, Any]]) -> None:
+    """Before a commit, remove the tables that would wrongly look current if it is interrupted.
 
-    A table must not stand beside a newer tar than its own; and where a stage runs again with the
-    same fingerprint (``--from``, ``--retry-failed``), what follows it is stale although its
-    fingerprint matches.
+    These are tables whose tar is about to be replaced. Where a stage runs again with the same
+    fingerprint (``--from``, ``--retry-failed``), they are also the tables after it: they are stale
+    although their fingerprints match. The last stage's table goes first.
     """
-    for index in reversed(range(task.first, len(STAGE_NAMES))):
+    for index in reversed(range(job.first, len(STAGE_NAMES))):
         stage = STAGE_NAMES[index]
-        committed = workspace.committed(stage, task.shard)
+        committed = workspace.committed(stage, job.shard)
         current = committed is not None and committed["hash"] == records[index]["hash"]
-        if current or (index <= task.last and stage in TAR_OF.values()):
-            workspace.storage.remove(workspace.table_name(stage, task.shard))
+        if current or (index <= job.last and stage in TAR_OF.values()):
+            workspace.storage.remove(workspace.table_name(stage, job.shard))
 
 
-def task_input(
-    workspace: Workspace, task: ShardTask, identities: Sequence[Row]
+def job_input(
+    workspace: Workspace, job: ShardJob, identities: Sequence[Row]
 ) -> list[tuple[Row, list[Row]]]:
-    """Each identity with the rows its first stage starts from."""
-    if task.first == 0:
+    """Each identity with the input rows of the job's first stage."""
+    if job.first == 0:
         return [(row, [dict(row)]) for row in identities]
     columns = {name: COLUMNS_OF[name] for name in STAGE_NAMES}
-    rows = workspace.kept_rows(task.shard, STAGE_NAMES[: task.first], columns)
-    found: dict[str, list[Row]] = {row["identity_id"]: [] for row in identities}
+    rows = workspace.kept_rows(job.shard, STAGE_NAMES[: job.first], columns)
+    by_identity: dict[str, list[Row]] = {row["identity_id"]: [] for row in identities}
     for row in rows:
-        found[row["identity_id"]].append(row)
-    return [(row, found[row["identity_id"]]) for row in identities]
-
-
-def download_stage(stages: Sequence[Stage]) -> DownloadStage:
-    """The download stage among a build's stages."""
-    return next(stage for stage in stages if isinstance(stage, DownloadStage))
+        by_identity[row["identity_id"]].append(row)
+    return [(row, by_identity[row["identity_id"]]) for row in identities]

@@ -1,63 +1,56 @@
-"""Packing a workspace's speech: index, plan, run, record."""
+"""`hqvox speech`: index the audio, plan, run, record, summarise."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+import pyarrow.compute as pc
 
 from hqvox.config.build import BuildConfig, SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.build import BuildResult, RunLog
-from hqvox.runner.local import Failed, Finished, Started, run_pool
-from hqvox.runner.processes import one_line
+from hqvox.runner.jobs import Failed, process_pool, run_here, run_jobs
+from hqvox.runner.plan import difference, digest
 from hqvox.speech import utterance
 from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, merged
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
-from hqvox.speech.worker import SpeechProgress, SpeechTask, pack_shard, serve_speech
+from hqvox.speech.worker import SpeechEvent, SpeechJob, SpeechProgress, pack_shards, start_worker
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.takedowns import Takedowns
+from pipelines.chain import STAGE_NAMES
 
 SOURCES = f"{FOLDER}/index/sources.json"
 LISTING = f"{FOLDER}/index/folders.parquet"
-
-
-def erase_listing(covered: Covered) -> None:
-    """Remove the listing of audio folders, which bear names; it is made again when needed."""
-    if covered.identities:
-        covered.workspace.storage.remove(LISTING)
-
-
-AUDIO_LISTING = Owner("listing of audio", (LISTING,), erase_listing)
-AUDIO_SOURCES = Owner("folders of audio", (SOURCES,), None)
-
-SpeechEvent = Started | Finished | Failed | SpeechProgress
+CLIPPED_FRACTION = 0.01
+PRELOAD = ("hqvox.speech.worker",)
+"""Imported once by the server that worker processes are forked from: nothing but speech, so that
+they start in half the time."""
 
 
 @dataclass
 class SpeechPlan:
-    """What there is to pack."""
+    """What to pack."""
 
     index: AudioIndex
     listing: Listing
-    tasks: list[SpeechTask]
+    jobs: list[SpeechJob]
     gone: list[str]
-    """Shards that are packed but have no files any more."""
+    """Packed shards whose files are gone."""
 
 
 @dataclass
 class SpeechResult:
-    """What a run did."""
+    """Totals of a run."""
 
     packed: int = 0
     seconds: float = 0.0
@@ -67,14 +60,32 @@ class SpeechResult:
     failed: list[Failed] = field(default_factory=list)
 
 
+@dataclass
+class SpeechSummary:
+    """Counts over a workspace."""
+
+    utterances: int = 0
+    seconds: float = 0.0
+    """Speech, after VAD."""
+    source_seconds: float = 0.0
+    """The same utterances before VAD."""
+    clipped: int = 0
+    """Packed utterances with more than ``CLIPPED_FRACTION`` of their samples at full scale."""
+    refused: Counter[str] = field(default_factory=Counter)
+    with_speech: set[str] = field(default_factory=set)
+    """Ids of identities with a packed utterance."""
+    with_faces: set[str] | None = None
+    """Ids of identities with a face that every stage kept; None if no shard is built."""
+
+
 def sources(
     workspace: Workspace, audio: Sequence[Path], csvs: Sequence[Path], drop: bool
 ) -> dict[str, list[str]]:
-    """Where the audio is: what was given, or what an earlier run was given.
+    """Folders (``audio``) and lists (``csv``) of audio: those given, else those of the last run.
 
-    Raises HqvoxError where nothing is known, where a folder is missing or empty (a disk that is
-    not mounted would count as all speech taken away), or where a place that an earlier run packed
-    was not given again and ``drop`` is false.
+    Raises HqvoxError where there are none, where a folder is missing or empty (with a disk that is
+    not mounted, all speech would be removed), or where one of the last run is not given again and
+    ``drop`` is false.
     """
     before: dict[str, list[str]] = {"audio": [], "csv": []}
     if workspace.storage.exists(SOURCES):
@@ -111,7 +122,7 @@ def plan_speech(
     rescan: bool = False,
 ) -> SpeechPlan:
     """Index the audio and find the shards that are missing or stale, and why."""
-    # Whoever was taken down stays away, whatever lies in the folders of audio.
+    # Identities taken down stay out, even if their files are still in the folders of audio.
     takedowns = Takedowns.read(workspace)
     shards = {
         shard: [row for row in rows if not takedowns.covers_identity(row["identity_id"])]
@@ -124,7 +135,7 @@ def plan_speech(
     indexes += [index_csv(Path(place), identities) for place in places["csv"]]
     index = merged(indexes)
     pack = SpeechPack(workspace)
-    tasks, gone = [], [shard for shard in pack.shards() if shard not in shards]
+    jobs, gone = [], [shard for shard in pack.shards() if shard not in shards]
     for shard, rows in shards.items():
         files = tuple(file for row in rows for file in index.files.get(row["identity_id"], ()))
         committed = pack.fingerprint(shard)
@@ -134,9 +145,11 @@ def plan_speech(
             continue
         fingerprint = _fingerprint(config, files)
         if committed is None or committed["hash"] != fingerprint["hash"]:
-            why = _difference(committed, fingerprint)
-            tasks.append(SpeechTask(shard, why, files, fingerprint))
-    return SpeechPlan(index, listing, tasks, gone)
+            why = "not packed yet"
+            if committed is not None:
+                why = difference(committed["parts"], fingerprint["parts"], "files changed")
+            jobs.append(SpeechJob(shard, why, files, fingerprint))
+    return SpeechPlan(index, listing, jobs, gone)
 
 
 def run_speech(
@@ -148,10 +161,10 @@ def run_speech(
     workers: int,
     on_event: Callable[[SpeechEvent], None] = lambda event: None,
 ) -> SpeechResult:
-    """Pack what the plan says. The caller holds ``workspace.lock()``.
+    """Run a plan. The caller holds ``workspace.lock()``.
 
     ``workers``: processes; 0 packs in this one. Raises HqvoxError where the disk refuses; what was
-    committed until then stays.
+    committed before stays.
     """
     result = SpeechResult()
     storage = workspace.storage
@@ -160,11 +173,11 @@ def run_speech(
     plan.listing.save(storage, LISTING)
     for shard in plan.gone:
         remove_shard(workspace, shard)
-    if not plan.tasks:
+    if not plan.jobs:
         return result
     log = RunLog(workspace, config)
 
-    def take(event: Any) -> None:
+    def take(event: SpeechEvent) -> None:
         if isinstance(event, SpeechProgress):
             result.packed += event.packed
             result.seconds += event.seconds
@@ -176,75 +189,62 @@ def run_speech(
                 result.failed.append(event)
         on_event(event)
 
+    batches = [[job] for job in plan.jobs]
     started = time.perf_counter()
     try:
         if workers == 0:
-            _run_here(workspace, config.speech, plan.tasks, take)
+            work = partial(pack_shards, workspace, config.speech)
+            run_here(batches, work, take)
         else:
-            _run_pool(workspace, config, plan.tasks, take, workers)
+            start = partial(start_worker, workspace.url, config)
+            pool = process_pool(start, workers, batches, PRELOAD)
+            run_jobs([pool], take, config.runner.max_deaths)
     finally:
         result.wall_seconds = time.perf_counter() - started
         log.close(BuildResult([], wall_seconds=result.wall_seconds))
     return result
 
 
-def _run_pool(
-    workspace: Workspace,
-    config: BuildConfig,
-    tasks: Sequence[SpeechTask],
-    take: Callable[[Any], None],
-    workers: int,
-) -> None:
-    # Workers are forked from a server; one that holds nothing but speech starts in half the time.
-    multiprocessing.set_forkserver_preload(["hqvox.speech.worker"])
-    forkserver.ensure_running()
-    # The pool asks of a task only which shard it is.
-    run_pool(workspace.url, config, cast(Any, tasks), take, workers, serve_speech)
-
-
-def _run_here(
-    workspace: Workspace,
-    config: SpeechConfig,
-    tasks: Sequence[SpeechTask],
-    take: Callable[[SpeechEvent], None],
-) -> None:
-    for task in tasks:
-        take(Started(cast(Any, task)))
-        try:
-            seconds = pack_shard(workspace, config, task, take)
-        except HqvoxError:
-            raise
-        except Exception as error:  # a defect: the shard is marked, the rest goes on
-            line = one_line(error)
-            take(Failed(cast(Any, task), line, traceback.format_exc()))
-        else:
-            take(Finished(cast(Any, task), seconds))
+def summarise(workspace: Workspace) -> SpeechSummary:
+    """Read the indexes of all shards. Raises HqvoxError where one is damaged."""
+    pack = SpeechPack(workspace)
+    kept, refused = pack.index(), pack.refused()
+    summary = SpeechSummary(
+        utterances=kept.num_rows,
+        seconds=pc.sum(kept["seconds"]).as_py() or 0.0,
+        source_seconds=pc.sum(kept["source_seconds"]).as_py() or 0.0,
+        clipped=pc.sum(pc.greater(kept["clipped_fraction"], CLIPPED_FRACTION)).as_py() or 0,
+        refused=Counter(refused["reason"].to_pylist()),
+        with_speech=set(kept["identity_id"].to_pylist()),
+    )
+    for shard in workspace.shards():
+        faces = workspace.read_stage(STAGE_NAMES[-1], shard, ["reason"])
+        if faces is not None:
+            kept_faces = faces.filter(pc.is_null(faces["reason"]))
+            ids = set(kept_faces["identity_id"].to_pylist())
+            summary.with_faces = (summary.with_faces or set()) | ids
+    return summary
 
 
 def _fingerprint(config: SpeechConfig, files: Sequence[AudioFile]) -> dict[str, Any]:
-    """What decides a shard's content. Where the audio's folder stands does not matter."""
-    digest = hashlib.sha256()
+    """What decides a shard's content. The place of the folder of audio does not matter."""
+    inputs = hashlib.sha256()
     for file in files:
-        known = (file.identity_id, file.video, file.utterance, file.path, file.size, file.mtime_ns)
-        digest.update(json.dumps(known).encode())
+        key = (file.identity_id, file.video, file.utterance, file.path, file.size, file.mtime_ns)
+        inputs.update(json.dumps(key).encode())
     parts = {
         "config": config.model_dump(mode="json"),
         "version": utterance.VERSION,
-        "input": digest.hexdigest(),
+        "input": inputs.hexdigest(),
     }
-    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return {"hash": whole, "parts": parts}
+    return {"hash": digest(parts), "parts": parts}
 
 
-def _difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    if before is None:
-        return "not packed yet"
-    old, new = before["parts"], now["parts"]
-    changes = [
-        f"{key} {json.dumps(old['config'].get(key))} → {json.dumps(value)}"
-        for key, value in new["config"].items()
-        if old["config"].get(key) != value
-    ]
-    changes += ["newer code"] if old["version"] != new["version"] else []
-    changes += ["files changed"] if old["input"] != new["input"] else []
-    return ", ".join(changes) or "what it is made from changed"
+def erase_listing(covered: Covered) -> None:
+    """Remove the listing of audio folders, which bear names; it is made again when needed."""
+    if covered.identities:
+        covered.workspace.storage.remove(LISTING)
+
+
+AUDIO_LISTING = Owner("listing of audio", (LISTING,), erase_listing)
+AUDIO_SOURCES = Owner("folders of audio", (SOURCES,), None)

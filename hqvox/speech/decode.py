@@ -1,8 +1,8 @@
-"""Audio of any common kind to 16 kHz mono int16. The type is known by content, never by name.
+"""Decode audio of any common format to 16 kHz mono int16. Content decides the format, not the name.
 
-wav, flac, aiff and the like are read by libsndfile; m4a, mp3, ogg, and the sound of videos by
-FFmpeg (PyAV). Channels are averaged; other rates are resampled with a windowed-sinc polyphase
-filter that keeps 90 % of the band and is 90 dB down from 8 kHz on.
+libsndfile reads wav, flac, aiff and similar formats; FFmpeg (PyAV) reads m4a, mp3, ogg, and the
+sound tracks of videos. Channels are averaged. Other rates are resampled with a windowed-sinc
+polyphase filter, which keeps 90 % of the band and attenuates by 90 dB from 8 kHz on.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ MAX_RATE_HZ = 384_000
 
 _STOP_DB = 90.0
 _PASS_SHARE = 0.9
-"""Share of the narrower band that resampling leaves untouched."""
+"""Share of the narrower band that resampling keeps unchanged."""
 _FULL_SCALE = 32768.0
 _FORMATS = "mov,mp3,ogg,aac,matroska,flac,wav,w64,aiff,au,caf,asf,avi,mpeg,mpegts,flv,ac3,amr"
-"""What FFmpeg may take a file for: no playlists, whose entries it would open, and no pictures."""
+"""Formats that FFmpeg may try: no playlists, whose entries it would open, and no pictures."""
 _UNKNOWN_LENGTH = (0, 0x7FFFFFFF, 0xFFFFFFFF)
-"""Sizes that programs write into a wav that they stream."""
+"""Sizes that programs write into the header of a wav that they stream."""
 
 
 class AudioError(Exception):
-    """A file that gives no audio: ``reason`` is one of :data:`REASONS`, ``detail`` says more."""
+    """A file without usable audio: ``reason`` is one of :data:`REASONS`, ``detail`` adds to it."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
@@ -47,14 +47,14 @@ class AudioError(Exception):
 REASONS = ("empty", "not_audio", "no_audio", "truncated", "too_long", "unusual_rate")
 """Why a file cannot be decoded.
 
-empty: no bytes or no samples; not_audio: no format that is known; no_audio: a video without
-sound; truncated: it ends before its header says so; too_long; unusual_rate: outside 4 to 384 kHz.
+empty: no bytes or no samples; not_audio: no known format; no_audio: a video without sound;
+truncated: shorter than its header states; too_long; unusual_rate: outside 4 to 384 kHz.
 """
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Decoded audio, and what the file was like."""
+    """Decoded audio, and properties of its file."""
 
     samples: NDArray[np.int16]
     """16 kHz mono."""
@@ -72,10 +72,10 @@ def decode(data: bytes, max_seconds: float = 600.0) -> Audio:
     if not data:
         raise AudioError("empty", "0 bytes")
     if not data.strip(b"\0"):
-        # What a download leaves that reserved its space first.
+        # An unfinished download that reserved its space first.
         raise AudioError("truncated", f"{len(data)} bytes, all of them zero")
     _check_whole(data)
-    # libsndfile also reads mp3 and ogg, but there it writes warnings of its own to the terminal.
+    # libsndfile also reads mp3 and ogg, but then writes warnings to the terminal.
     if data[:4] in (b"RIFF", b"RF64", b"fLaC", b"FORM", b".snd", b"caff"):
         try:
             return _with_soundfile(data, max_seconds)
@@ -86,11 +86,11 @@ def decode(data: bytes, max_seconds: float = 600.0) -> Audio:
 
 def to_mono_16k(channels: NDArray[np.float32] | NDArray[np.int16], rate_hz: int) -> NDArray:
     """Samples (n, channels), float of full scale 1 or int16, to 16 kHz mono int16."""
-    whole = channels.dtype == np.int16
-    if channels.shape[1] == 1 and whole and rate_hz == SAMPLE_RATE_HZ:
+    integer = channels.dtype == np.int16
+    if channels.shape[1] == 1 and integer and rate_hz == SAMPLE_RATE_HZ:
         return channels[:, 0]
     mono = channels.mean(axis=1, dtype=np.float32)
-    if not whole:
+    if not integer:
         mono *= _FULL_SCALE
     if rate_hz != SAMPLE_RATE_HZ:
         common = gcd(rate_hz, SAMPLE_RATE_HZ)
@@ -114,7 +114,7 @@ def _low_pass(up: int, down: int) -> NDArray[np.float32]:
 
 
 def _check_whole(data: bytes) -> None:
-    """Raise where a file ends before its headers say: decoders would read what is there."""
+    """Raise AudioError where a file is shorter than its headers state: decoders would not."""
     end = 0
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         end = _wav_end(data)
@@ -220,7 +220,7 @@ def _frame_samples(frame: av.AudioFrame) -> NDArray[np.float32]:
 
 
 def _announced(container: av.container.InputContainer, data: bytes) -> float:
-    """Duration in the file's header, s; 0 where there is none and FFmpeg guesses from the rate."""
+    """Duration from the file's header, s; 0 where FFmpeg only estimates it from the bit rate."""
     name = container.format.name
     known = name.startswith(("mov", "matroska")) or (
         name == "mp3" and any(tag in data[:65536] for tag in (b"Xing", b"Info", b"VBRI"))

@@ -1,9 +1,10 @@
-"""Which audio files there are, and whose they are.
+"""The index of audio files, by identity.
 
-A folder belongs to an identity if its name is the identity's id or name, wherever it stands below
-the audio folder: ``wav/id10001/<video>/<n>.wav`` (VoxCeleb1), ``dev/aac/id00012/<video>/<n>.m4a``
-(VoxCeleb2), ``vox1/A.J._Buckley/<n>.wav``. A file named after an identity (``A.J._Buckley.wav``)
-is its own too. A CSV names identity and path. What belongs to nobody known is counted and listed.
+A folder at any depth below the audio folder belongs to an identity if its name is the identity's id
+or name: ``wav/id10001/<video>/<n>.wav`` (VoxCeleb1), ``dev/aac/id00012/<video>/<n>.m4a``
+(VoxCeleb2), ``vox1/A.J._Buckley/<n>.wav``. So does a file named after an identity
+(``A.J._Buckley.wav``). A CSV gives identity and path. Files of no known identity are counted and
+listed.
 """
 
 from __future__ import annotations
@@ -30,48 +31,48 @@ NOT_AUDIO = frozenset(
     b".bmp .tif .tiff .svg .npy .npz .pkl .pickle .pt .h5 .parquet .zip .tar .gz .tgz .bz2 .xz .7z "
     b".rar .md5 .sha256 .log .py .sh .lab .textgrid .rttm .part .crdownload .tmp".split()
 )
-"""Endings of files that are passed over; all others are tried, and told by their content."""
+"""Suffixes of files that are skipped; all others are tried, and their content decides."""
 
 _ID = re.compile(r"id\d{5}")
 
 
 class AudioFile(NamedTuple):
-    """A file, and whose utterance it is."""
+    """A file with one utterance of an identity."""
 
     identity_id: str
     video: str
     """Folder below the identity's; empty where there is none."""
     utterance: str
-    """The rest of the path, without ending; unique within its video."""
+    """The rest of the path, without suffix; unique within its video."""
     root: str
     path: str
     """Percent-encoded, below ``root``."""
     size: int
-    """Bytes; -1 where the system does not say."""
+    """Bytes; -1 if unknown."""
     mtime_ns: int
 
     @property
     def location(self) -> Path:
-        """Where the file is."""
+        """Path of the file."""
         below = unquote_to_bytes(self.path)
         return Path(os.fsdecode(os.path.join(os.fsencode(self.root), below)))
 
 
 @dataclass
 class AudioIndex:
-    """The files of every identity, and what belongs to nobody."""
+    """The files of every identity, and counts of the others."""
 
     files: dict[str, list[AudioFile]] = field(default_factory=dict)
-    """Of each identity that has any, by id, in order of source and path."""
+    """By identity id, in order of source and path; identities without files are left out."""
     unknown: Counter[str] = field(default_factory=Counter)
-    """Ids, names or folders that no identity has, and their files (0: not looked into)."""
+    """Ids, names or folders of no known identity, and their files (0: not searched)."""
     ambiguous: Counter[str] = field(default_factory=Counter)
-    """Names that several identities have, and their files."""
+    """Names shared by several identities, and their files."""
     passed_over: int = 0
-    """Files whose ending says that they are no audio."""
+    """Files whose suffix shows that they are no audio."""
 
     def count(self) -> int:
-        """Files that belong to an identity."""
+        """Number of files that belong to an identity."""
         return sum(map(len, self.files.values()))
 
 
@@ -79,21 +80,22 @@ class Names:
     """Identities by id, name, name as a folder, and folder of photographs."""
 
     def __init__(self, identities: Sequence[Row]) -> None:
-        self._found: dict[str, dict[str, str]] = {}
+        self._subsets: dict[str, dict[str, str]] = {}
+        """By name: identity id to subset."""
         for row in identities:
             names = {row["identity_id"], row["name"], safe_name(row["name"])}
             if row["folder"]:
                 names.add(unquote(row["folder"], errors="surrogateescape"))
             for name in names:
-                subsets = self._found.setdefault(_normal(name), {})
+                subsets = self._subsets.setdefault(_normal(name), {})
                 subsets[row["identity_id"]] = row["subset"]
 
     def get(self, name: str, hint: str = "") -> list[str]:
-        """Ids of the identities of that name; ``hint``: a path, whose vox1 or vox2 decides."""
-        found = self._found.get(_normal(name), {})
-        if len(found) < 2:
-            return list(found)
-        return [key for key, subset in found.items() if subset in hint.lower()] or list(found)
+        """Ids of the identities of that name; vox1 or vox2 in the path ``hint`` selects one."""
+        subsets = self._subsets.get(_normal(name), {})
+        if len(subsets) < 2:
+            return list(subsets)
+        return [key for key, subset in subsets.items() if subset in hint.lower()] or list(subsets)
 
 
 def index_folders(roots: Sequence[Path], identities: Sequence[Row], listing: Listing) -> AudioIndex:
@@ -152,8 +154,8 @@ def _csv_rows(file: Path, text: str) -> list[tuple[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
     try:
         if not {"identity", "path"} <= set(reader.fieldnames or ()):
-            found = ", ".join(reader.fieldnames or ()) or "none"
-            raise HqvoxError(f"{file}: needs the columns identity and path; found {found}")
+            columns = ", ".join(reader.fieldnames or ()) or "none"
+            raise HqvoxError(f"{file}: needs the columns identity and path; found {columns}")
         for record in reader:
             identity, path = record["identity"], record["path"]
             if not identity or not path:
@@ -190,9 +192,9 @@ class _Walk:
         below: tuple[str, ...],
         unknown: str | None,
     ) -> None:
-        """Take in a folder: ``owner`` has it; ``below``: folders between the owner's and it.
+        """Add a folder. ``owner``: its identity; ``below``: folders between the owner's and it.
 
-        ``unknown``: the name that nobody has, where a folder beside it is somebody's.
+        ``unknown``: the name of no known identity that its files are counted under.
         """
         prefix = quote(path[self.skip :] + b"/") if len(path) > self.skip else ""
         for name, size, mtime_ns in zip(folder.names, folder.sizes, folder.mtimes_ns, strict=True):
@@ -202,12 +204,12 @@ class _Walk:
                 continue
             whose, parts = owner, (*below, _text(stem))
             if whose is None:
-                found = self.names.get(parts[-1], prefix)
-                if len(found) != 1:
-                    label = parts[-1] if found else unknown or unquote(prefix) or parts[-1]
-                    (self.index.ambiguous if found else self.index.unknown)[label] += 1
+                ids = self.names.get(parts[-1], prefix)
+                if len(ids) != 1:
+                    label = parts[-1] if ids else unknown or unquote(prefix) or parts[-1]
+                    (self.index.ambiguous if ids else self.index.unknown)[label] += 1
                     continue
-                whose = found[0]
+                whose = ids[0]
             video, utterance = (parts[0], "/".join(parts[1:])) if parts[1:] else ("", parts[0])
             self.index.files.setdefault(whose, []).append(
                 AudioFile(whose, video, utterance, self.root, prefix + quote(name), size, mtime_ns)
@@ -219,14 +221,14 @@ class _Walk:
             return
         named = [(child, _text(os.path.basename(child))) for child in paths]
         owners = [self.names.get(shown, prefix) for _, shown in named]
-        beside = any(len(found) == 1 for found in owners)
-        for (child, shown), found in zip(named, owners, strict=True):
-            if len(found) == 1:
-                self._descend(child, found[0], (), None)
-            elif found:
+        beside = any(len(ids) == 1 for ids in owners)
+        for (child, shown), ids in zip(named, owners, strict=True):
+            if len(ids) == 1:
+                self._descend(child, ids[0], (), None)
+            elif ids:
                 self.index.ambiguous[shown] += 0
             elif _ID.fullmatch(shown):
-                # One of VoxCeleb's that this build does not have: there may be thousands.
+                # An identity of VoxCeleb outside this workspace: there may be thousands.
                 self.index.unknown[shown] += 0
             else:
                 self._descend(child, None, (), unknown or (shown if beside else None))
@@ -240,7 +242,7 @@ class _Walk:
 
 
 def _unique(index: AudioIndex) -> AudioIndex:
-    """Number utterances that would have the same name within a video."""
+    """Number utterances that share a name within a video."""
     for files in index.files.values():
         seen: set[tuple[str, str]] = set()
         for number, file in enumerate(files):
@@ -255,7 +257,7 @@ def _unique(index: AudioIndex) -> AudioIndex:
 
 
 def _normal(name: str) -> str:
-    """Names typed and stored on different systems compose accents differently."""
+    """NFC of a name: systems compose accents differently."""
     return unicodedata.normalize("NFC", name)
 
 

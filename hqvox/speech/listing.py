@@ -1,10 +1,10 @@
-"""Walking large trees of files again and again: what did not change is not listed again.
+"""Listing large trees of files from run to run: unchanged folders are not listed again.
 
-A folder's own modification time changes when an entry is added, removed or renamed in it. A folder
-whose time is as it was is therefore taken from memory, if the memory can be trusted: what was
-listed less than :data:`SETTLED_SECONDS` after the folder or a file in it was last written may have
-been listed half-way through, so it is listed again. What this rule cannot see is a file that is
-rewritten in place, under its old name, long after it was first listed: ``--rescan`` lists all.
+A folder's modification time changes when an entry is added, removed or renamed in it. A folder with
+the same time as before is therefore taken from the cache. Folders listed less than
+:data:`SETTLED_SECONDS` after they or one of their files were written are not cached, because they
+may have been listed while being written. This rule misses a file that is rewritten in place under
+its old name later: ``--rescan`` lists every folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hqvox.workspace.parquet import read_parquet
 from hqvox.workspace.storage import Storage
 
 SETTLED_SECONDS = 600.0
-"""How long a folder must have lain still before a listing of it is trusted later."""
+"""Least age of a folder's last change for its listing to be cached."""
 
 _SCHEMA = pa.schema(
     [
@@ -37,34 +37,34 @@ _SCHEMA = pa.schema(
 
 @dataclass
 class Folder:
-    """The listing of one folder: hidden entries are left out, names are sorted bytes."""
+    """The listing of one folder, without hidden entries; names are sorted bytes."""
 
     mtime_ns: int
     folders: list[bytes] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    """Bytes of each file; -1 where the system does not say (a broken link)."""
+    """Bytes of each file; -1 if unknown (a broken link)."""
     mtimes_ns: list[int] = field(default_factory=list)
 
 
 class Listing:
-    """Folders below any roots, remembered from run to run in one table."""
+    """Folders below any roots, cached from run to run in one table."""
 
-    def __init__(self, remembered: dict[bytes, Folder] | None = None) -> None:
-        """``remembered``: of an earlier run; see :meth:`load`."""
-        self._remembered = remembered or {}
+    def __init__(self, cached: dict[bytes, Folder] | None = None) -> None:
+        """``cached``: of an earlier run; see :meth:`load`."""
+        self._cached = cached or {}
         self._trusted: dict[bytes, Folder] = {}
         self._now_ns = time.time_ns()
         self.listed = 0
-        """Folders that were listed."""
+        """Folders listed in this run."""
         self.recalled = 0
-        """Folders that were taken from memory."""
+        """Folders taken from the cache."""
         self.unreadable: list[bytes] = []
-        """Folders that the system does not let us list."""
+        """Folders that cannot be listed."""
 
     @classmethod
     def load(cls, storage: Storage, name: str) -> Listing:
-        """What :meth:`save` wrote; without memory where there is none, or it is damaged."""
+        """What :meth:`save` wrote; an empty cache where the table is missing or damaged."""
         if not storage.exists(name):
             return cls()
         try:
@@ -76,7 +76,7 @@ class Listing:
         return cls({path: Folder(*v) for path, v in zip(rows["path"], values, strict=True)})
 
     def save(self, storage: Storage, name: str) -> None:
-        """Remember the folders of this run that may be trusted in the next."""
+        """Write the folders of this run that the next one may take from the cache."""
         columns: dict[str, list] = {"path": list(self._trusted)}
         for key in _SCHEMA.names[1:]:
             columns[key] = [getattr(folder, key) for folder in self._trusted.values()]
@@ -88,22 +88,22 @@ class Listing:
         """The listing of a folder, or None where it cannot be read (see ``unreadable``)."""
         try:
             mtime_ns = os.stat(path).st_mtime_ns
-            found = self._remembered.get(path)
-            if found is not None and found.mtime_ns == mtime_ns:
+            listing = self._cached.get(path)
+            if listing is not None and listing.mtime_ns == mtime_ns:
                 self.recalled += 1
             else:
-                found = _list(path, mtime_ns)
+                listing = _list(path, mtime_ns)
                 self.listed += 1
         except OSError:
             self.unreadable.append(path)
             return None
-        newest = max([mtime_ns, *found.mtimes_ns])
+        newest = max([mtime_ns, *listing.mtimes_ns])
         if self._now_ns - newest > SETTLED_SECONDS * 1e9:
-            self._trusted[path] = found
-        return found
+            self._trusted[path] = listing
+        return listing
 
     def below(self, path: bytes, folder: Folder) -> list[bytes]:
-        """Paths of the folders in a folder; links that lead back to one above are left out."""
+        """Paths of the folders in a folder, without links to a folder above it."""
         paths = [os.path.join(path, name) for name in folder.folders]
         return [below for below in paths if not (os.path.islink(below) and _leads_back(below))]
 

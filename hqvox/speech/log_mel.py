@@ -4,10 +4,10 @@
 from 0 to 8 kHz evenly spaced in mel, natural logarithm: ``python_speech_features.logfbank`` with
 40 (or 64) filters, to which the result agrees within 1e-4.
 
-The transform runs in float32, which is twice as fast. A filter whose energy is far below its
-frame's would show float32's rounding, so such frames (less than 1 % of speech) are done again in
-float64. Pre-emphasis is exact in both: it is taken a hundredfold, ``100 x[n] - 97 x[n - 1]``, an
-integer below 2^24, and the factor is taken out in the filters.
+The transform runs in float32, which is twice as fast. Where a filter's energy is far below its
+frame's, float32's rounding would show, so such frames (less than 1 % of speech) are computed again
+in float64. Pre-emphasis is exact in both: it is scaled by 100, ``100 x[n] - 97 x[n - 1]``, an
+integer below 2^24, and the filters divide by that factor.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_SAMPLES
 
 _BINS = FFT_POINTS // 2 + 1
 _CHUNK = 256
-"""Frames transformed at once: bounds memory (1.4 MB) whatever the length of the utterance."""
+"""Frames transformed at once; bounds memory to 1.4 MB for any length of utterance."""
 _GROUP = 8
 """Filters multiplied at once; each group reads only the bins it covers."""
 _SURE = 5e-7
 """Share of the frame's energy above which a filter's float32 value is within 5e-5 (measured)."""
 _EPS = float(np.finfo(np.float64).eps)
-"""Stands for an energy of zero, as in the reference: its logarithm is -36.04."""
+"""Replaces an energy of zero, as in the reference; its logarithm is -36.04."""
 
 
 def n_frames(samples: int) -> int:
-    """Frames of an utterance of that many samples: the last one is padded with zeros."""
+    """Number of frames of an utterance of that many samples; the last is padded with zeros."""
     return 1 + max(0, -(-(samples - FRAME_SAMPLES) // HOP_SAMPLES)) if samples else 0
 
 
@@ -80,7 +80,7 @@ def filters(n_filters: int) -> NDArray[np.float64]:
     corners = np.floor((FFT_POINTS + 1) * corners_hz / SAMPLE_RATE_HZ)
     left, middle, right = (corners[i : i + n_filters, None] for i in range(3))
     bins = np.arange(_BINS)
-    # A side of no width holds no bin: what is divided there is not used.
+    # A side of no width has no bin: the quotient there is not used.
     rising = (bins - left) / np.maximum(middle - left, 1)
     falling = (right - bins) / np.maximum(right - middle, 1)
     on_rise = (bins >= left) & (bins < middle)
@@ -91,7 +91,7 @@ def filters(n_filters: int) -> NDArray[np.float64]:
 
 
 class _Scratch:
-    """Memory that every call would otherwise take from the system and give back: half its time."""
+    """Buffers of a thread; allocating them in every call would take half its time."""
 
     def __init__(self) -> None:
         length = (_CHUNK - 1) * HOP_SAMPLES + FRAME_SAMPLES
@@ -112,17 +112,17 @@ def _scratch() -> _Scratch:
 
 
 def _emphasise(samples: NDArray[np.int16], start: int, size: int, scratch: _Scratch) -> None:
-    """Fill ``padded`` with ``size`` frames from sample ``start`` on, pre-emphasis a hundredfold."""
+    """Fill ``padded`` with ``size`` frames from sample ``start`` on, pre-emphasised times 100."""
     length = (size - 1) * HOP_SAMPLES + FRAME_SAMPLES
-    here = samples[start : start + length]
-    # The very first sample has none before it.
+    piece = samples[start : start + length]
+    # The first sample of all has no predecessor.
     first = 1 if start == 0 else 0
-    scratch.signal[:first] = 100 * here[:first].astype(np.float32)
-    now, before = here[first:], samples[start + first - 1 : start + len(here) - 1]
+    scratch.signal[:first] = 100 * piece[:first].astype(np.float32)
+    now, before = piece[first:], samples[start + first - 1 : start + len(piece) - 1]
     if len(now):
-        signal = scratch.signal[first : len(here)]
+        signal = scratch.signal[first : len(piece)]
         cv2.addWeighted(now[None], 100, before[None], -97, 0, signal[None], cv2.CV_32F)
-    scratch.signal[len(here) : length] = 0
+    scratch.signal[len(piece) : length] = 0
     scratch.padded[:size, :FRAME_SAMPLES] = scratch.frames[:size]
 
 
@@ -130,10 +130,10 @@ def _emphasise(samples: NDArray[np.int16], start: int, size: int, scratch: _Scra
 def _groups(n_filters: int) -> list[tuple[int, int, int, int, NDArray[np.float32]]]:
     """First and last filter, first and last column, and weights (columns, filters) of each group.
 
-    Columns are those of OpenCV's packed spectrum: Re 0, Re 1, Im 1, Re 2, Im 2, …, Re 256. Their
-    squares, two of which make a bin's power, are weighted as they are.
+    Columns are those of OpenCV's packed spectrum: Re 0, Re 1, Im 1, Re 2, Im 2, …, Re 256. A bin's
+    power is the sum of its two squared columns, so both have the bin's weight.
     """
-    # Power is the squared spectrum over the FFT's points; 100 was the pre-emphasis' factor.
+    # Power is the squared spectrum over the FFT's points; pre-emphasis was scaled by 100.
     scaled = filters(n_filters).T / FFT_POINTS / 100**2
     columns = scaled[(np.arange(FFT_POINTS) + 1) // 2]
     groups = []
@@ -151,14 +151,14 @@ def _precisely(
 ) -> NDArray[np.float64]:
     """Filter energies (len(rows), n_filters) of the frames ``rows``, in float64.
 
-    Every step rounds as the reference's does: a filter of one bin can hold nothing but rounding.
+    Every step rounds as in the reference: the energy of a filter of one bin may be mere rounding.
     """
     frames = np.zeros((len(rows), FRAME_SAMPLES))
     for frame, start in zip(frames, rows * HOP_SAMPLES, strict=True):
-        here = samples[start : start + FRAME_SAMPLES]
-        before = samples[max(start - 1, 0) : start + len(here) - 1]
-        frame[: len(here)] = here
-        frame[len(here) - len(before) : len(here)] -= PRE_EMPHASIS * before
+        piece = samples[start : start + FRAME_SAMPLES]
+        before = samples[max(start - 1, 0) : start + len(piece) - 1]
+        frame[: len(piece)] = piece
+        frame[len(piece) - len(before) : len(piece)] -= PRE_EMPHASIS * before
     spectrum = np.fft.rfft(frames, FFT_POINTS)
     power = 1.0 / FFT_POINTS * np.square(np.absolute(spectrum))
     return power @ filters(n_filters).T

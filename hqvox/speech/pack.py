@@ -1,10 +1,10 @@
-"""Log-mels of all utterances, packed: one float16 array per shard, and its index.
+"""The packed log-mels of all utterances: one float16 array per shard, and its index.
 
 <workspace>/speech/<shard>.f16       (frames, filters) float16, little-endian, utterances end to end
 <workspace>/speech/<shard>.parquet   one row per audio file, packed or refused; commits the shard
 
-The columns are ``hqvox.workspace.tables.UTTERANCES``. The table's schema metadata carries the
-fingerprint of what it was made from, and the mean and variance of the shard's log-mels.
+The columns are ``hqvox.workspace.tables.UTTERANCES``. The table's schema metadata has the shard's
+fingerprint, and the mean and variance of its log-mels.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class SpeechPack:
     >>> for row in pack.index().to_pylist():
     ...     log_mel = pack.read(row)  # float16 (frames, filters), natural log
 
-    Arrays are memory-mapped where the workspace is a local folder: reading an utterance costs a
-    view. Use one object per process. Every method raises HqvoxError where a file is damaged.
+    Arrays are memory-mapped where the workspace is a local folder, so reading an utterance costs
+    only a view. Use one object per process. Every method raises HqvoxError where a file is damaged.
     """
 
     def __init__(self, workspace: Workspace | str | Path) -> None:
@@ -52,7 +52,7 @@ class SpeechPack:
         self._maps: dict[str, NDArray[np.float16]] = {}
 
     def shards(self) -> list[str]:
-        """Names of the shards that are packed, sorted; empty where there is no speech."""
+        """Names of the packed shards, sorted; empty where there is no speech."""
         names = self._storage.names(FOLDER)
         return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
 
@@ -63,7 +63,7 @@ class SpeechPack:
         return table.filter(pc.is_null(table["reason"]))
 
     def refused(self, shards: Iterable[str] | None = None) -> pa.Table:
-        """Refused audio files, each with its ``reason`` and, where there is more, ``detail``."""
+        """Refused audio files, each with its ``reason`` and, for some, ``detail``."""
         table = self._tables(shards)
         return table.filter(pc.is_valid(table["reason"]))
 
@@ -72,16 +72,16 @@ class SpeechPack:
 
         Raises HqvoxError where shards differ, as after an interrupted rebuild.
         """
-        found = {shard: self._record(shard)["n_filters"] for shard in self.shards()}
-        if len(set(found.values())) > 1:
+        counts = sorted({self._record(shard)["n_filters"] for shard in self.shards()})
+        if len(counts) > 1:
             raise HqvoxError(
-                f"{self._storage.path(FOLDER)}: shards have {sorted(set(found.values()))} filters; "
+                f"{self._storage.path(FOLDER)}: shards have {counts} filters; "
                 f"run `hqvox speech {self.workspace.url}`, which packs the rest again"
             )
-        return next(iter(found.values()), None)
+        return counts[0] if counts else None
 
     def read(self, row: Mapping[str, Any]) -> NDArray[np.float16]:
-        """Log-mel (frames, filters) of an index row: its shard, offset and frames are used."""
+        """Log-mel (frames, filters) of an index row; uses its shard, offset and frames."""
         shard, offset, frames = str(row["shard"]), int(row["offset"]), int(row["frames"])
         array = self.array(shard)
         if offset < 0 or offset + frames > len(array):
@@ -106,7 +106,7 @@ class SpeechPack:
         return self._maps[shard]
 
     def mean_variance(self, shards: Iterable[str] | None = None) -> MeanVariance:
-        """Mean and variance of the packed log-mels, as stored: no log-mel is read.
+        """Mean and variance of the packed log-mels, from the tables: no log-mel is read.
 
         Raises HqvoxError where nothing is packed.
         """
@@ -122,7 +122,7 @@ class SpeechPack:
         return total
 
     def fingerprint(self, shard: str) -> dict[str, Any] | None:
-        """What a shard was made from, or None where it is not packed whole."""
+        """Fingerprint record of a shard, or None where it is not completely packed."""
         name = table_name(shard)
         if not (self._storage.exists(name) and self._storage.exists(array_name(shard))):
             return None
@@ -175,12 +175,12 @@ class PackWriter:
             stored = log_mel.astype(LITTLE_ENDIAN_F16)
             row |= {"offset": self._statistics.frames, "frames": len(stored)}
             self._pending.file.write(stored.tobytes())
-            # Of what is stored, so that whoever reads the array finds the same figures.
+            # Of the stored float16 values, so that readers of the array get the same statistics.
             self._statistics = self._statistics.merged(MeanVariance.of(stored))
         self._rows.append(row)
 
     def commit(self, fingerprint: Mapping[str, Any]) -> None:
-        """Give the array its name, then the table, which marks the shard done. Raises OSError."""
+        """Commit the array, then the table, which marks the shard as done. Raises OSError."""
         # A table must not stand beside a newer array than its own.
         self._storage.remove(table_name(self.shard))
         self._pending.commit()
@@ -195,7 +195,7 @@ class PackWriter:
             pq.write_table(table, file, compression="zstd")
 
     def discard(self) -> None:
-        """Drop what was not committed."""
+        """Delete what was not committed."""
         self._pending.discard()
 
 

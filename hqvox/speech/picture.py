@@ -1,4 +1,4 @@
-"""A picture of what becomes of an utterance: waveform, voice activity, log-mel.
+"""Plot of an utterance: waveform, voice activity, log-mel.
 
 python -m hqvox.speech.picture VOICE.wav OUT.jpg
 """
@@ -26,7 +26,7 @@ BLUE, GREEN, GREY = "#1f5a94", "#2e9c6a", "#9aa3ad"
 
 
 def draw_utterance(samples: NDArray[np.int16], n_filters: int = 40, title: str = "") -> Image.Image:
-    """Draw 16 kHz mono samples: waveform, the detector's frames and what is kept, log-mel of that.
+    """Plot 16 kHz mono samples: waveform, voiced and kept frames, log-mel of the kept frames.
 
     Returns an RGB picture, 1200 px wide.
     """

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 class MeanVariance:
     """Mean and variance of log-mels, per filter (float64, shape (filters,)) and over all.
 
-    Merging follows Chan, Golub and LeVeque (1979): no sum of squares is ever taken, so nothing
-    cancels, and the order of merging does not matter beyond rounding.
+    Merging follows Chan, Golub and LeVeque (1979), which takes no difference of large sums of
+    squares. The order of merging changes only the rounding.
     """
 
     frames: int
@@ -37,21 +37,21 @@ class MeanVariance:
         return cls(len(values), mean, np.square(values - mean).sum(axis=0))
 
     def merged(self, other: MeanVariance) -> MeanVariance:
-        """Of both together."""
+        """Mean and variance of both together."""
         frames = self.frames + other.frames
         if not frames:
             return self
-        away = other.mean - self.mean
+        difference = other.mean - self.mean
         share = other.frames / frames
         return MeanVariance(
             frames,
-            self.mean + away * share,
-            self.squares + other.squares + np.square(away) * self.frames * share,
+            self.mean + difference * share,
+            self.squares + other.squares + np.square(difference) * self.frames * share,
         )
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """Variance of each filter (population); zero where there are no frames."""
+        """Population variance of each filter; zero where there are no frames."""
         return self.squares / max(self.frames, 1)
 
     @property
@@ -74,5 +74,5 @@ class MeanVariance:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> MeanVariance:
-        """From what :meth:`record` gave."""
+        """From the JSON values of :meth:`record`."""
         return cls(record["frames"], np.array(record["mean"]), np.array(record["squares"]))

@@ -1,4 +1,4 @@
-"""One audio file to its log-mel, or to the reason why there is none."""
+"""One audio file to its log-mel, or to the reason why it is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hqvox.speech.vad import speech
 from hqvox.workspace.tables import Row
 
 VERSION = 2
-"""Raised by hand when decoding, voice activity or log-mel changes what it gives."""
+"""Raised by hand when the results of decoding, voice activity or log-mel change."""
 
 REASONS = (
     *decoding.REASONS,
@@ -29,11 +29,11 @@ REASONS = (
     "too_short",
     "duplicate",
 )
-"""Every reason that a file can be refused for; a clipped file is kept, and the share recorded.
+"""Why a file can be refused. A clipped file is kept, and its clipped share is recorded.
 
-unreadable: the system refuses it; silent: never louder than ``min_peak_dbfs``; no_voice: the VAD
-keeps nothing; too_short: less than ``min_seconds`` left; duplicate: the bytes of another file of
-the same identity.
+unreadable: it cannot be read; silent: its peak is below ``min_peak_dbfs``; no_voice: the VAD keeps
+nothing; too_short: less than ``min_seconds`` of speech; duplicate: another file of the same
+identity has the same bytes.
 """
 
 
@@ -41,7 +41,7 @@ def read_file(path: Path, config: SpeechConfig) -> bytes:
     """A file's bytes. Raises AudioError."""
     try:
         status = path.stat()
-        # Opening a pipe would wait for a writer that never comes.
+        # Opening a named pipe would wait for a writer.
         if not stat.S_ISREG(status.st_mode):
             raise AudioError("unreadable", "not a file")
         if status.st_size > config.max_bytes:
@@ -54,10 +54,10 @@ def read_file(path: Path, config: SpeechConfig) -> bytes:
 
 
 def process(data: bytes, config: SpeechConfig) -> tuple[Row, NDArray[np.float32] | None]:
-    """What the columns say of a file's bytes, and its log-mel (frames, filters) if it is kept.
+    """Columns of a file's bytes, and its log-mel (frames, filters) if it is kept.
 
-    The row holds every column that follows from the bytes alone; ``reason`` is null where the
-    file is kept, and its measurements are there as far as it got.
+    The row has every column that depends on the bytes alone. ``reason`` is null if the file is
+    kept; a refused file has the columns measured before it was refused.
     """
     row: Row = {"sha256": hashlib.sha256(data).hexdigest(), "seconds": 0.0, "reason": None}
     try:
@@ -68,7 +68,7 @@ def process(data: bytes, config: SpeechConfig) -> tuple[Row, NDArray[np.float32]
 
 
 def _log_mel(data: bytes, config: SpeechConfig, row: Row) -> NDArray[np.float32]:
-    """The log-mel; fills the row as it goes. Raises AudioError."""
+    """The log-mel; adds columns to the row on the way. Raises AudioError."""
     audio = decoding.decode(data, config.max_seconds)
     loudest = int(np.abs(audio.samples.astype(np.int32)).max(initial=0))
     peak_dbfs = 20 * math.log10(loudest / 32768) if loudest else None

@@ -1,4 +1,4 @@
-"""Voice activity: WebRTC's detector on 30 ms frames, smoothed over 300 ms, as the SF2F code has it.
+"""Voice activity: WebRTC's detector on 30 ms frames, smoothed over 300 ms, as in the SF2F code.
 
 A ring of the last 10 decisions (300 ms) starts speech once more than 90 % of it, hence all 10, are
 voiced, from the first of these 10 frames on; it ends speech once all 10 are unvoiced, these 10
@@ -23,11 +23,11 @@ RING_FRAMES = 10
 def voiced_frames(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArray[np.bool_]:
     """The detector's decision on every 30 ms frame of 16 kHz mono samples.
 
-    As in the released code, a frame counts only if a sample follows it: what is left at the end,
-    up to 30 ms, is dropped. ``aggressiveness``: 0 to 3, 3 calls least voiced.
+    As in the released code, a frame counts only if a sample follows it, so up to 30 ms at the end
+    are dropped. ``aggressiveness``: 0 to 3; 3 finds the fewest voiced frames.
     """
     count = max(0, (len(samples) - 1) // FRAME_SAMPLES)
-    # The detector adapts to what it has heard: a new one for every utterance.
+    # The detector adapts to the signal, so every utterance needs a new one.
     detector = webrtcvad.Vad(aggressiveness)
     data = samples[: count * FRAME_SAMPLES].astype("<i2").tobytes()
     size = 2 * FRAME_SAMPLES
@@ -37,7 +37,7 @@ def voiced_frames(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArra
 
 
 def speech_frames(voiced: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which frames the ring keeps, of the detector's decision on each."""
+    """Which frames the ring keeps, from the detector's decision on each."""
     count = len(voiced)
     if count < RING_FRAMES:
         return np.zeros(count, np.bool_)
@@ -48,7 +48,7 @@ def speech_frames(voiced: NDArray[np.bool_]) -> NDArray[np.bool_]:
     starts = in_ring[decided - RING_FRAMES + 1] == RING_FRAMES
     latest = np.searchsorted(decided, np.arange(count), side="right") - 1
     speaking = (latest >= 0) & np.append(starts, False)[latest]
-    # Speech holds the ring that began it, and the frame that ended it.
+    # Speech includes the ring that began it and the frame that ended it.
     began = np.flatnonzero(speaking & ~np.concatenate([[False], speaking[:-1]]))
     ended = np.flatnonzero(~speaking & np.concatenate([[False], speaking[:-1]]))
     kept = speaking.copy()
@@ -58,6 +58,6 @@ def speech_frames(voiced: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def speech(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArray[np.int16]:
-    """The samples of 16 kHz mono audio that hold speech, joined; none where nobody speaks."""
+    """The samples with speech of 16 kHz mono audio, joined; empty if there is none."""
     kept = speech_frames(voiced_frames(samples, aggressiveness))
     return samples[: len(kept) * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)[kept].reshape(-1)

@@ -1,21 +1,18 @@
-"""Packing one shard: its files read, decoded, cut to speech, made log-mels of, and committed."""
+"""The work of ``hqvox speech`` on one shard: read, decode, cut to speech, log-mel, commit."""
 
 from __future__ import annotations
 
-import threading
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any
 
 import cv2
 
 from hqvox.config.build import BuildConfig, SpeechConfig
-from hqvox.errors import HqvoxError
-from hqvox.runner.processes import die_with_parent, one_line
+from hqvox.runner.jobs import Finished, JobEvent, Work
 from hqvox.speech.decode import AudioError
 from hqvox.speech.index import AudioFile
 from hqvox.speech.pack import PackWriter
@@ -26,7 +23,7 @@ from hqvox.workspace.tables import Row
 
 
 @dataclass(frozen=True)
-class SpeechTask:
+class SpeechJob:
     """A shard to pack."""
 
     shard: str
@@ -35,12 +32,12 @@ class SpeechTask:
     """The shard's files, identity by identity."""
     fingerprint: dict[str, Any]
     stages: tuple[str, ...] = ("speech",)
-    """For the run's log."""
+    """As the run's log names it."""
 
 
 @dataclass(frozen=True)
 class SpeechProgress:
-    """An identity of a shard is through."""
+    """All files of an identity are packed or refused."""
 
     shard: str
     identity_id: str
@@ -53,10 +50,30 @@ class SpeechProgress:
     refused: Counter[str]
 
 
+SpeechEvent = JobEvent | SpeechProgress
+
+
+def start_worker(root: str, config: BuildConfig) -> Work[SpeechJob]:
+    """The work of a child process, which computes on one thread."""
+    cv2.setNumThreads(0)
+    return partial(pack_shards, Workspace(root), config.speech)
+
+
+def pack_shards(
+    workspace: Workspace,
+    config: SpeechConfig,
+    jobs: Sequence[SpeechJob],
+    report: Callable[[SpeechEvent], None],
+) -> None:
+    """Pack shards, reporting each as Finished. Raises HqvoxError where the disk refuses."""
+    for job in jobs:
+        report(Finished(job, pack_shard(workspace, config, job, report)))
+
+
 def pack_shard(
     workspace: Workspace,
     config: SpeechConfig,
-    task: SpeechTask,
+    job: SpeechJob,
     report: Callable[[SpeechProgress], None],
 ) -> float:
     """Pack a shard and commit it; return the seconds it took.
@@ -65,11 +82,11 @@ def pack_shard(
     """
     started = time.perf_counter()
     try:
-        writer = PackWriter(workspace, task.shard, config.n_filters)
+        writer = PackWriter(workspace, job.shard, config.n_filters)
         try:
-            for files in _by_identity(task.files):
+            for files in _by_identity(job.files):
                 report(_pack_identity(writer, files, config))
-            writer.commit(task.fingerprint)
+            writer.commit(job.fingerprint)
         finally:
             writer.discard()
     except OSError as error:
@@ -103,11 +120,11 @@ def _pack_identity(
         except AudioError as error:
             row |= {"reason": error.reason, "detail": error.detail or None, "seconds": 0.0}
         else:
-            found, log_mel = process(data, config)
-            row |= found
-            own = f"{file.video}/{file.utterance}".removeprefix("/")
-            first = seen.setdefault(row["sha256"], own)
-            if log_mel is not None and first != own:
+            columns, log_mel = process(data, config)
+            row |= columns
+            name = f"{file.video}/{file.utterance}".removeprefix("/")
+            first = seen.setdefault(row["sha256"], name)
+            if log_mel is not None and first != name:
                 log_mel = None
                 row |= {"reason": "duplicate", "detail": f"the same bytes as {first}"}
         writer.add(row, log_mel)
@@ -120,25 +137,3 @@ def _pack_identity(
     return SpeechProgress(
         writer.shard, files[0].identity_id, len(files), packed, seconds, source_seconds, refused
     )
-
-
-def serve_speech(pipe: Connection, root: str, config: BuildConfig) -> None:
-    """A worker process's life: take tasks until the parent closes the pipe."""
-    cv2.setNumThreads(0)  # each worker computes on one thread
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    workspace = Workspace(root)
-    try:
-        while True:
-            task = pipe.recv()
-            try:
-                seconds = pack_shard(
-                    workspace, config.speech, task, lambda done: pipe.send(("progress", done))
-                )
-            except HqvoxError as error:
-                pipe.send(("stop", str(error)))
-            except Exception as error:  # a defect: the shard is marked, the rest goes on
-                pipe.send(("failed", (one_line(error), traceback.format_exc())))
-            else:
-                pipe.send(("done", seconds))
-    except (EOFError, ConnectionError, KeyboardInterrupt):
-        return  # the parent is done, or gone

@@ -17,7 +17,7 @@ from hqvox.runner.crawl.spool import SPOOLS
 from hqvox.runner.erasure import STAGES
 from hqvox.speech.build import AUDIO_LISTING, AUDIO_SOURCES
 from hqvox.speech.pack import SPEECH
-from hqvox.trainer.training_cache import PACKS
+from hqvox.trainer.packing import PACKS
 from hqvox.workspace.covered import Owner
 from hqvox.workspace.layout import FAILURES, IDENTITIES_TABLE, SETTINGS
 from hqvox.workspace.outputs import REPORTS

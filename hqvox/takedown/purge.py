@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import INFO
 from hqvox.release.read import Release, release_names
-from hqvox.release.target import INFO
 from hqvox.runner.crawl.spool import spooled_rows
 from hqvox.runner.erasure import covered_shards, lone_photos, lookalikes
 from hqvox.takedown.owners import OWNERS

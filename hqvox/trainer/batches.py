@@ -1,11 +1,12 @@
-"""Batches of a step: pictures and log-mels, drawn, gathered, normalised, on the device.
+"""Batches of a step: what the sampler picks, gathered, normalised and put on the device.
 
-Two ways to the same values: gathered on the device from arrays that lie there as a whole, or on the
-host, for a GPU one step ahead in a thread and into pinned memory. No file is opened in either.
+There are two ways to the same values: on the device, from arrays that are kept there as a whole; or
+on the host, for a GPU one step ahead in a thread and into pinned memory. Neither opens a file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,40 +17,40 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.trainer.config import TrainConfig
-from hqvox.trainer.data import Part
-from hqvox.trainer.draws import Crops, Draws, Speeches
+from hqvox.trainer.data import Split
+from hqvox.trainer.sampler import Crops, Sampler, SpeechWindows
 from hqvox.trainer.speech_input import Normaliser
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD
 
 SHARE_OF_MEMORY = 0.5
-"""Of a GPU's free memory that the data may take; the rest is the networks'."""
+"""Share of a GPU's free memory that the data may take; the rest is for the networks."""
 
 UPLOADED_AT_ONCE = 4096
-"""Utterances."""
+"""Utterances that are copied to a GPU at a time."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stage 1."""
+    """A batch of stage 1."""
 
     log_mel: torch.Tensor
     """float32 (n, filters, frames), normalised; one length per batch."""
     pictures: tuple[torch.Tensor, ...]
     """Per resolution, low to high: float32 (n, 3, px, px), RGB, ImageNet-normalised."""
     identity: torch.Tensor
-    """int64 (n,), the person's position in the part."""
+    """int64 (n,), the person's position in the split."""
     face: torch.Tensor
     """int64 (n,), row of ``TrainingData.faces``."""
 
 
 @dataclass(frozen=True)
 class FusedBatch:
-    """Stage 2; as :class:`Batch`, with windows in the log-mel's place."""
+    """A batch of stage 2: windows instead of crops; else as :class:`Batch`."""
 
     windows: torch.Tensor
-    """float32 (n, w, filters, frames), normalised; zeros where there is none."""
+    """float32 (n, w, filters, frames), normalised; zeros where a person has fewer windows."""
     mask: torch.Tensor
-    """bool (n, w), True where a window is there."""
+    """bool (n, w), True for a window, False for padding."""
     pictures: tuple[torch.Tensor, ...]
     identity: torch.Tensor
     face: torch.Tensor
@@ -57,7 +58,7 @@ class FusedBatch:
 
 @dataclass
 class _Gathered:
-    """What the host gathers of a batch: windows (n, w, frames, filters) or crops (n, 1, …)."""
+    """A batch on the host: windows (n, w, frames, filters), or crops (n, 1, frames, filters)."""
 
     log_mel: torch.Tensor
     mask: torch.Tensor
@@ -66,12 +67,12 @@ class _Gathered:
     """int64 (3, n): identity, face, mirrored."""
 
 
-def check_part(part: Part, config: TrainConfig) -> None:
-    """Raise HqvoxError where a part has fewer than two people, or other filters than the model."""
-    url, filters = part.data.release.url, part.data.n_filters
-    if len(part) < 2:
+def check_split(split: Split, config: TrainConfig) -> None:
+    """Raise HqvoxError where a split has fewer than two people, or not the model's mel filters."""
+    url, filters = split.data.release.url, split.data.n_filters
+    if len(split) < 2:
         raise HqvoxError(
-            f"{url}: {len(part) or 'no'} identity in {part.split}; training needs two or more"
+            f"{url}: {len(split) or 'no'} identity in {split.name}; training needs two or more"
         )
     if filters != config.model.n_filters:
         raise HqvoxError(
@@ -82,11 +83,11 @@ def check_part(part: Part, config: TrainConfig) -> None:
 
 
 class BatchSource:
-    """The batches of a training run; step ``n`` is the same however it is reached."""
+    """The batches of a training run. A step's batch does not depend on the steps before it."""
 
     def __init__(
         self,
-        part: Part,
+        split: Split,
         config: TrainConfig,
         *,
         device: torch.device | str = "cpu",
@@ -95,14 +96,14 @@ class BatchSource:
     ) -> None:
         """``rank`` of ``world`` processes, each with its share of every batch.
 
-        Raises HqvoxError where the part has fewer than two people, the release other filters or
-        resolutions than the model, or a batch cannot be shared.
+        Raises HqvoxError where the split has fewer than two people, the release has not the
+        model's mel filters, or the processes cannot share a batch.
         """
-        check_part(part, config)
-        data = part.data
-        self._part, self._data, self._config = part, data, config
+        check_split(split, config)
+        data = split.data
+        self._split, self._data, self._config = split, data, config
         self._device = torch.device(device)
-        self._draws = Draws(part, config, rank, world)
+        self._sampler = Sampler(split, config, rank, world)
         self.normaliser = Normaliser.of(config, data)
         self._resolutions = config.model.resolutions
         self._moments = data.utterance_moments if self.normaliser.kind == "utterance" else None
@@ -111,20 +112,19 @@ class BatchSource:
         self._pin = self._device.type == "cuda"
         self._ahead = ThreadPoolExecutor(1, "batches") if self._pin else None
         self._next: tuple[tuple[int, int], Future[_Gathered]] | None = None
-        self.bytes = _bytes(part, self._resolutions)
-        """Of train's voices and all pictures, as they would lie on a GPU."""
+        self.bytes = _bytes(split, self._resolutions)
+        """Size of the split's voices and all pictures in a GPU's memory."""
         self.resident = self._fits()
-        """Whether they lie there."""
+        """Whether they are kept in the device's memory."""
         if self.resident:
             self._upload()
 
     def stage1(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         if self.resident:
-            crops = self._draws.stage1(step)
+            crops = self._sampler.stage1(step)
             return self._crops_on_device(crops)
-        found = self._gathered(1, step)
-        log_mel, _, pictures, identity, face = self._on_device(found)
+        log_mel, _, pictures, identity, face = self._on_device(self._gathered(1, step))
         return Batch(log_mel[:, 0], pictures, identity, face)
 
     def stage2(self, step: int) -> FusedBatch:
@@ -133,36 +133,37 @@ class BatchSource:
         return FusedBatch(log_mel, mask, pictures, identity, face)
 
     def close(self) -> None:
-        """End the thread that works ahead."""
+        """Stop the thread that prepares the next batch."""
         if self._ahead is not None:
             self._ahead.shutdown(cancel_futures=True)
 
     # Gathering on the host.
 
     def _gathered(self, stage: int, step: int) -> _Gathered:
-        """The batch of a step, at hand where it was foreseen; the next is begun."""
+        """The batch of a step, prepared already if steps come in order; begins the next one."""
         if self._ahead is None:
             return self._gather(stage, step)
         key, waiting = self._next or (None, None)
-        found = waiting.result() if waiting and key == (stage, step) else self._gather(stage, step)
+        ready = waiting is not None and key == (stage, step)
+        batch = waiting.result() if waiting and ready else self._gather(stage, step)
         self._next = ((stage, step + 1), self._ahead.submit(self._gather, stage, step + 1))
-        return found
+        return batch
 
     def _gather(self, stage: int, step: int) -> _Gathered:
         if stage == 1:
-            crops = self._draws.stage1(step)
+            crops = self._sampler.stage1(step)
             pairs = [np.array([pair]) for pair in zip(crops.utterance, crops.start, strict=True)]
             return self._gather_windows(pairs, 1, crops.frames, crops)
         config = self._config.stage2
-        speeches = self._draws.stage2(step)
+        speech = self._sampler.stage2(step)
         return self._gather_windows(
-            speeches.windows, config.max_windows, config.window_frames, speeches
+            speech.windows, config.max_windows, config.window_frames, speech
         )
 
     def _gather_windows(
-        self, pairs: list[NDArray[np.int64]], most: int, frames: int, drawn: Crops | Speeches
+        self, pairs: list[NDArray[np.int64]], most: int, frames: int, sample: Crops | SpeechWindows
     ) -> _Gathered:
-        """``pairs``: per person (w, 2), utterance and first frame, at most ``most``."""
+        """``pairs``: for each person (w, 2), utterance and first frame, w at most ``most``."""
         # NumPy throughout: torch would wake all its threads for each of these small pieces.
         values = np.zeros((len(pairs), most, frames, self._data.n_filters), np.float32)
         mask = np.zeros((len(pairs), most), bool)
@@ -173,18 +174,18 @@ class BatchSource:
                 if self._repeat and len(piece) < frames:
                     piece = piece[np.arange(frames) % len(piece)]
                 piece = piece[start : start + frames]
-                there = values[row, column, : len(piece)]
-                there[:] = piece
+                window = values[row, column, : len(piece)]
+                window[:] = piece
                 if self._moments is not None:
                     mean, std = self._moments[utterance]
-                    there -= mean
-                    there /= std
+                    window -= mean
+                    window /= std
             if self._moments is None:
-                own = values[row, : len(windows)]
-                own -= self.normaliser.mean
-                own /= self.normaliser.std
-        numbers = np.stack([drawn.identity, drawn.face, drawn.mirrored])
-        pictures = [self._data.faces[px][drawn.face] for px in self._resolutions]
+                filled = values[row, : len(windows)]
+                filled -= self.normaliser.mean
+                filled /= self.normaliser.std
+        numbers = np.stack([sample.identity, sample.face, sample.mirrored])
+        pictures = [self._data.faces[px][sample.face] for px in self._resolutions]
         return _Gathered(
             self._tensor(values), self._tensor(mask), [self._tensor(p) for p in pictures],
             self._tensor(numbers),
@@ -195,20 +196,20 @@ class BatchSource:
         return tensor.pin_memory() if self._pin else tensor
 
     def _on_device(
-        self, found: _Gathered
+        self, batch: _Gathered
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
-        log_mel = found.log_mel.to(self._device, non_blocking=True).transpose(2, 3)
+        log_mel = batch.log_mel.to(self._device, non_blocking=True).transpose(2, 3)
         if self._device.type == "cpu":
             log_mel = torch.from_numpy(np.ascontiguousarray(log_mel.numpy()))
-        mask = found.mask.to(self._device, non_blocking=True)
-        identity, face, mirrored = found.numbers.to(self._device, non_blocking=True)
-        raw = [p.to(self._device, non_blocking=True) for p in found.pictures]
+        mask = batch.mask.to(self._device, non_blocking=True)
+        identity, face, mirrored = batch.numbers.to(self._device, non_blocking=True)
+        raw = [p.to(self._device, non_blocking=True) for p in batch.pictures]
         return log_mel.contiguous(), mask, self._coloured(raw, mirrored), identity, face
 
     def _coloured(
         self, raw: list[torch.Tensor], mirrored: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """uint8 to ImageNet-normalised, mirrored where asked."""
+        """Pictures uint8 (n, 3, px, px) as ImageNet-normalised float32, mirrored where asked."""
         if self._device.type == "cpu":
             scale, shift = self._scale.numpy(), self._shift.numpy()
             pictures = [torch.from_numpy(p.numpy() * scale - shift) for p in raw]
@@ -222,9 +223,10 @@ class BatchSource:
     # Gathering on the device.
 
     def _fits(self) -> bool:
+        """Whether to keep the data in the device's memory. Raises HqvoxError (too little of it)."""
         wanted = self._config.speed.data_on_device
         if self._device.type != "cuda" or wanted is False:
-            return wanted is True  # In memory, where auto leaves them mapped.
+            return wanted is True  # On a CPU auto leaves the files mapped.
         free, _ = torch.cuda.mem_get_info(self._device)
         if wanted is True and self.bytes > free:
             raise HqvoxError(
@@ -234,16 +236,16 @@ class BatchSource:
         return wanted is True or self.bytes <= SHARE_OF_MEMORY * free
 
     def _upload(self) -> None:
-        """Put the part's voices end to end, and all pictures, on the device."""
+        """Put the split's voices, end to end, and all pictures on the device."""
         data, table = self._data, self._data.utterances
-        rows = np.unique(np.concatenate(self._part.utterances_of))
+        rows = np.unique(np.concatenate(self._split.utterances_of))
         ends = np.cumsum(table.frames[rows])
         voices = torch.empty(
             (int(ends[-1]), data.n_filters), dtype=torch.float16, device=self._device
         )
         offset = np.zeros(len(table.frames), np.int64)
         offset[rows] = ends - table.frames[rows]
-        # Some at a time: all of them may be more than the host has room for.
+        # Some at a time: all of them may not fit into the host's memory.
         for some in np.array_split(rows, -(-len(rows) // UPLOADED_AT_ONCE)):
             piece = np.concatenate([data.log_mel(row) for row in some.tolist()])
             start = int(offset[some[0]])
@@ -255,7 +257,7 @@ class BatchSource:
             torch.from_numpy(np.array(data.faces[px])).to(self._device) for px in self._resolutions
         ]
         if self._moments is not None:
-            self._moments_there = torch.from_numpy(np.array(self._moments)).to(self._device)
+            self._moments_on_device = torch.from_numpy(np.array(self._moments)).to(self._device)
 
     def _crops_on_device(self, crops: Crops) -> Batch:
         columns = (crops.identity, crops.face, crops.mirrored, crops.utterance, crops.start)
@@ -265,22 +267,22 @@ class BatchSource:
         length = self._frames[utterance][:, None]
         if self._repeat:
             time = time % length
-        there = time < length
-        index = (self._offset[utterance][:, None] + time).where(there, 0)
+        inside = time < length
+        index = (self._offset[utterance][:, None] + time).where(inside, 0)
         values = self._voices[index].float()
-        there = there[..., None]
+        inside = inside[..., None]
         if self._moments is None:
-            log_mel = self.normaliser.scaled(values.where(there, 0))
+            log_mel = self.normaliser.scaled(values.where(inside, 0))
         else:
-            mean, std = self._moments_there[utterance].unbind(1)
-            log_mel = ((values - mean[:, None]) / std[:, None]).where(there, 0)
+            mean, std = self._moments_on_device[utterance].unbind(1)
+            log_mel = ((values - mean[:, None]) / std[:, None]).where(inside, 0)
         raw = [faces[face] for faces in self._faces]
         pictures = self._coloured(raw, mirrored)
         return Batch(log_mel.transpose(1, 2).contiguous(), pictures, identity, face)
 
 
 def _colour(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factor and subtrahend from uint8 to ImageNet-normalised, (3, 1, 1) each."""
+    """Scale and shift, (3, 1, 1) each: uint8 · scale − shift is ImageNet-normalised."""
     mean, std = (
         torch.tensor(values, device=device).view(3, 1, 1)
         for values in (IMAGENET_MEAN, IMAGENET_STD)
@@ -288,7 +290,7 @@ def _colour(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return 1 / (255 * std), mean / std
 
 
-def _bytes(part: Part, resolutions: Any) -> int:
-    frames = part.data.utterances.frames
-    voices = int(sum(frames[rows].sum() for rows in part.utterances_of)) * part.data.n_filters * 2
-    return voices + sum(part.data.faces[px].nbytes for px in resolutions)
+def _bytes(split: Split, resolutions: Sequence[int]) -> int:
+    frames = split.data.utterances.frames
+    voices = int(sum(frames[rows].sum() for rows in split.utterances_of)) * split.data.n_filters * 2
+    return voices + sum(split.data.faces[px].nbytes for px in resolutions)

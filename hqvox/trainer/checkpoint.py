@@ -23,11 +23,11 @@ from models.sf2f.generator import Generator, GeneratorSpec, build_generator
 FORMAT = 1
 """The layout of checkpoints that this version writes, and the newest that it reads."""
 TRAINING = "hqvox.training"
-"""Kind of a file that holds everything that training needs to go on."""
+"""Kind of a file with everything that is needed to resume training."""
 PICKLE, ZIP = b"\x80", b"PK"
-"""How files that torch wrote begin: long ago, and now."""
+"""First bytes of torch's files, in the old format and in the present one."""
 GENERATOR = "hqvox.generator"
-"""Kind of a file that holds a generator alone, as ``hqvox import sf2f-checkpoint`` writes it."""
+"""Kind of a file with only a generator, as ``hqvox import sf2f-checkpoint`` writes it."""
 CONTENT: dict[str, type] = {
     "recipe": str,
     "config": dict,
@@ -43,15 +43,15 @@ CONTENT: dict[str, type] = {
     "best": dict,
     "pending": list,
 }
-"""What a run needs to go on, and of which type each is."""
+"""What is needed to resume a run, and the type of each."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A generator out of a checkpoint, ready to generate."""
+    """A generator loaded from a checkpoint."""
 
     generator: Generator
-    """In evaluation mode, on the CPU. Without fuser where it was not trained yet (stage 1)."""
+    """In evaluation mode, on the CPU. Without its fuser where that is not trained yet (stage 1)."""
     spec: GeneratorSpec
     config: dict[str, Any] | None
     """The run's resolved configuration; None where training did not make the file."""
@@ -63,11 +63,10 @@ class Loaded:
 def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None:
     """Write ``state`` (tensors and plain values) to ``path``, and under the names ``also`` there.
 
-    The file is written beside its place, flushed to disk, and renamed; the further names are links
-    to the same bytes (copies, where the disk knows no links) and get their places before ``path``
-    does. So a kill or a full disk at any
-    moment leaves every name with a whole file, the former or this one. Raises HqvoxError for what
-    the disk refuses.
+    The file is written under a temporary name, flushed to disk, and renamed. The names ``also`` are
+    hard links to it (copies, where the file system has none) and are replaced before ``path``. So a
+    kill or a full disk at any moment leaves a whole file under every name, the former or this one.
+    Raises HqvoxError for errors of the disk.
     """
     try:
         pending = Storage(path.parent).begin(path.name)
@@ -84,10 +83,10 @@ def save(path: Path, state: Mapping[str, Any], also: Sequence[str] = ()) -> None
         finally:
             pending.discard()
     except (OSError, RuntimeError) as error:
-        refused = _disk(error)
-        if refused is None:
+        cause = _os_error(error)
+        if cause is None:
             raise
-        raise disk_error(refused, str(path)) from error
+        raise disk_error(cause, str(path)) from error
 
 
 def _link(file: Path | str, link: Path) -> None:
@@ -100,8 +99,8 @@ def _link(file: Path | str, link: Path) -> None:
             os.fsync(copy.fileno())
 
 
-def _disk(error: BaseException | None) -> OSError | None:
-    """The operating system's refusal behind an exception of torch's writer, if one is there."""
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The error of the operating system that caused an exception of torch's writer, or None."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
@@ -110,10 +109,10 @@ def _disk(error: BaseException | None) -> OSError | None:
 def read(
     path: Path, kinds: Sequence[str] = (TRAINING, GENERATOR), needs: Collection[str] = ()
 ) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU. ``needs``: what of :data:`CONTENT` must be there.
+    """Read a checkpoint, to the CPU. ``needs``: which entries of :data:`CONTENT` it must have.
 
     Raises HqvoxError where it is missing, damaged, of another program, newer than this version, or
-    holds anything but tensors and plain values, which would have to be run to be read.
+    holds anything but tensors and plain values, which could run code when read.
     """
     state = _load(path)
     if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
@@ -134,8 +133,8 @@ def read(
         )
     if state["kind"] not in kinds:
         raise HqvoxError(
-            f"{path}: holds a generator alone, nothing to go on training with; name the "
-            f"{LAST} of a run of `hqvox train`"
+            f"{path}: holds only a generator, from which training cannot resume; name "
+            f"the {LAST} of a run of `hqvox train`"
         )
     wrong = [
         name
@@ -144,7 +143,7 @@ def read(
     ]
     if wrong:
         raise HqvoxError(
-            f"{path}: damaged ({', '.join(wrong)}: missing, or not what belongs there); use "
+            f"{path}: damaged ({', '.join(wrong)}: missing, or of another type); use "
             "another checkpoint"
         )
     return state
@@ -153,7 +152,7 @@ def read(
 def _load(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old pickles, which are refused anyway
+            warnings.simplefilter("ignore")  # about old pickles, which are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for damaged files
         raise HqvoxError(f"{path}: {_why(path, error)}") from None
@@ -161,7 +160,7 @@ def _load(path: Path) -> object:
 
 def _why(path: Path, error: Exception) -> str:
     """Why torch could not read a file, and what to do."""
-    # Of a file cut short torch seeks the end before the beginning: that is no fault of the disk's.
+    # In a truncated file torch seeks to a negative position, which is no error of the disk.
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
         missing = isinstance(error, FileNotFoundError)
         why = "no such file" if missing else f"cannot be read: {error.strerror}"
@@ -179,9 +178,9 @@ def _why(path: Path, error: Exception) -> str:
 
 
 def load_generator(path: Path) -> Loaded:
-    """The generator of a checkpoint of ``hqvox train`` or ``hqvox import sf2f-checkpoint``.
+    """Load the generator of a checkpoint of ``hqvox train`` or ``hqvox import sf2f-checkpoint``.
 
-    Of a checkpoint from stage 1 the fuser, which nothing trained yet, is left out. Raises
+    The fuser of a checkpoint from stage 1, which is not trained yet, is left out. Raises
     HqvoxError as :func:`read` does, and where weights do not fit the stored specification.
     """
     state = read(path)
@@ -204,12 +203,12 @@ def load_generator(path: Path) -> Loaded:
 
 
 def spec_of(state: Mapping[str, Any]) -> GeneratorSpec:
-    """The generator's specification as a checkpoint holds it. Raises ModelError."""
+    """The generator's description in a checkpoint. Raises ModelError."""
     return GeneratorSpec.from_dict(state["spec"])
 
 
 def generator_state(generator: Generator, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What to :func:`save` of a generator alone, with plain values that say where it is from."""
+    """The content of a file with only a generator; ``meta``: plain values about its origin."""
     return {
         "kind": GENERATOR,
         "spec": asdict(generator.spec),

@@ -1,4 +1,7 @@
-"""The configuration of a training run: every number with its unit, range and source.
+"""The configuration of a training run: every number with its unit, range, default and source.
+
+The weights of the losses are :class:`L1Config`, :class:`GanConfig`, :class:`ClassifierConfig` and
+:class:`PerceptualConfig` (table 13), set in a recipe or with ``--set loss.l1.weight=5``.
 
 Sources: "paper" is Speech Fusion to Face, §4, §5, appendices C to E and table 13; "code" is the
 code that its authors released; "cmu" is voice2face as its authors released it; "house" is our own
@@ -21,14 +24,14 @@ _SPEC = fields(GeneratorSpec)
 
 
 def _number(value: Any) -> Any:
-    """YAML reads ``5e-4`` as text (it wants ``5.0e-4``); people mean a number."""
+    """YAML reads ``5e-4`` as text (it needs ``5.0e-4``); read it as a number."""
     if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value):
         return float(value)
     return value
 
 
 def _whole(value: Any) -> Any:
-    """As :func:`_number`, for ``1e5`` iterations."""
+    """As :func:`_number`, and ``1e5`` as a whole number."""
     number = _number(value)
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
@@ -83,30 +86,30 @@ class ModelConfig(Section):
         return self
 
     def spec(self) -> GeneratorSpec:
-        """What the generator is built from."""
+        """The generator's description."""
         return GeneratorSpec(**{field.name: getattr(self, field.name) for field in _SPEC})
 
 
 class L1Config(Section):
-    """Mean absolute difference of pictures, over pixels and channels, ImageNet-normalised."""
+    """Pixel loss: mean absolute difference of ImageNet-normalised pictures."""
 
     weight: Real = Field(10.0, ge=0, description="lambda 1 (paper, table 13: 10); 0: off")
 
 
 class GanConfig(Section):
-    """How real D_real takes a generated picture for; non-saturating."""
+    """Adversarial loss: -log D_real of a generated picture, the non-saturating form."""
 
     weight: Real = Field(1.0, ge=0, description="lambda 2 (paper, table 13: 1); 0: off")
 
 
 class ClassifierConfig(Section):
-    """Cross-entropy of D_id on generated pictures."""
+    """Auxiliary classifier loss: cross-entropy of D_id on generated pictures."""
 
     weight: Real = Field(0.05, ge=0, description="lambda 3 (paper, table 13: 0.05); 0: off")
 
 
 class PerceptualConfig(Section):
-    """L1 between a face network's features of generated and real pictures."""
+    """Perceptual loss: L1 between a face network's features of generated and real pictures."""
 
     weight: Real = Field(100.0, ge=0, description="lambda 4 (paper, table 13: 100); 0: off")
     network: Literal["facenet_vggface2", "dlib_resnet"] = Field(
@@ -124,7 +127,7 @@ class PerceptualConfig(Section):
 
 
 class LossConfig(Section):
-    """The generator's objective; each term can be switched off (paper, table 7)."""
+    """The generator's losses and their weights; weight 0 switches one off (paper, table 7)."""
 
     l1: L1Config = L1Config()
     gan: GanConfig = GanConfig()
@@ -139,7 +142,7 @@ class LossConfig(Section):
 
 
 class OptimiserConfig(Section):
-    """Adam, one of its own for the generator and each discriminator."""
+    """Adam; the generator and each discriminator have their own."""
 
     learning_rate: Real = Field(5e-4, gt=0, le=1, description="(paper, table 13: 5e-4)")
     betas: Annotated[tuple[Real, Real], BeforeValidator(_pair)] = Field(
@@ -147,7 +150,7 @@ class OptimiserConfig(Section):
     )
     eps: Real = Field(1e-8, gt=0, le=1, description="added to the denominator (torch's default)")
     clip_norm: Real | None = Field(
-        None, gt=0, description="longest gradient of the generator, L2; null: never cut (paper)"
+        None, gt=0, description="longest gradient of the generator, L2; null: no clipping (paper)"
     )
 
     @model_validator(mode="after")
@@ -167,7 +170,7 @@ class Stage1Config(Section):
     )
     encoder_weights: str | None = Field(
         None,
-        description="torch file of a voice encoder, which then stays frozen (cmu: pretrained for "
+        description="torch file of a voice encoder, which is then frozen (cmu: pretrained for "
         "speaker recognition); null: trained with the rest (paper)",
     )
 
@@ -206,7 +209,7 @@ class Stage2Config(Section):
 
 
 class DataConfig(Section):
-    """Which pictures, and how they and the voices are fed."""
+    """Which pictures, and how pictures and voices are prepared."""
 
     pictures: Literal["masked", "origin"] = Field(
         "masked", description="on white, or with their background (paper: void, white)"
@@ -224,7 +227,7 @@ class DataConfig(Section):
 
 
 class CadenceConfig(Section):
-    """How often a run reports; in steps. A stage's last step is always saved and evaluated."""
+    """How often a run reports, in steps. A stage's last step is always saved and evaluated."""
 
     log_every: Whole = Field(10, ge=1, description="line of log.jsonl and TensorBoard (house)")
     samples_every: Whole = Field(1000, ge=1, description="grid of generated faces (house)")
@@ -233,7 +236,7 @@ class CadenceConfig(Section):
 
 
 class SpeedConfig(Section):
-    """What makes it fast; ``auto`` switches on what helps on the device at hand."""
+    """What makes training fast; ``auto`` switches on what helps on the device."""
 
     bfloat16: Switch = Field("auto", description="autocast; results within a stated tolerance")
     tf32: Switch = Field("auto", description="float32 products in TF32 on the GPU")
@@ -252,10 +255,10 @@ class SpeedConfig(Section):
 
 
 class TrainConfig(Section):
-    """A training run as a whole."""
+    """A whole training run."""
 
     recipe: str = Field("sf2f-64", description="name of the recipe that it comes from")
-    seed: Whole = Field(0, ge=0, lt=2**63, description="of weights and draws")
+    seed: Whole = Field(0, ge=0, lt=2**63, description="of the weights and the sampler")
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()

@@ -1,7 +1,7 @@
-"""A release as training reads it: faces and voices in arrays, who has which, and nothing to open.
+"""A release as training reads it: faces and voices in arrays, and whose they are.
 
-Faces are rows of one uint8 array per resolution, in the manifest's order; utterances are rows of
-the release's own index. A :class:`Part` says which belong to whom.
+Faces are rows of one uint8 array for each resolution, in the manifest's order; utterances are rows
+of the release's own index. A :class:`Split` lists each person's rows.
 """
 
 from __future__ import annotations
@@ -21,38 +21,40 @@ from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.trainer.packing import OnProgress, ReleaseCache
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 Rows = NDArray[np.int64]
+SplitColumns = tuple[list[str], list[str], list[Rows], list[Rows]]
+"""Of a split's people: ids, names, rows of their faces and of their utterances."""
 
 
 @dataclass(frozen=True)
 class Utterances:
-    """Where each utterance lies: arrays with a row for each, in the order of the index."""
+    """Where each utterance is stored: arrays (utterances,), in the order of the index."""
 
     file: NDArray[np.int64]
     """Number of the file of voices."""
     offset: Rows
-    """Frames of that file before it."""
+    """First frame in that file."""
     frames: Rows
-    """Its length, frames of 10 ms."""
+    """Length, frames of 10 ms."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """The people of one side of the split who have a face and a voice.
+class Split:
+    """The people of train, val or test who have a face and a voice.
 
     A person's position here is the label that classifiers learn.
     """
 
     data: TrainingData
-    split: Split
+    name: SplitName
     identity_ids: tuple[str, ...]
-    names: tuple[str, ...]
+    person_names: tuple[str, ...]
     faces_of: tuple[Rows, ...]
-    """Per person, rows of ``data.faces[px]``; at least one."""
+    """For each person, rows of ``data.faces[px]``; at least one."""
     utterances_of: tuple[Rows, ...]
-    """Per person, rows of ``data.utterances``; at least one."""
+    """For each person, rows of ``data.utterances``; at least one."""
 
     def __len__(self) -> int:
         return len(self.identity_ids)
@@ -67,20 +69,22 @@ class TrainingData:
         faces: dict[int, NDArray[np.uint8]],
         voices: list[NDArray[np.float16]],
         utterances: Utterances,
-        parts: dict[Split, tuple[list[str], list[str], list[Rows], list[Rows]]],
+        people: dict[SplitName, SplitColumns],
         cache: ReleaseCache,
     ) -> None:
         self.release = release
         self.faces = faces
-        """By side: uint8 (faces, 3, px, px), RGB, mapped."""
+        """By side in px: uint8 (faces, 3, px, px), RGB, mapped."""
         self.voices = voices
-        """float16 (frames, filters) each, natural log, mapped."""
+        """float16 (frames, filters) each, log-mel (natural log), mapped."""
         self.utterances = utterances
         self.n_filters: int = voices[0].shape[1]
         self._cache = cache
-        self._parts = {
-            split: Part(self, split, tuple(ids), tuple(names), tuple(own), tuple(spoken))
-            for split, (ids, names, own, spoken) in parts.items()
+        self._splits = {
+            name: Split(
+                self, name, tuple(ids), tuple(names), tuple(face_rows), tuple(utterance_rows)
+            )
+            for name, (ids, names, face_rows, utterance_rows) in people.items()
         }
 
     @classmethod
@@ -93,10 +97,11 @@ class TrainingData:
         cache_dir: Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> TrainingData:
-        """A release to train on; its pictures are packed into the cache the first time.
+        """Open a release to train on; its pictures are packed into the cache the first time.
 
-        ``pictures``: on white, or with their background. Raises HqvoxError: a release without
-        speech or with fewer than two people, a file that is missing or damaged.
+        ``resolutions``: sides of the pictures, px. ``pictures``: on white, or with their
+        background. Raises HqvoxError for a release without speech or with fewer than two people,
+        and for a file that is missing or damaged.
         """
         if not release.has_speech:
             raise HqvoxError(
@@ -105,9 +110,9 @@ class TrainingData:
             )
         faces = release.manifest(["identity_id", "masked_file", "origin_file"])
         spoken = release.speech()
-        people = release.identities().select(["identity_id", "name", "split"])
-        parts = _parts(people, faces["identity_id"], spoken["identity_id"])
-        count = sum(len(part[0]) for part in parts.values())
+        identities = release.identities().select(["identity_id", "name", "split"])
+        people = _people(identities, faces["identity_id"], spoken["identity_id"])
+        count = sum(len(ids) for ids, *_ in people.values())
         if count < 2:
             raise HqvoxError(
                 f"{release.url}: {count or 'no'} identity with face and voice; training needs two "
@@ -126,14 +131,14 @@ class TrainingData:
         packed = cache.pictures(
             faces[f"{pictures}_file"].to_pylist(), pictures, resolutions, on_progress
         )
-        return cls(release, packed, voices, utterances, parts, cache)
+        return cls(release, packed, voices, utterances, people, cache)
 
-    def part(self, split: Split) -> Part:
+    def split(self, name: SplitName) -> Split:
         """The people of ``train``, ``val`` or ``test``; there may be none."""
-        return self._parts[split]
+        return self._splits[name]
 
     def log_mel(self, utterance: int) -> NDArray[np.float16]:
-        """An utterance, (frames, filters), natural log; a view of the mapped file."""
+        """An utterance's log-mel, (frames, filters), natural log; a view of the mapped file."""
         table = self.utterances
         start = int(table.offset[utterance])
         return self.voices[table.file[utterance]][start : start + int(table.frames[utterance])]
@@ -147,7 +152,7 @@ class TrainingData:
     def utterance_moments(self) -> NDArray[np.float32]:
         """Mean and deviation of every utterance and filter, (utterances, 2, filters), mapped.
 
-        Taken in one pass the first time, and kept.
+        Computed in one pass the first time, then cached.
         """
         count = len(self.utterances.frames)
         shape = (count, 2, self.n_filters)
@@ -168,27 +173,27 @@ def mean_deviation(log_mel: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.stack([values.mean(axis=0), np.maximum(values.std(axis=0), 1e-5)]).astype(np.float32)
 
 
-def _parts(
-    people: pa.Table, of_faces: pa.ChunkedArray, of_utterances: pa.ChunkedArray
-) -> dict[Split, tuple[list[str], list[str], list[Rows], list[Rows]]]:
-    """Per split: ids, names, rows of faces and of utterances of who has both."""
-    ids = people["identity_id"].combine_chunks()
+def _people(
+    identities: pa.Table, of_faces: pa.ChunkedArray, of_utterances: pa.ChunkedArray
+) -> dict[SplitName, SplitColumns]:
+    """The people of each split who have both faces and utterances."""
+    ids = identities["identity_id"].combine_chunks()
     faces, utterances = _rows_of(of_faces, ids), _rows_of(of_utterances, ids)
-    parts: dict[Split, tuple[list[str], list[str], list[Rows], list[Rows]]] = {
-        split: ([], [], [], []) for split in SPLITS
-    }
-    for row, own, said in zip(people.to_pylist(), faces, utterances, strict=True):
-        if row["split"] in parts and len(own) and len(said):
-            part = parts[row["split"]]
-            part[0].append(row["identity_id"])
-            part[1].append(row["name"])
-            part[2].append(own)
-            part[3].append(said)
-    return parts
+    people: dict[SplitName, SplitColumns] = {name: ([], [], [], []) for name in SPLITS}
+    for row, face_rows, utterance_rows in zip(
+        identities.to_pylist(), faces, utterances, strict=True
+    ):
+        if row["split"] in people and len(face_rows) and len(utterance_rows):
+            columns = people[row["split"]]
+            columns[0].append(row["identity_id"])
+            columns[1].append(row["name"])
+            columns[2].append(face_rows)
+            columns[3].append(utterance_rows)
+    return people
 
 
 def _rows_of(owners: pa.ChunkedArray, ids: pa.Array) -> list[Rows]:
-    """For each id, the rows that are its own, rising."""
+    """For each id, the rows whose owner it is, in ascending order."""
     position = pc.fill_null(pc.index_in(owners, ids), len(ids)).to_numpy()
     order = np.argsort(position, kind="stable").astype(np.int64)
     ends = np.searchsorted(position[order], np.arange(1, len(ids) + 1))
@@ -201,12 +206,12 @@ def _check(
     voices: Sequence[NDArray[np.float16]],
     utterances: Utterances,
 ) -> None:
-    """Refuse an index that points outside its files."""
+    """Raise HqvoxError where the index points outside its files."""
     lengths = np.array([len(array) for array in voices], np.int64)
     wrong = (utterances.offset < 0) | (utterances.frames < 1)
     wrong |= utterances.offset + utterances.frames > lengths[utterances.file]
     if wrong.any():
         where = release.storage.path(files[int(utterances.file[np.argmax(wrong)])])
         raise HqvoxError(
-            f"{where}: shorter than speech/index.parquet says; restore it, or release anew"
+            f"{where}: shorter than speech/index.parquet says; restore it, or make a new release"
         )

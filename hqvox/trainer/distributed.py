@@ -1,9 +1,9 @@
-"""Several processes training one model: started by torchrun, equal to one within rounding.
+"""Training one model by several processes, started by torchrun; equal to one within rounding.
 
-Every process holds the whole model and takes its slice of each global batch. Gradients are averaged
-by hand after each backward pass rather than by wrapping networks in DistributedDataParallel: an
-iteration runs several networks through each other's losses, which the wrapper is not made for.
-Batch norm takes its statistics over the global batch, as in one process.
+Every process has the whole model and takes its slice of each global batch. Gradients are averaged
+explicitly after each backward pass; DistributedDataParallel is not made for an iteration in which
+several networks run through each other's losses. Batch norm takes its statistics over the global
+batch, as in one process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hqvox.errors import HqvoxError
+from models.inference import pick_device
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of one training run, seen from one of them."""
+class ProcessGroup:
+    """The processes of one training run, as one of them sees them."""
 
     device: torch.device
     rank: int = 0
@@ -33,12 +33,12 @@ class Team:
 
     @property
     def leader(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and shows progress: rank 0."""
         return self.rank == 0
 
     @property
     def device_name(self) -> str:
-        """What it computes on, for people."""
+        """The device's name, to be shown."""
         gpu = self.device.type == "cuda"
         return torch.cuda.get_device_name(self.device) if gpu else str(self.device)
 
@@ -61,11 +61,11 @@ class Team:
         return values / self.size
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; waits for all of them."""
+        """Whether ``flag`` is true in any process; waits for all of them."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def synchronise(self, network: nn.Module) -> nn.Module:
-        """Make batch norms take their statistics over all processes; alike in one process."""
+        """Make batch norms take their statistics over all processes; unchanged with only one."""
         if self.size == 1:
             return network
         if self.device.type == "cuda":
@@ -74,7 +74,7 @@ class Team:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The leader goes through the block, then the others: what it wrote is there for them."""
+        """Run the block in the leader first, then in the others, which find what it wrote."""
         if self.size > 1 and not self.leader:
             dist.barrier()
         yield
@@ -83,55 +83,32 @@ class Team:
 
 
 @contextmanager
-def join(device: str | None = None) -> Iterator[Team]:
-    """Take a place among the processes that torchrun started, or work alone.
+def join(device: str | None = None) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started, or run as the only one.
 
-    ``device``: ``cpu``, ``cuda``, ``cuda:1``; None: a GPU where there is one. Raises HqvoxError
-    where the device is missing.
+    ``device``: see :func:`models.inference.pick_device`. Raises ModelError where it is missing.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
-        yield Team(chosen)
+        yield ProcessGroup(chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Team(chosen, rank, size)
+        yield ProcessGroup(chosen, rank, size)
     finally:
         dist.destroy_process_group()
 
 
-def pick_device(name: str | None, local_rank: int = 0) -> torch.device:
-    """The device to train on. Raises HqvoxError where it is unknown or not there."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise HqvoxError(f"--device {name}: unknown; write cpu, cuda, or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise HqvoxError(f"--device {name}: training runs on cpu or cuda")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = local_rank if device.index is None else device.index
-        if index >= count:
-            raise HqvoxError(
-                f"--device {name}: this machine has {count} GPUs that torch can use; "
-                "name another one, or cpu"
-            )
-        return torch.device("cuda", index)
-    return device
-
-
 class GlobalBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes, in plain torch: for CPUs, where torch's
-    ``SyncBatchNorm`` does not run. All processes have batches of the same size.
+    """Batch norm over the batches of all processes, in plain torch: torch's ``SyncBatchNorm`` does
+    not run on CPUs. All processes have batches of the same size.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Any shape (n, channels, ...) will do."""
+        """Accept any shape (n, channels, ...)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, channels, ...) to the same shape."""
@@ -157,7 +134,7 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def _convert(network: nn.Module) -> nn.Module:
-    """The network with every batch norm replaced by a global one that has its state."""
+    """Replace every batch norm of the network by a global one with the same state."""
     if isinstance(network, _BatchNorm):
         norm = GlobalBatchNorm(
             network.num_features,

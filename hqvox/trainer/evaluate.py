@@ -1,20 +1,27 @@
-"""Evaluating a generator on one part of a release, as the paper does (section 5, appendix E.2)."""
+"""Evaluating a generator on one split of a release (paper, section 5 and appendix E.2).
+
+The paper cuts ten crops of a given length from each identity's speech, evaluates, and does so ten
+times. Every model gets the same crops: they depend on the seed, the run, the crop's number and its
+length, never on the model. ``metrics.py`` has the metrics themselves, ``metric_networks.py`` the
+networks they need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.trainer.data import Part
-from hqvox.trainer.judges import Judges, Pictures
+from hqvox.trainer.data import Split
+from hqvox.trainer.metric_networks import MetricNetworks, Pictures
 from hqvox.trainer.metrics import (
     GALLERY_SIZE,
-    SPLITS,
+    SCORE_SPLITS,
     Score,
     cosine,
     fid,
@@ -23,27 +30,101 @@ from hqvox.trainer.metrics import (
     l1,
     recall_at_k,
 )
-from hqvox.trainer.protocol import FUSED, SHORT, Condition, Protocol
 from hqvox.trainer.speech_input import WINDOW_FRAMES, Normaliser, windows
 from models.sf2f.colour import to_unit
 from models.sf2f.generator import Generator
 
+FRAMES_PER_SECOND = 100
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The speech that a model is evaluated on.
+
+    ``length``: as the paper writes it. ``frames``: shortest and longest crop, 100 a second; one
+    length is chosen for each run and crop. ``fused``: the fuser joins windows of 1.25 s; else the
+    encoder sees the crop as a whole.
+    """
+
+    length: str
+    frames: tuple[int, int]
+    fused: bool = False
+
+
+SHORT = Condition("1.25 s", (125, 125))
+LONG = Condition("5 s", (500, 500))
+FUSED = Condition("5 s", (500, 500), fused=True)
+LENGTHS = (
+    Condition("0.5 - 1 s", (50, 100)),
+    Condition("1 - 1.5 s", (100, 150)),
+    Condition("1.5 - 3 s", (150, 300)),
+    Condition("3 - 6 s", (300, 600)),
+    Condition("6 - 10 s", (600, 1000)),
+)
+"""The conditions of table 4."""
+
+
+class Crop(NamedTuple):
+    """A crop of an identity's utterance number ``utterance``: frames [start, stop)."""
+
+    utterance: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``runs`` evaluations of ``crops`` crops of each identity's speech, chosen by ``seed``."""
+
+    runs: int = 10
+    crops: int = 10
+    seed: int = 0
+
+    def length(self, condition: Condition, run: int, crop: int) -> int:
+        """Frames of a crop; the same for every identity, so that the crops make one batch."""
+        low, high = condition.frames
+        return int(self._rng(condition, run, crop, 0).integers(low, high + 1))
+
+    def crop(
+        self, frames: Sequence[int], condition: Condition, run: int, crop: int, identity: int
+    ) -> Crop:
+        """A crop of one identity's speech. ``frames``: lengths of its utterances, at least one.
+
+        From an utterance that is long enough, each with the same probability, at a uniform
+        position. Where none is, the longest as a whole, which is then shorter than asked for.
+        """
+        wanted = self.length(condition, run, crop)
+        rng = self._rng(condition, run, crop, 1 + identity)
+        enough = [i for i, count in enumerate(frames) if count >= wanted]
+        if not enough:
+            longest = int(np.argmax(frames))
+            return Crop(longest, 0, int(frames[longest]))
+        chosen = enough[int(rng.integers(len(enough)))]
+        start = int(rng.integers(int(frames[chosen]) - wanted + 1))
+        return Crop(chosen, start, start + wanted)
+
+    def _rng(self, condition: Condition, run: int, crop: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *condition.frames, run, crop, stream])
+
+
 GENERATED_AT_ONCE = 64
-MIN_SCORED = SPLITS
+"""People whose faces are generated in one batch."""
+MIN_SCORED = SCORE_SPLITS
+"""Pictures that a VGGFace or Inception Score needs at least."""
 QUICK = Protocol(runs=1, crops=4)
-"""How a training run measures itself on the way."""
+"""The protocol of a training run's own evaluations."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many batches of crops are through, and of how many."""
+"""Called with how many batches of crops are done, and of how many."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured under one condition: by name, the mean over runs and its deviation.
+    """Metrics under one condition: by name, mean and deviation over runs.
 
     Names: ``cosine``, ``l1``, ``recall_1`` … ``recall_10`` (%), ``vfs``, ``inception``, ``fid``.
-    Deviations are those of the runs; of ``vfs`` and ``inception`` those over all splits of all
-    runs. What could not be measured is not there.
+    The deviations of ``vfs`` and ``inception`` are over all score splits of all runs. Metrics that
+    could not be computed are left out.
     """
 
     condition: Condition
@@ -52,51 +133,51 @@ class Result:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A generator's results on a part."""
+    """A generator's results on one split of a release."""
 
     results: list[Result]
     identities: int
     gallery: int
-    """Identities in a gallery."""
+    """Number of identities in a gallery."""
     real: dict[str, Score] = field(default_factory=dict)
-    """``vfs`` and ``inception`` of the real faces (table 2), where they could be had."""
+    """``vfs`` and ``inception`` of the real faces (table 2), where they could be computed."""
 
 
 class Speaker:
-    """Speech of a part's people, cropped by a protocol and made a generator's input."""
+    """The speech of a split's people, cropped by a protocol, as a generator's input."""
 
-    def __init__(self, part: Part, normaliser: Normaliser, protocol: Protocol) -> None:
-        """Raises HqvoxError for a part without people."""
-        if not len(part):
+    def __init__(self, split: Split, normaliser: Normaliser, protocol: Protocol) -> None:
+        """Raises HqvoxError for a split without people."""
+        if not len(split):
             raise HqvoxError(
-                f"{part.data.release.url}: nobody in {part.split}; name another --split, or "
+                f"{split.data.release.url}: nobody in {split.name}; name another --split, or "
                 "release with another split"
             )
-        self.part, self.normaliser, self.protocol = part, normaliser, protocol
-        table = part.data.utterances
-        self._frames = [table.frames[rows].tolist() for rows in part.utterances_of]
+        self.split, self.normaliser, self.protocol = split, normaliser, protocol
+        table = split.data.utterances
+        self._frames = [table.frames[rows].tolist() for rows in split.utterances_of]
         per_utterance = normaliser.kind == "utterance"
-        self._moments = part.data.utterance_moments if per_utterance else None
+        self._moments = split.data.utterance_moments if per_utterance else None
 
     def windows(
         self, person: int, condition: Condition, run: int, crop: int, length: int | None = None
     ) -> torch.Tensor:
         """One crop of a person as windows (w, filters, frames), normalised.
 
-        ``length``: of a window, frames, the fuser's; None: the crop as one. Speech shorter than
-        wanted is padded with zeros, as in training.
+        ``length``: frames of the fuser's windows; None: the crop as one window. Speech that is too
+        short is padded with zeros, as in training.
         """
         frames = self._frames[person]
-        piece = self.protocol.crop(frames, condition, run, crop, person)
-        row = int(self.part.utterances_of[person][piece.utterance])
-        log_mel = self.part.data.log_mel(row)[piece.start : piece.stop].astype(np.float32)
+        cut = self.protocol.crop(frames, condition, run, crop, person)
+        row = int(self.split.utterances_of[person][cut.utterance])
+        log_mel = self.split.data.log_mel(row)[cut.start : cut.stop].astype(np.float32)
         if self._moments is not None:
             mean, std = self._moments[row]
             log_mel = (log_mel - mean) / std
         if length is None:
             length = self.protocol.length(condition, run, crop)
-        found = torch.from_numpy(windows(log_mel, length))
-        return found if self._moments is not None else self.normaliser.scaled(found)
+        tensor = torch.from_numpy(windows(log_mel, length))
+        return tensor if self._moments is not None else self.normaliser.scaled(tensor)
 
 
 def generate(
@@ -107,19 +188,19 @@ def generate(
     crop: int,
     first: int | None = None,
 ) -> Pictures:
-    """One crop's picture of every person, (people, 3, px, px), 0 to 1, highest resolution.
+    """Generate every person's face from one crop: (people, 3, px, px), 0 to 1, highest resolution.
 
-    ``first``: only of so many people.
+    ``first``: only for so many people.
     """
     device = next(generator.parameters()).device
     pictures = []
-    people = range(len(speaker.part))[:first]
+    people = range(len(speaker.split))[:first]
     with torch.inference_mode():
         for start in range(0, len(people), GENERATED_AT_ONCE):
             batch = people[start : start + GENERATED_AT_ONCE]
             if condition.fused:
-                given = [speaker.windows(i, condition, run, crop, WINDOW_FRAMES) for i in batch]
-                embedding = fuse(generator, [windows.to(device) for windows in given])
+                speeches = [speaker.windows(i, condition, run, crop, WINDOW_FRAMES) for i in batch]
+                embedding = fuse(generator, [windows.to(device) for windows in speeches])
             else:
                 whole = [speaker.windows(i, condition, run, crop) for i in batch]
                 embedding = generator.embed(torch.cat(whole).to(device))
@@ -133,21 +214,21 @@ def fuse(generator: Generator, speeches: Sequence[torch.Tensor]) -> torch.Tensor
     By the generator's fuser; without one, by the mean of the windows' embeddings, normalised.
     """
     counts = [len(speech) for speech in speeches]
-    parts = generator.embed(torch.cat(list(speeches))).split(counts)
+    embeddings = generator.embed(torch.cat(list(speeches))).split(counts)
     if generator.fuser is None:
-        means = torch.stack([part.mean(dim=0) for part in parts])
+        means = torch.stack([windows.mean(dim=0) for windows in embeddings])
         return torch.nn.functional.normalize(means, dim=1)
-    padded = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-    there = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
-    return generator.fuse(padded, there.to(padded.device))
+    padded = torch.nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)
+    mask = torch.arange(max(counts))[None] < torch.tensor(counts)[:, None]
+    return generator.fuse(padded, mask.to(padded.device))
 
 
 def evaluate(
     generator: Generator,
     normaliser: Normaliser,
-    part: Part,
+    split: Split,
     conditions: Sequence[Condition],
-    judges: Judges,
+    networks: MetricNetworks,
     protocol: Protocol | None = None,
     *,
     with_fid: bool = False,
@@ -155,18 +236,18 @@ def evaluate(
 ) -> Evaluation:
     """Measure a generator, in evaluation mode and on its device, under each condition.
 
-    The same arguments give the same figures, on one kind of device. Raises HqvoxError for a part
-    without people, or voices of other filters than the generator's.
+    The same arguments give the same figures, on one kind of device. Raises HqvoxError for a split
+    without people, and where the release has not the generator's mel filters.
     """
     protocol = protocol or Protocol()
-    speaker = Speaker(part, normaliser, protocol)
-    check_filters(generator, part)
+    speaker = Speaker(split, normaliser, protocol)
+    check_filters(generator, split)
     px = generator.spec.resolutions[-1]
-    truth = real_embeddings(part, px, judges) if judges.embed else None
-    real = real_scores(part, px, judges)
+    truth = real_embeddings(split, px, networks) if networks.embed else None
+    real = real_scores(split, px, networks)
     features = None
-    if with_fid and judges.inception:
-        features = np.concatenate([judges.inception(p)[1] for p, _ in real_faces(part, px)])
+    if with_fid and networks.inception:
+        features = np.concatenate([networks.inception(p)[1] for p, _ in real_faces(split, px)])
     done, total = 0, len(conditions) * protocol.runs * protocol.crops
     results = []
     for condition in conditions:
@@ -177,18 +258,18 @@ def evaluate(
                 crops.append(generate(generator, speaker, condition, run, crop))
                 done += 1
                 on_progress(done, total)
-            runs.append(_measure(crops, truth, judges, protocol.seed + run, features))
+            runs.append(_measure(crops, truth, networks, protocol.seed + run, features))
         scores = {name: Score.of([v for run in runs for v in run[name]]) for name in runs[0]}
         results.append(Result(condition, scores))
-    return Evaluation(results, len(part), min(GALLERY_SIZE, len(part)), real)
+    return Evaluation(results, len(split), min(GALLERY_SIZE, len(split)), real)
 
 
-def check_filters(generator: Generator, part: Part) -> None:
-    """Raise HqvoxError where the release's voices are not what the generator listens to."""
-    has, needs = part.data.n_filters, generator.spec.n_filters
+def check_filters(generator: Generator, split: Split) -> None:
+    """Raise HqvoxError where the release has not the generator's mel filters."""
+    has, needs = split.data.n_filters, generator.spec.n_filters
     if has != needs:
         raise HqvoxError(
-            f"{part.data.release.url}: its voices have {has} mel filters, the checkpoint needs "
+            f"{split.data.release.url}: its voices have {has} mel filters, the checkpoint needs "
             f"{needs}; run `hqvox speech WORKSPACE --set speech.n_filters={needs}`, then release "
             "under a new name"
         )
@@ -197,84 +278,86 @@ def check_filters(generator: Generator, part: Part) -> None:
 def _measure(
     crops: Sequence[Pictures],
     truth: NDArray[np.float64] | None,
-    judges: Judges,
+    networks: MetricNetworks,
     seed: int,
     real_features: NDArray[np.float32] | None = None,
 ) -> dict[str, list[float]]:
-    """Figures of one run; ``crops``: per crop the pictures of everybody, in order."""
+    """Metrics of one run. ``crops``: for each crop, everybody's pictures, in order."""
     pictures = torch.cat(list(crops))
-    found: dict[str, list[float]] = {}
-    if judges.embed is not None and truth is not None:
-        queries = judges.embed(pictures)
+    figures: dict[str, list[float]] = {}
+    if networks.embed is not None and truth is not None:
+        queries = networks.embed(pictures)
         identity = np.tile(np.arange(len(truth)), len(crops))
-        found["cosine"] = [cosine(queries, truth[identity])]
-        found["l1"] = [l1(queries, truth[identity])]
+        figures["cosine"] = [cosine(queries, truth[identity])]
+        figures["l1"] = [l1(queries, truth[identity])]
         for k, recall in recall_at_k(queries, identity, truth).items():
-            found[f"recall_{k}"] = [recall]
-    found |= {name: list(scores) for name, scores in _scores(pictures, judges, seed).items()}
-    if real_features is not None and judges.inception is not None:
-        found["fid"] = [fid(judges.inception(pictures)[1], real_features)]
-    return found
+            figures[f"recall_{k}"] = [recall]
+    figures |= {name: list(scores) for name, scores in _scores(pictures, networks, seed).items()}
+    if real_features is not None and networks.inception is not None:
+        figures["fid"] = [fid(networks.inception(pictures)[1], real_features)]
+    return figures
 
 
-def _scores(pictures: Pictures, judges: Judges, seed: int) -> dict[str, NDArray[np.float64]]:
-    """VGGFace and Inception Score of each split; none where there are too few pictures."""
-    found = {}
-    if judges.classify is not None and len(pictures) >= MIN_SCORED:
-        found["vfs"] = inception_scores(judges.classify(pictures), seed=seed)
-    if judges.inception is not None and len(pictures) >= MIN_SCORED:
-        found["inception"] = inception_scores(judges.inception(pictures)[0], seed=seed)
-    return found
+def _scores(
+    pictures: Pictures, networks: MetricNetworks, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """VGGFace and Inception Score of each score split; none for too few pictures."""
+    scores = {}
+    if networks.classify is not None and len(pictures) >= MIN_SCORED:
+        scores["vfs"] = inception_scores(networks.classify(pictures), seed=seed)
+    if networks.inception is not None and len(pictures) >= MIN_SCORED:
+        scores["inception"] = inception_scores(networks.inception(pictures)[0], seed=seed)
+    return scores
 
 
-def real_faces(part: Part, px: int, at_once: int = 256) -> Iterator[tuple[Pictures, list[int]]]:
-    """All faces of a part as pictures (n, 3, px, px), 0 to 1, with their person's position."""
-    rows = np.concatenate(part.faces_of)
-    people = np.repeat(np.arange(len(part)), [len(own) for own in part.faces_of])
+def real_faces(split: Split, px: int, at_once: int = 256) -> Iterator[tuple[Pictures, list[int]]]:
+    """All faces of a split as pictures (n, 3, px, px), 0 to 1, with their person's position."""
+    rows = np.concatenate(split.faces_of)
+    people = np.repeat(np.arange(len(split)), [len(rows) for rows in split.faces_of])
     for start in range(0, len(rows), at_once):
-        faces = np.asarray(part.data.faces[px][rows[start : start + at_once]])
+        faces = np.asarray(split.data.faces[px][rows[start : start + at_once]])
         yield torch.from_numpy(faces).float() / 255.0, people[start : start + at_once].tolist()
 
 
-def real_embeddings(part: Part, px: int, judges: Judges) -> NDArray[np.float64]:
-    """The ground truth (people, d): each person's mean embedding over real faces of that size."""
-    assert judges.embed is not None, judges.missing
+def real_embeddings(split: Split, px: int, networks: MetricNetworks) -> NDArray[np.float64]:
+    """The ground truth (people, d): each person's mean embedding over real faces of side ``px``."""
+    assert networks.embed is not None, networks.missing
     embeddings, people = [], []
-    for pictures, owners in real_faces(part, px):
-        embeddings.append(judges.embed(pictures))
+    for pictures, owners in real_faces(split, px):
+        embeddings.append(networks.embed(pictures))
         people += owners
-    return ground_truth(np.concatenate(embeddings), people, len(part))
+    return ground_truth(np.concatenate(embeddings), people, len(split))
 
 
-def real_scores(part: Part, px: int, judges: Judges) -> dict[str, Score]:
-    """VGGFace and Inception Score of a part's real faces, as in table 2."""
-    if judges.classify is None and judges.inception is None:
+def real_scores(split: Split, px: int, networks: MetricNetworks) -> dict[str, Score]:
+    """VGGFace and Inception Score of a split's real faces, as in table 2."""
+    if networks.classify is None and networks.inception is None:
         return {}
-    pictures = torch.cat([p for p, _ in real_faces(part, px)])
-    return {name: Score.of(values) for name, values in _scores(pictures, judges, 0).items()}
+    pictures = torch.cat([p for p, _ in real_faces(split, px)])
+    return {name: Score.of(values) for name, values in _scores(pictures, networks, 0).items()}
 
 
 def quick_metrics(
     generator: Generator,
-    part: Part,
+    split: Split,
     *,
-    judges: Judges,
+    networks: MetricNetworks,
     normaliser: Normaliser,
     fused: bool,
     truth: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Figures of a generator in training, to tell its best checkpoint: few crops, one run.
+    """Metrics of a generator in training, to choose its best checkpoint: few crops, one run.
 
-    On 1.25 s, or ``fused`` on 5 s. ``truth``: what ``real_embeddings`` gave, made here where it is
-    not at hand. Keys as of ``Result``, for those of ``judges`` that are there. The generator is in
-    evaluation mode. Draws nothing from torch's generators.
+    On 1.25 s, or ``fused`` on 5 s. ``truth``: the result of :func:`real_embeddings`, computed here
+    where it is None. Keys as of :class:`Result`, for the ``networks`` that are there. The generator
+    is in evaluation mode. Uses no random numbers of torch.
     """
     protocol = Protocol(QUICK.runs, QUICK.crops, seed)
-    speaker = Speaker(part, normaliser, protocol)
+    speaker = Speaker(split, normaliser, protocol)
     condition = FUSED if fused else SHORT
-    if truth is None and judges.embed is not None:
-        truth = real_embeddings(part, generator.spec.resolutions[-1], judges)
+    if truth is None and networks.embed is not None:
+        truth = real_embeddings(split, generator.spec.resolutions[-1], networks)
     crops = [generate(generator, speaker, condition, 0, crop) for crop in range(protocol.crops)]
-    figures = _measure(crops, truth, judges, seed)
+    figures = _measure(crops, truth, networks, seed)
     return {name: float(np.mean(values)) for name, values in figures.items()}

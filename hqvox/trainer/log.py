@@ -1,11 +1,11 @@
-"""What a run writes down as it goes: ``log.jsonl``, and TensorBoard's files where it is installed.
+"""A run's log: ``log.jsonl``, and TensorBoard's files where it is installed.
 
 A line of ``log.jsonl`` is one of
 
     {"kind": "train", "stage": 1, "step": 10, "terms": {"total": …}, "speed": {…}}
     {"kind": "evaluate", "stage": 1, "step": 5000, "figures": {"l1": …}, "best": ["l1"]}
 
-Terms are means over the steps since the line before. Everything but ``speed`` and ``seconds`` is
+Terms are means over the steps since the last line. Everything but ``speed`` and ``seconds`` is
 the same whether a run was interrupted or not.
 """
 
@@ -30,10 +30,10 @@ class RunLog:
     """Appends to a run's log. Use as a context manager."""
 
     def __init__(self, folder: Path, step: int, on_note: Callable[[str], None]) -> None:
-        """Go on after ``step``: later lines, of a run that was killed, are dropped.
+        """Continue after ``step``; later lines, of a run that was killed, are dropped.
 
-        ``on_note`` is told in one line where TensorBoard is not installed. Raises HqvoxError for
-        what the disk refuses.
+        ``on_note`` gets one line where TensorBoard is not installed. Raises HqvoxError for errors
+        of the disk.
         """
         self.path = folder / FILE
         kept = [line for line in read_log(folder) if line["step"] <= step]
@@ -55,17 +55,17 @@ class RunLog:
     def train(
         self, stage: int, step: int, terms: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:
-        """Note the losses' terms of the last steps and how fast they were."""
+        """Write the mean losses of the last steps, and their speed."""
         self._write({"kind": "train", "stage": stage, "step": step, "terms": terms, "speed": speed})
-        self._draw(stage, step, {"loss": terms, "speed": speed})
+        self._plot(stage, step, {"loss": terms, "speed": speed})
 
     def evaluate(
         self, stage: int, step: int, figures: Mapping[str, float], best: list[str], seconds: float
     ) -> None:
-        """Note an evaluation's figures, and which of them were the best so far."""
+        """Write an evaluation's metrics, and which of them are the best so far."""
         line = {"kind": "evaluate", "stage": stage, "step": step, "figures": figures, "best": best}
         self._write({**line, "seconds": round(seconds, 3)})
-        self._draw(stage, step, {"evaluate": figures})
+        self._plot(stage, step, {"evaluate": figures})
 
     def picture(self, step: int, grid: Any) -> None:
         """Show a sample grid, RGB uint8 (h, w, 3), in TensorBoard."""
@@ -73,7 +73,7 @@ class RunLog:
             self._board.add_image("samples", grid, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Have everything on disk up to here, as a checkpoint does."""
+        """Flush the log to disk; a checkpoint is written after it."""
         os.fsync(self._file.fileno())
         if self._board is not None:
             self._board.flush()
@@ -85,7 +85,7 @@ class RunLog:
         except OSError as error:
             raise disk_error(error, str(self.path)) from None
 
-    def _draw(self, stage: int, step: int, groups: Mapping[str, Mapping[str, float]]) -> None:
+    def _plot(self, stage: int, step: int, groups: Mapping[str, Mapping[str, float]]) -> None:
         if self._board is not None:
             for group, values in groups.items():
                 for name, value in values.items():
@@ -93,9 +93,9 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's log; empty where there is none. A line cut short is left out.
+    """The complete lines of a run's log; empty where there is none. A line cut short is left out.
 
-    Raises HqvoxError where it is not ours.
+    Raises HqvoxError where a line is not one of a training log.
     """
     try:
         data = (folder / FILE).read_bytes()
@@ -123,11 +123,13 @@ def _line(line: Mapping[str, Any]) -> bytes:
 
 
 def _board(folder: Path, step: int, on_note: Callable[[str], None]) -> Any:
-    """TensorBoard's writer, with what lies after ``step`` taken back; None where not installed."""
+    """TensorBoard's writer, which hides what comes after ``step``; None where not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        on_note("TensorBoard is not installed, so only log.jsonl: pip install 'hqvox[train]'")
+        on_note(
+            "TensorBoard is not installed, so only log.jsonl is written: pip install 'hqvox[train]'"
+        )
         return None
     try:
         return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -1,4 +1,4 @@
-"""`hqvox train`: the loop over both stages, on one screen (:func:`_run_stage`)."""
+"""`hqvox train`: the training loop of both stages (:func:`_run_stage`), signals, and events."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from hqvox.trainer import distributed, runs
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.session import Session, open_session
 from hqvox.trainer.state import enter_stage_2
-from hqvox.trainer.step import Step
+from hqvox.trainer.step import TrainStep
 
 SEED_STRIDE = 1_000_003
-"""Further apart than a run is long, so that no two runs' steps share their random numbers."""
+"""More than the steps of a run, so that no two seeds share a step's random numbers."""
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """A step is done."""
+    """Event: a step is done."""
 
     stage: int
     step: int
     steps: int
-    """Of both stages."""
+    """Steps of both stages."""
     steps_per_second: float
     waiting: float
-    """Share of the time that went into getting batches."""
+    """Share of the time spent waiting for batches."""
     terms: dict[str, float] | None
-    """Means over the steps since the line before, where a line of the log was written."""
+    """Mean losses since the last line of the log, where one was written; else None."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The generator was measured; ``best``: the figures that were never better in this stage."""
+    """Event: the generator was measured. ``best``: the metrics that are the best so far."""
 
     stage: int
     step: int
@@ -52,7 +52,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that the user should know, in one line."""
+    """Event: a note for the user, in one line."""
 
     text: str
 
@@ -68,7 +68,7 @@ class Outcome:
     step: int
     steps: int
     signal: int | None = None
-    """What stopped it."""
+    """The signal that stopped it."""
     best: dict[str, float] = field(default_factory=dict)
 
 
@@ -83,16 +83,16 @@ def train(
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Outcome:
-    """Train a model into the folder ``out``. Ctrl-C and SIGTERM save, and stop.
+    """Train a model into the folder ``out``. Ctrl-C and SIGTERM save a checkpoint and stop.
 
-    ``resume``: go on after ``checkpoints/last.pt`` of ``out``. ``start``: a checkpoint with whose
-    weights to begin. ``on_progress`` follows the packing of the data. Raises HqvoxError for what
-    the user can mend, among it a loss that is not finite.
+    ``resume``: continue after ``checkpoints/last.pt`` of ``out``. ``start``: a checkpoint whose
+    weights a new run starts from. ``on_progress`` follows the packing of the data. Raises
+    HqvoxError for what the user can correct, and for a loss that is not finite.
     """
-    with distributed.join(device) as team, runs.hold(out) if team.leader else nullcontext():
-        tell = on_event if team.leader else lambda event: None
+    with distributed.join(device) as group, runs.hold(out) if group.leader else nullcontext():
+        tell = on_event if group.leader else lambda event: None
         session = open_session(
-            config, release, out, team, resume, start, lambda text: tell(Note(text)), on_progress
+            config, release, out, group, resume, start, lambda text: tell(Note(text)), on_progress
         )
         with session, _signals() as stop:
             return _run(session, stop, tell)
@@ -111,30 +111,32 @@ def _run(session: Session, stop: Stop, tell: Callable[[Event], None]) -> Outcome
 def _run_stage(
     session: Session, stage: int, end: int, stop: Stop, tell: Callable[[Event], None]
 ) -> None:
-    """Train until ``end`` steps are done, or a signal comes."""
-    state, team, cadence = session.state, session.team, session.config.cadence
+    """Train until ``end`` steps are done or a signal asks to stop."""
+    state, group, cadence = session.state, session.group, session.config.cadence
     if stage > state.stage:
         enter_stage_2(state, session.config, session.speed)
-    draw = session.source.stage1 if stage == 1 else session.source.stage2
-    before = 0 if stage == 1 else session.config.stage1.iterations
-    step = Step(state, session.network, session.real_features, session.config, session.speed, team)
+    load_batch = session.source.stage1 if stage == 1 else session.source.stage2
+    first = 0 if stage == 1 else session.config.stage1.iterations
+    train_step = TrainStep(
+        state, session.network, session.real_features, session.config, session.speed, group
+    )
     clock = Clock()
     while state.step < end and not stop.agreed:
         with clock.waiting():
-            batch = draw(state.step - before)
-        torch.manual_seed(_seed(session.config.seed, state.step, team))
-        session.terms.append(step(batch))
+            batch = load_batch(state.step - first)
+        torch.manual_seed(_seed(session.config.seed, state.step, group))
+        session.terms.append(train_step(batch))
         state.step += 1
         clock.step()
 
         at, last = state.step, state.step == end
         logged = last or at % cadence.log_every == 0
         evaluated = last or at % cadence.evaluate_every == 0
-        stop.agree(team, here=logged)
+        stop.agree(group, here=logged)
         saved = evaluated or stop.agreed or at % cadence.checkpoint_every == 0
         if logged or saved:
-            session.check_terms(step.names)
-        means = session.log_terms(step.names, clock.figures()) if logged else None
+            session.check_terms(train_step.names)
+        means = session.log_terms(train_step.names, clock.figures()) if logged else None
         tell(Stepped(stage, at, session.steps, clock.steps_per_second, clock.waited, means))
         with clock.paused():
             if evaluated or at % cadence.samples_every == 0:
@@ -147,13 +149,13 @@ def _run_stage(
                 session.save(best)
 
 
-def _seed(seed: int, step: int, team: distributed.Team) -> int:
-    """What one process draws a step's noise by: a pure function of these, below torch's limit."""
-    return ((seed * SEED_STRIDE + step) * team.size + team.rank) % 2**63
+def _seed(seed: int, step: int, group: distributed.ProcessGroup) -> int:
+    """The seed of one process's random numbers in a step; below torch's limit."""
+    return ((seed * SEED_STRIDE + step) * group.size + group.rank) % 2**63
 
 
 class Clock:
-    """Steps per second and the share of waiting, over the last steps; pauses are not counted."""
+    """Steps per second and the share of waiting, over the last steps; pauses do not count."""
 
     def __init__(self, over: int = 50) -> None:
         self._over = over
@@ -191,7 +193,7 @@ class Clock:
         return sum(waited for _, waited in self._steps) / self._seconds()
 
     def figures(self) -> dict[str, float]:
-        """Both, as the log has them."""
+        """Both, as the log stores them."""
         return {"steps_per_second": self.steps_per_second, "waiting": self.waited}
 
     def _seconds(self) -> float:
@@ -199,23 +201,23 @@ class Clock:
 
 
 class Stop:
-    """Whether a signal asks to stop, and whether all processes know."""
+    """Whether a signal asks to stop, and whether all processes have agreed to."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.agreed = False
 
-    def agree(self, team: distributed.Team, here: bool) -> None:
-        """Settle it: alone at once, several processes only ``here``, where all of them ask."""
-        if team.size == 1:
+    def agree(self, group: distributed.ProcessGroup, here: bool) -> None:
+        """Decide: a single process at once, several only ``here``, where all of them call this."""
+        if group.size == 1:
             self.agreed = self.signal is not None
         elif here:
-            self.agreed = team.any(self.signal is not None)
+            self.agreed = group.any(self.signal is not None)
 
 
 @contextmanager
 def _signals() -> Iterator[Stop]:
-    """Take Ctrl-C and SIGTERM as a wish to stop; a second Ctrl-C stops at once."""
+    """Take Ctrl-C and SIGTERM as a request to stop; a second Ctrl-C stops at once."""
     stop = Stop()
 
     def note(number: int, frame: FrameType | None) -> None:

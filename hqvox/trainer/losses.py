@@ -1,6 +1,8 @@
-"""The generator's four losses and the discriminators' own (paper, section 4), as pure functions.
+"""The generator's four losses and the discriminators' (paper, section 4), as pure functions.
 
-Readings, where the paper leaves room: the L1 norm is the mean over pixels and colour channels of
+Their weights are set in ``config.py``, :class:`~hqvox.trainer.config.LossConfig`.
+
+Our reading of the paper: the L1 norm is the mean over pixels and colour channels of
 ImageNet-normalised pictures, as the weights of table 13 ask; of L_G the generator minimises the
 non-saturating form -log D_real(generated), since the form as printed is the discriminator's; with
 several resolutions every loss is summed over them. All are means over the batch, in float32.
@@ -40,9 +42,9 @@ def gan_discriminator(real: torch.Tensor, generated: torch.Tensor) -> torch.Tens
 
 
 def classifier(logits: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-    """-log D_id(picture) of who it is: logits (n, identities), identity (n,).
+    """-log D_id(picture) of the right identity: logits (n, identities), identity (n,).
 
-    On real pictures what D_id learns from; on generated ones the generator's auxiliary loss.
+    D_id's own loss on real pictures; the generator's auxiliary loss on generated ones.
     """
     return F.cross_entropy(logits.float(), identity)
 
@@ -66,15 +68,14 @@ class Terms:
     total: torch.Tensor
     """Sum of the terms, each with its weight; a scalar with a gradient."""
     terms: dict[str, torch.Tensor]
-    """``l1``, ``gan``, ``classifier``, ``perceptual``: those switched on, without their weights,
-    detached."""
+    """``l1``, ``gan``, ``classifier``, ``perceptual`` if switched on; unweighted, detached."""
 
 
 class GeneratorLosses:
     """The weighted sum of the losses that a configuration switches on."""
 
     def __init__(self, config: LossConfig, network: FeatureNetwork | None = None) -> None:
-        """``network``: of the perceptual loss; must be there where that has a weight."""
+        """``network``: of the perceptual loss; needed where that has a weight."""
         self._config, self._network = config, network
         assert network is not None or not config.perceptual.weight, "no network for the features"
         self.weights = {
@@ -82,7 +83,7 @@ class GeneratorLosses:
             for name in ("l1", "gan", "classifier", "perceptual")
             if getattr(config, name).weight
         }
-        """Of the terms that are switched on."""
+        """Weights of the terms that are switched on."""
 
     def __call__(
         self,
@@ -94,32 +95,32 @@ class GeneratorLosses:
         identity_logits: Sequence[torch.Tensor] = (),
         real_features: Sequence[Features] = (),
     ) -> Terms:
-        """Pictures and logits per resolution, low to high; only what is switched on is looked at.
+        """Pictures and logits are for each resolution, low to high; unused ones may be missing.
 
         ``generated``, ``real``: (n, 3, px, px), ImageNet-normalised; ``identity``: (n,);
         ``real_logits``: D_real's of generated pictures, ``identity_logits``: D_id's of them;
         ``real_features``: of the real pictures. A missing resolution is a ValueError.
         """
-        found: dict[str, torch.Tensor] = {}
+        terms: dict[str, torch.Tensor] = {}
         if "l1" in self.weights:
-            found["l1"] = _sum(l1(g, r) for g, r in zip(generated, real, strict=True))
+            terms["l1"] = _sum(l1(g, r) for g, r in zip(generated, real, strict=True))
         if "gan" in self.weights:
-            found["gan"] = _sum(
+            terms["gan"] = _sum(
                 gan_generator(logits) for _, logits in zip(generated, real_logits, strict=True)
             )
         if "classifier" in self.weights:
-            found["classifier"] = _sum(
+            terms["classifier"] = _sum(
                 classifier(logits, identity)
                 for _, logits in zip(generated, identity_logits, strict=True)
             )
         if "perceptual" in self.weights and self._network is not None:
             network, levels = self._network, self._config.perceptual.level_weights
-            found["perceptual"] = _sum(
+            terms["perceptual"] = _sum(
                 perceptual(network.features(to_unit(g)), features, levels)
                 for g, features in zip(generated, real_features, strict=True)
             )
-        total = _sum(self.weights[name] * term for name, term in found.items())
-        return Terms(total, {name: term.detach() for name, term in found.items()})
+        total = _sum(self.weights[name] * term for name, term in terms.items())
+        return Terms(total, {name: term.detach() for name, term in terms.items()})
 
 
 def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """The paper's metrics as pure array functions (SF2F section 5 and appendix E.2).
 
-Embeddings are rows, (n, d). Nothing here draws pictures, reads files or knows what made the rows;
-``evaluate.py`` does.
+Embeddings are rows, (n, d). ``evaluate.py`` makes them of generated and real pictures.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ KS = (1, 2, 5, 10)
 """The k of the paper's Recall@k."""
 GALLERY_SIZE = 100
 """Identities in a gallery, as in the released code: chance is 1 % at R@1 and 10 % at R@10."""
-SPLITS = 5
-"""Into how many parts the pictures are split for a score's deviation, as in the released code."""
+SCORE_SPLITS = 5
+"""Number of subsets over which a score's deviation is taken, as in the released code."""
 _EPSILON = 1e-12
 """Below this length a vector is not scaled to 1 (E.2 names it ε, section 4 gives the value)."""
 
@@ -65,16 +64,16 @@ def l1(queries: ArrayLike, targets: ArrayLike) -> float:
 def ranks(queries: ArrayLike, identity: ArrayLike, gallery: ArrayLike) -> NDArray[np.int64]:
     """How many identities of the gallery come before a query's own, by cosine, (n,).
 
-    ``queries``: (n, d); ``identity``: (n,), rows of ``gallery``, (identities, d). What ties with
-    the query's own, or compares with nothing (NaN), comes before it: a generator that gives the
-    same for everybody gains nothing.
+    ``queries``: (n, d); ``identity``: (n,), rows of ``gallery``, (identities, d). Ties with
+    the query's own and NaN count as before it, so a generator that gives everybody the same face
+    gains nothing.
     """
-    own = np.asarray(identity, dtype=np.int64)
+    label = np.asarray(identity, dtype=np.int64)
     similarity = normalised(queries) @ normalised(gallery).T
-    each = np.arange(len(own))
-    mine = similarity[each, own][:, None]
+    each = np.arange(len(label))
+    mine = similarity[each, label][:, None]
     before = ~(similarity < mine)
-    before[each, own] = False
+    before[each, label] = False
     return before.sum(axis=1)
 
 
@@ -88,20 +87,20 @@ def recall_at_k(
     """Recall@k in per cent: how often a query finds its identity among the k most similar.
 
     Arguments as for ``ranks``. A gallery holds the query's own identity and ``gallery_size`` - 1
-    of the others; the result is the mean over all galleries that there are, exactly, not over some
-    drawn ones. With r of the N - 1 others before its own, a query's identity is among the first k
-    of a gallery where at most k - 1 of these r are in it: a hypergeometric probability. With fewer
+    of the others; the result is the exact mean over all such galleries, not over a random sample
+    of them. With r of the N - 1 others before its own, a query's identity is among the first k of a
+    gallery where at most k - 1 of these r are in it: a hypergeometric probability. With fewer
     identities than ``gallery_size`` the gallery is all of them; see ``chance``.
     """
     before = ranks(queries, identity, gallery)
     count = len(np.asarray(gallery))
     size = min(gallery_size, count)
-    # Population, those before, draws.
+    # Population, those before, others in the gallery.
     return {k: 100.0 * float(hypergeom.cdf(k - 1, count - 1, before, size - 1).mean()) for k in ks}
 
 
 def chance(k: int, n_identities: int, gallery_size: int = GALLERY_SIZE) -> float:
-    """Recall@k in per cent of queries that say nothing."""
+    """Recall@k in per cent of random guesses."""
     return 100.0 * min(1.0, k / min(gallery_size, n_identities))
 
 
@@ -119,7 +118,7 @@ class Score:
         return Score(float(numbers.mean()), float(numbers.std()))
 
 
-def inception_scores(probabilities: ArrayLike, splits: int = SPLITS, seed: int = 0) -> F64:
+def inception_scores(probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int = 0) -> F64:
     """exp of the mean KL divergence of p(y|x) from p(y), of each split, (splits,).
 
     With VGGFace2's classifier it is the VGGFace Score, with Inception v3 the Inception Score
@@ -133,8 +132,8 @@ def inception_scores(probabilities: ArrayLike, splits: int = SPLITS, seed: int =
         raise ValueError(f"{len(rows)} pictures for {splits} splits")
     order = np.random.default_rng(seed).permutation(len(rows))
     scores = []
-    for part in np.array_split(order, splits):
-        given, marginal = rows[part], rows[part].mean(axis=0)
+    for subset in np.array_split(order, splits):
+        given, marginal = rows[subset], rows[subset].mean(axis=0)
         # 0 log 0 is 0; where the marginal is 0, so is every row.
         log_ratio = np.log(np.where(given > 0, given, 1.0)) - np.log(
             np.where(marginal > 0, marginal, 1.0)

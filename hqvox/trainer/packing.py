@@ -1,17 +1,17 @@
-"""What training keeps of a release: small pictures, decoded and resized once.
+"""The cache of a release for training: small pictures, decoded and resized once.
 
-<cache>/training/<place>-<checksum>/   of one release; made anew when its SHA256SUMS changes
+<cache>/training/<place>-<checksum>/   of one release: a hash of its URL, one of its SHA256SUMS
   masked_64.npy     uint8 (faces, 3, 64, 64), RGB, faces in the manifest's order; mapped by readers
   utterances.npy    float32 (utterances, 2, filters): mean and deviation, for the recipes that ask
-  speech/<n>.f16    the voices of a release on object storage; local ones are mapped where they lie
+  speech/<n>.f16    the voices of a release on object storage; local ones are mapped in place
 
-Files appear whole or not at all, so runs that start at once do not spoil each other: one packs, the
-others wait. The cache lies in ``HQVOX_CACHE`` or the user's cache folder; a release is only read.
+A release with other content gets a new folder. Files appear whole or not at all, and of several
+runs that start at once one packs while the others wait. The cache is in ``HQVOX_CACHE`` or the
+user's cache folder. The release itself is only read.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -24,20 +24,59 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pooch
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
-from hqvox.release.read import Release
-from hqvox.release.target import CHECKSUMS
-from hqvox.trainer.training_cache import drop_packs, pack_folder, training_cache
+from hqvox.release.layout import CHECKSUMS, FOLDER
+from hqvox.release.read import Release, release_names
+from hqvox.workspace.covered import Covered, Owner
+from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import Storage, disk_error
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is done, how many, of how many."""
+"""Called with what is being done, how many are done, and of how many."""
 VERSION = 1
-"""Of the cache's layout and of how pictures are resized."""
-PIECE = 1 << 24
+"""Version of the cache's layout and of the resizing; part of the checksum."""
+COPY_BYTES = 1 << 24
 """Bytes that are copied at a time."""
+
+
+def training_cache() -> Path:
+    """The folder of everything that training has packed on this machine."""
+    return Path(os.environ.get("HQVOX_CACHE") or pooch.os_cache("hqvox")) / "training"
+
+
+def pack_folder(cache: Path, release: Release, checksum: str) -> Path:
+    """The folder of one release with that content. ``cache``: see :func:`training_cache`."""
+    return cache / f"{_hash_of_place(release.storage)}-{checksum[:16]}"
+
+
+def drop_packs(cache: Path, release: Storage, but: Path | None = None) -> None:
+    """Remove what was packed of the release at this place, whatever its content was then.
+
+    ``but``: a folder that stays.
+    """
+    for folder in cache.glob(f"{_hash_of_place(release)}-*"):
+        if folder != but:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def erase_packs(covered: Covered) -> None:
+    """Remove what was packed, on this machine, of the workspace's releases."""
+    if not any(shard.rows or shard.identities for shard in covered.shards):
+        return
+    url = covered.workspace.url.rstrip("/")
+    for name in release_names(covered.workspace):
+        drop_packs(training_cache(), Storage(f"{url}/{FOLDER}/{name}"))
+
+
+PACKS = Owner("packed for training", (), erase_packs)
+"""In the user's cache folder, outside the workspace."""
+
+
+def _hash_of_place(release: Storage) -> str:
+    return hashlib.sha256(release.path("").encode()).hexdigest()[:16]
 
 
 class ReleaseCache:
@@ -53,25 +92,27 @@ class ReleaseCache:
     def pictures(
         self, files: Sequence[str], kind: str, sides: Sequence[int], on_progress: OnProgress | None
     ) -> dict[int, NDArray[np.uint8]]:
-        """Pictures of the release by side: mapped uint8 (files, 3, side, side), RGB.
+        """Pictures of the release by side in px: mapped uint8 (files, 3, side, side), RGB.
 
-        ``kind``: names them in the cache. Raises HqvoxError where a file is missing or no picture,
+        ``kind``: their name in the cache. Raises HqvoxError where a file is missing or no picture,
         or the cache cannot be written.
         """
         shapes = {side: (len(files), 3, side, side) for side in sides}
         names = {side: f"{kind}_{side}.npy" for side in sides}
-        found = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
-        if all(array is not None for array in found.values()):
-            return {side: array for side, array in found.items() if array is not None}
-        with self._alone():
-            missing = [
-                side for side in sides if self._mapped(names[side], shapes[side], np.uint8) is None
-            ]
-            if missing:
-                self._pack(files, {side: names[side] for side in missing}, on_progress)
-        found = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
-        assert all(array is not None for array in found.values()), self.folder
-        return {side: array for side, array in found.items() if array is not None}
+
+        def packed() -> dict[int, NDArray[np.uint8]]:
+            arrays = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
+            return {side: array for side, array in arrays.items() if array is not None}
+
+        if len(packed()) < len(names):
+            with self._locked():
+                ready = packed()  # Another run may have packed them meanwhile.
+                missing = {side: name for side, name in names.items() if side not in ready}
+                if missing:
+                    self._pack(files, missing, on_progress)
+        pictures = packed()
+        assert len(pictures) == len(names), self.folder
+        return pictures
 
     def _pack(
         self, files: Sequence[str], names: dict[int, str], on_progress: OnProgress | None
@@ -91,35 +132,35 @@ class ReleaseCache:
                     sinks[side].write(picture.tobytes())
                 if on_progress is not None:
                     on_progress("packing faces", done, len(files))
-        # What was kept of an earlier release in the same place: people may have left it.
+        # Remove what was packed of an earlier release in the same place: people may have left it.
         drop_packs(self.cache, self.release.storage, but=self.folder)
 
     def array(
         self, name: str, shape: tuple[int, ...], make: Callable[[], NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """A float32 array of that shape, mapped; made by ``make`` where it is not there yet."""
-        found = self._mapped(name, shape, np.float32)
-        if found is not None:
-            return found
-        with self._alone():
+        """A float32 array of that shape, mapped; ``make`` computes it the first time."""
+        array = self._mapped(name, shape, np.float32)
+        if array is not None:
+            return array
+        with self._locked():
             if self._mapped(name, shape, np.float32) is None:
                 with Storage(self.folder).writing(name) as file:
                     np.save(file, np.ascontiguousarray(make(), np.float32), allow_pickle=False)
-        found = self._mapped(name, shape, np.float32)
-        assert found is not None, (self.folder, name)
-        return found
+        array = self._mapped(name, shape, np.float32)
+        assert array is not None, (self.folder, name)
+        return array
 
     def voices(
         self, files: Sequence[str], filters: int, on_progress: OnProgress | None
     ) -> list[NDArray[np.float16]]:
-        """The packed voices' files, float16 (frames, filters) each, mapped from a local disk.
+        """The files of voices, float16 (frames, filters) each, mapped from a local disk.
 
         Raises HqvoxError where one is missing or cut short.
         """
         if self.release.storage.local:
             return [self.release.log_mels(file, filters) for file in files]
         local = [f"speech/{number}.f16" for number in range(len(files))]
-        with self._alone():
+        with self._locked():
             for done, (file, name) in enumerate(zip(files, local, strict=True), 1):
                 if not (self.folder / name).exists():
                     self._fetch(file, name)
@@ -128,7 +169,9 @@ class ReleaseCache:
         arrays = [np.memmap(self.folder / name, "<f2", "r") for name in local]
         for array, file in zip(arrays, files, strict=True):
             if len(array) % filters:
-                raise HqvoxError(f"{self.release.storage.path(file)}: cut short; release anew")
+                raise HqvoxError(
+                    f"{self.release.storage.path(file)}: cut short; make a new release"
+                )
         return [array.reshape(-1, filters) for array in arrays]
 
     def _fetch(self, file: str, name: str) -> None:
@@ -137,13 +180,13 @@ class ReleaseCache:
                 self.release.storage.open(file) as source,
                 Storage(self.folder).writing(name) as sink,
             ):
-                shutil.copyfileobj(source, sink, PIECE)
+                shutil.copyfileobj(source, sink, COPY_BYTES)
         except FileNotFoundError:
             where = self.release.storage.path(file)
-            raise HqvoxError(f"{where}: missing; restore it, or release anew") from None
+            raise HqvoxError(f"{where}: missing; restore it, or make a new release") from None
 
     def _mapped(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray | None:
-        """The array where it is there, whole and of that shape."""
+        """The cached array; None where it is missing, damaged or of another shape or type."""
         try:
             array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -151,15 +194,13 @@ class ReleaseCache:
         return array if array.shape == shape and array.dtype == dtype else None
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the folder's lock; whoever comes second waits. Raises HqvoxError (disk)."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock; others wait. Raises HqvoxError (disk)."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise disk_error(error, f"{self.folder} (set HQVOX_CACHE)") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(self.folder / ".lock"):
             Storage(self.folder).remove_leftovers("")
             yield
 
@@ -183,7 +224,7 @@ def _mapped_in_order(
 
 
 def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """A square picture of the release at several sides, RGB uint8 (3, side, side) each.
+    """A picture of the release resized to squares, RGB uint8 (3, side, side) each.
 
     Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
     """
@@ -191,7 +232,9 @@ def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
     if decoded is None:
         where = release.storage.path(file)
-        raise HqvoxError(f"{where}: no picture, or a damaged one; restore it, or release anew")
+        raise HqvoxError(
+            f"{where}: no picture, or a damaged one; restore it, or make a new release"
+        )
     return [np.ascontiguousarray(_resized(decoded, side).transpose(2, 0, 1)) for side in sides]
 
 

@@ -1,9 +1,9 @@
 """Recipes of training: named values for :class:`~hqvox.trainer.config.TrainConfig`.
 
-A recipe is a YAML file, of this package or one's own. ``extends: NAME`` starts from another recipe;
-what the file says wins. Every recipe has a small version, ``<name>-tiny``, for a CPU: the recipe
-under ``_tiny.yaml``, whose ``at_most`` caps numbers (so that what a recipe switches off stays off)
-and whose ``set`` replaces values.
+A recipe is a YAML file: one of ``hqvox/recipes/train/``, or the user's own. ``extends: NAME``
+starts from another recipe, whose values the file overrides. Every recipe has a small version for a
+CPU, ``<name>-tiny``: ``_tiny.yaml`` changes the recipe's values. Its ``at_most`` caps numbers, so
+that what a recipe switches off stays off; its ``set`` replaces values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HINT = "docs/training.md and hqvox/trainer/config.py name every key with its uni
 
 
 def recipe_names(tiny: bool = True) -> list[str]:
-    """Names of the recipes that are installed; ``tiny``: with the small version of each."""
+    """Names of the installed recipes; ``tiny``: also of the small version of each."""
     folder = resources.files("hqvox") / "recipes" / "train"
     names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[0] not in "_.")
     return [shown for name in names for shown in ([name, name + TINY] if tiny else [name])]
@@ -36,14 +36,14 @@ def recipe_names(tiny: bool = True) -> list[str]:
 def load_train_config(recipe: str | Path, settings: Sequence[str] = ()) -> TrainConfig:
     """The configuration of a recipe, with ``--set`` values over it.
 
-    ``recipe``: a recipe's name, or a YAML file: one's own recipe, or the ``config.yaml`` of a run.
+    ``recipe``: a recipe's name, or a YAML file: the user's own recipe, or a run's ``config.yaml``.
     ``settings``: ``["loss.l1.weight=5", …]``. Raises HqvoxError, one line with the option and its
     range.
     """
     name, values, lines = _read(str(recipe))
     over = parse_settings(settings)
     if EXTENDS in over or "recipe" in over:
-        raise HqvoxError("--set extends=… and recipe=… will not do: name the recipe itself")
+        raise HqvoxError("--set cannot change extends or recipe; name the recipe itself")
     merged = {"recipe": name} | merge(values, over)
     try:
         return TrainConfig.model_validate(merged)
@@ -53,9 +53,9 @@ def load_train_config(recipe: str | Path, settings: Sequence[str] = ()) -> Train
 
 
 def _read(recipe: str, above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any], yaml.Node | None]:
-    """Name, values (what it extends laid under) and lines of a recipe by name or path."""
+    """A recipe's name, values (merged over what it extends) and lines, by name or path."""
     if recipe in above:
-        raise HqvoxError(f"{recipe}: extends itself, through {' → '.join(above)}; mend the file")
+        raise HqvoxError(f"{recipe}: extends itself, through {' → '.join(above)}; correct the file")
     if _is_file(recipe):
         try:
             text = Path(recipe).read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Evaluating checkpoints for one of the paper's tables, from files to files."""
+"""`hqvox evaluate`: checkpoints in, one of the paper's tables with our rows out."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from hqvox.errors import HqvoxError
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
 from hqvox.trainer.checkpoint import load_generator
-from hqvox.trainer.data import SPLITS, Part, TrainingData
-from hqvox.trainer.evaluate import check_filters, evaluate
-from hqvox.trainer.gallery import gallery
-from hqvox.trainer.generate import normaliser_of, pick_device
-from hqvox.trainer.judges import PAPERS_EMBEDDING, Judges, load_judges
+from hqvox.trainer.data import SPLITS, Split, TrainingData
+from hqvox.trainer.evaluate import Protocol, check_filters, evaluate
+from hqvox.trainer.generate import normaliser_of
+from hqvox.trainer.metric_networks import PAPERS_EMBEDDING, MetricNetworks, load_metric_networks
 from hqvox.trainer.metrics import GALLERY_SIZE
-from hqvox.trainer.paper_tables import TABLE_2
-from hqvox.trainer.protocol import Protocol
-from hqvox.trainer.tables import Evaluated, FilledTable, conditions_of, fill, to_csv, to_markdown
+from hqvox.trainer.samples import gallery
+from hqvox.trainer.tables import (
+    TABLE_2,
+    EvaluatedCheckpoint,
+    FilledTable,
+    conditions_of,
+    fill,
+    to_csv,
+    to_markdown,
+)
 from hqvox.workspace.storage import Storage
+from models.inference import pick_device
 from models.store import ModelStore
 
 OnProgress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Called with what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """A table with our rows, what must be known to read it, and a gallery."""
+    """A table with our rows, notes that are needed to read it, and a gallery."""
 
     table: FilledTable
     notes: list[str]
@@ -53,17 +60,18 @@ def evaluate_checkpoints(
 ) -> EvaluationReport:
     """Evaluate checkpoints on a split of a release, for the paper's table ``number``.
 
-    Raises HqvoxError for what cannot be read or does not fit.
+    Raises HqvoxError for a file that cannot be read or a checkpoint that does not fit the release,
+    ModelError for a device that cannot be used.
     """
     protocol = protocol or Protocol()
-    chosen = next((name for name in SPLITS if name == split), None)
-    if chosen is None:
+    split_name = next((name for name in SPLITS if name == split), None)
+    if split_name is None:
         raise HqvoxError(f"--split {split}: there are {', '.join(SPLITS)}")
-    where = pick_device(device)
-    judges = load_judges(ModelStore(), embedding, str(where))
+    torch_device = pick_device(device)
+    networks = load_metric_networks(ModelStore(), embedding, str(torch_device))
     loaded = [load_generator(path) for path in checkpoints]
     labels = labels_of(checkpoints)
-    opened: dict[tuple[str, int], Part] = {}
+    opened: dict[tuple[str, int], Split] = {}
     evaluated, shown = [], []
     for label, one in zip(labels, loaded, strict=True):
         pictures = (one.config or {}).get("data", {}).get("pictures", "masked")
@@ -76,31 +84,31 @@ def evaluate_checkpoints(
                 cache_dir=cache_dir,
                 on_progress=on_progress,
             )
-            opened[key] = data.part(chosen)
-        part, normaliser = opened[key], normaliser_of(one)
-        check_filters(one.generator, part)
+            opened[key] = data.split(split_name)
+        people, normaliser = opened[key], normaliser_of(one)
+        check_filters(one.generator, people)
         conditions = conditions_of(number, one)
-        one.generator.to(where)
+        one.generator.to(torch_device)
         result = evaluate(
             one.generator,
             normaliser,
-            part,
+            people,
             conditions,
-            judges,
+            networks,
             protocol,
             with_fid=with_fid,
             on_progress=partial(on_progress, label),
         )
-        evaluated.append(Evaluated(label, one, result))
+        evaluated.append(EvaluatedCheckpoint(label, one, result))
         shown.append((label, one, normaliser, conditions))
     picture = gallery(next(iter(opened.values())), shown, protocol)
-    notes = notes_on(evaluated, judges, chosen, protocol, release.name)
+    notes = notes_on(evaluated, networks, split_name, protocol, release.name)
     notes += seen_before(evaluated, set(next(iter(opened.values())).identity_ids))
     return EvaluationReport(fill(number, evaluated), notes, picture)
 
 
 def labels_of(checkpoints: Sequence[Path]) -> list[str]:
-    """Short names that tell the checkpoints apart: a run's folder and the file, or the file."""
+    """A short name for each checkpoint: its run's folder and file, or its file; else its path."""
     labels = []
     for path in checkpoints:
         inside = path.resolve().parent.name == "checkpoints"
@@ -109,13 +117,13 @@ def labels_of(checkpoints: Sequence[Path]) -> list[str]:
 
 
 def notes_on(
-    evaluated: Sequence[Evaluated],
-    judges: Judges,
+    evaluated: Sequence[EvaluatedCheckpoint],
+    networks: MetricNetworks,
     split: str,
     protocol: Protocol,
     release: str,
 ) -> list[str]:
-    """What a reader must know: data, protocol, small galleries, another embedding, what lacks."""
+    """Notes below a table: data, protocol, small galleries, another embedding, missing metrics."""
     people = evaluated[0].evaluation.identities
     notes = [
         f"{people} people of {split} of {release}; runs: {protocol.runs}, crops of each person: "
@@ -127,50 +135,50 @@ def notes_on(
             f"galleries are of {people} people, the paper's of {GALLERY_SIZE}: recall is not "
             "comparable with the paper's, only with chance as given"
         )
-    if judges.embed is not None and judges.embedding != PAPERS_EMBEDDING:
+    if networks.embed is not None and networks.embedding != PAPERS_EMBEDDING:
         notes.append(
-            f"cosine, L1 and recall are by {judges.embedding}, the paper's by FaceNet: they are "
+            f"cosine, L1 and recall are by {networks.embedding}, the paper's by FaceNet: they are "
             "not comparable"
         )
-    notes += [f"{what} not measured: {why}" for what, why in judges.missing.items()]
+    notes += [f"{what} not measured: {why}" for what, why in networks.missing.items()]
     for one in evaluated[:1]:
         px = one.loaded.spec.resolutions[-1]
         for name, title in (("vfs", "VGGFace Score"), ("inception", "Inception Score")):
             if name in one.evaluation.real:
                 score = one.evaluation.real[name]
-                theirs = TABLE_2[title][px]
+                printed = TABLE_2[title][px]
                 notes.append(
                     f"{title} of the real faces at {px} px: {score.mean:.2f} ± "
-                    f"{score.deviation:.2f} (paper, table 2: {theirs[0]} ± {theirs[1]})"
+                    f"{score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
                 )
     notes += [_trained_on(one) for one in evaluated]
     return notes
 
 
-def seen_before(evaluated: Sequence[Evaluated], people: set[str]) -> list[str]:
-    """Warn of checkpoints that were trained on people whom they are evaluated on."""
+def seen_before(evaluated: Sequence[EvaluatedCheckpoint], people: set[str]) -> list[str]:
+    """Warn of checkpoints that were trained on people they are evaluated on."""
     notes = []
     for one in evaluated:
         known = people & set(one.loaded.meta.get("identities") or ())
         if known:
             notes.append(
                 f"{one.label} was TRAINED on {len(known)} of these {len(people)} people: its "
-                "figures say nothing of strangers"
+                "figures say nothing about strangers"
             )
     return notes
 
 
-def _trained_on(one: Evaluated) -> str:
+def _trained_on(one: EvaluatedCheckpoint) -> str:
     meta, loaded = one.loaded.meta, one.loaded
-    recipe = meta.get("recipe") or "generator of another code, imported"
-    parts = [f"{one.label}: {recipe}"]
+    recipe = meta.get("recipe") or "imported from other code"
+    facts = [f"{one.label}: {recipe}"]
     if "step" in meta:
-        parts.append(f"step {meta['step']} of stage {meta.get('stage')}")
+        facts.append(f"step {meta['step']} of stage {meta.get('stage')}")
     if meta.get("features"):
-        parts.append(f"perceptual loss by {meta['features']}")
+        facts.append(f"perceptual loss by {meta['features']}")
     if loaded.spec.fuser is None:
-        parts.append("no fuser")
-    return ", ".join(parts)
+        facts.append("no fuser")
+    return ", ".join(facts)
 
 
 def write_evaluation(report: EvaluationReport, out: Path) -> list[Path]:

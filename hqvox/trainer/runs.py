@@ -1,4 +1,4 @@
-"""A run's folder: who holds it, ``run.json``, and what :command:`hqvox runs` lists.
+"""A run's folder: its lock, ``run.json``, and what :command:`hqvox runs` lists.
 
 ::
 
@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from typing import Any
 import hqvox
 from hqvox.errors import HqvoxError
 from hqvox.trainer.log import read_log
+from hqvox.workspace.locks import file_lock, is_locked
 from hqvox.workspace.storage import Storage, disk_error
 
 INFO = "run.json"
@@ -31,7 +30,7 @@ CONFIG = "config.yaml"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 LAST = "last.pt"
-"""Of the checkpoints, the one to go on after."""
+"""The checkpoint that a run resumes from."""
 VERSIONS_OF = ("torch", "numpy")
 """Packages whose versions can change a result."""
 HIGHER_IS_BETTER = {
@@ -42,51 +41,35 @@ HIGHER_IS_BETTER = {
     "recall_10": True,
     "vfs": True,
 }
-"""The figures that a best checkpoint is kept by, as the released code does."""
+"""The metrics whose best checkpoint is kept, as in the released code."""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, made where it is missing, for one training.
+    """Lock a run's folder for one training; create it where it is missing.
 
-    The lock is the kernel's and goes with the process, however it ends. Raises HqvoxError where
-    another holds it, or the disk refuses.
+    The kernel releases the lock when the process ends, however it ends. Raises HqvoxError where
+    another process has it, and for errors of the disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise disk_error(error, str(folder)) from None
-    try:
-        if not _take(handle):
-            raise HqvoxError(f"{folder}: a training is running here; wait for it, or stop it")
+
+    def busy(_: int) -> HqvoxError:
+        return HqvoxError(f"{folder}: a training is running here; wait for it, or stop it")
+
+    with file_lock(folder / LOCK, busy):
         yield
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def held(folder: Path) -> bool:
     """Whether a training is running in a folder at this moment."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        return not _take(handle)
-    finally:
-        os.close(handle)
+    return is_locked(folder / LOCK)
 
 
-def sitting(device: str, processes: int, speed: str, step: int) -> dict[str, Any]:
-    """What ``run.json`` says about one sitting: when, where, with what, from which step."""
+def session_info(device: str, processes: int, speed: str, step: int) -> dict[str, Any]:
+    """What ``run.json`` records of one session: when, where, with what, from which step."""
     return {
         "started": now(),
         "host": platform.node(),
@@ -107,16 +90,16 @@ def now() -> str:
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
-    """Write ``run.json``. Raises HqvoxError for what the disk refuses."""
+    """Write ``run.json``. Raises HqvoxError for errors of the disk."""
     Storage(folder).write(INFO, (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """``run.json``. Raises HqvoxError where it is missing or not ours."""
+    """Read ``run.json``. Raises HqvoxError where it is missing or damaged."""
     path = folder / INFO
     try:
         info = {"sessions": [], "release": {}, **json.loads(path.read_bytes())}
-        if not all(isinstance(sitting, dict) for sitting in [info["release"], *info["sessions"]]):
+        if not all(isinstance(entry, dict) for entry in [info["release"], *info["sessions"]]):
             raise TypeError
         return info
     except FileNotFoundError:
@@ -140,11 +123,11 @@ class Run:
     steps: int
     steps_per_second: float | None
     best: dict[str, float] = field(default_factory=dict)
-    """The best figure of each kind, the fused ones where stage 2 has been evaluated."""
+    """The best value of each metric, on fused speech where stage 2 has been evaluated."""
 
 
 def find_runs(places: Sequence[Path]) -> list[Run]:
-    """The runs at, or one or two folders below, the places named, by name.
+    """The runs in ``places``, or one or two folders below, by name.
 
     Raises HqvoxError where there is none, or one is damaged.
     """
@@ -161,7 +144,7 @@ def find_runs(places: Sequence[Path]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """One run. Raises HqvoxError where it is damaged."""
+    """Read one run. Raises HqvoxError where it is damaged."""
     info, lines = read_info(folder), read_log(folder)
     last = info["sessions"][-1] if info["sessions"] else {}
     state = last.get("state")
@@ -174,7 +157,7 @@ def read_run(folder: Path) -> Run:
         recipe=str(info.get("recipe", "?")),
         release=str(info["release"].get("name", "?")),
         state=state,
-        # A sitting may go on past the last line of the log, and may be killed before its first.
+        # A session may end after the last line of the log, or be killed before its first.
         step=max([int(last.get("to_step", last.get("from_step", 0))), *(w["step"] for w in lines)]),
         steps=int(info.get("steps", 0)),
         steps_per_second=sum(rates) / len(rates) if rates else None,
@@ -183,7 +166,7 @@ def read_run(folder: Path) -> Run:
 
 
 def best_figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The best of every figure over a log's evaluations: of the last stage that was evaluated."""
+    """The best value of each metric over a log's evaluations of the last stage evaluated."""
     evaluated = [line for line in lines if line["kind"] == "evaluate"]
     stage = max((line["stage"] for line in evaluated), default=0)
     best: dict[str, float] = {}
@@ -196,7 +179,7 @@ def best_figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def better(name: str, value: float, than: float | None) -> bool:
-    """Whether a figure is better than another one of its kind, or than none; NaN never is."""
+    """Whether a metric's value is better than another one, or than none; NaN never is."""
     if not math.isfinite(value):
         return False
     if than is None:

@@ -1,68 +1,77 @@
-"""Pictures of how far a run is: generated faces beside real ones."""
+"""Generated faces beside real ones, to look at: a run's sample grid and an evaluation's gallery."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from hqvox.trainer.data import Part
-from hqvox.trainer.distributed import Team
+from hqvox.imaging.pictures import SheetRow, Tile, contact_sheet
+from hqvox.trainer.checkpoint import Loaded
+from hqvox.trainer.data import Split
+from hqvox.trainer.distributed import ProcessGroup
+from hqvox.trainer.evaluate import Condition, Protocol, Speaker, generate
+from hqvox.trainer.generate import to_photo
 from hqvox.trainer.speech_input import WINDOW_FRAMES, Normaliser
-from models.sf2f.colour import to_unit
+from models.sf2f.colour import from_unit, to_unit
 from models.sf2f.generator import Generator
 
-PEOPLE = 8
-"""Rows of the grid, at most."""
-WINDOWS = 20
-"""Most windows of an utterance that are fused."""
+GRID_PEOPLE, GALLERY_PEOPLE = 8, 12
+"""People shown, at most."""
+MAX_WINDOWS = 20
+"""Windows of an utterance that are fused, at most."""
 GAP_PX = 4
-QUALITY = 95
+JPEG_QUALITY = 95
 
 
 def sample_grid(
-    generator: Generator, part: Part, normaliser: Normaliser, team: Team, fused: bool
+    generator: Generator, split: Split, normaliser: Normaliser, group: ProcessGroup, fused: bool
 ) -> NDArray[np.uint8]:
-    """The first people of a part, a row each: a real face, then generated ones.
+    """The first people of a split, a row each: a real face, then generated ones.
 
-    Returns RGB uint8 (h, w, 3).
-    The face and the utterance are the person's first. ``fused``: of all its windows in one, else of
-    its first 1.25 s. All resolutions stand side by side at the size of the highest. The generator
-    is left in the mode that it was in.
+    Face and utterance are the person's first. ``fused``: the face is generated from all windows of
+    the utterance, else from its first 1.25 s. All resolutions are shown at the size of the highest.
+    The generator keeps its training or evaluation mode. Returns RGB uint8 (h, w, 3).
     """
-    data, mode = part.data, generator.training
+    data, mode = split.data, generator.training
     px = generator.spec.resolutions[-1]
     rows = []
     generator.eval()
     try:
-        for own, said in list(zip(part.faces_of, part.utterances_of, strict=True))[:PEOPLE]:
-            windows = normaliser.windows(data.log_mel(int(said[0])), WINDOW_FRAMES)[:WINDOWS]
+        for person in range(min(GRID_PEOPLE, len(split))):
+            log_mel = data.log_mel(int(split.utterances_of[person][0]))
+            windows = normaliser.windows(log_mel, WINDOW_FRAMES)[:MAX_WINDOWS]
             with torch.inference_mode():
-                embeddings = generator.embed(windows.to(team.device))
+                embeddings = generator.embed(windows.to(group.device))
                 if fused:
-                    there = torch.ones(1, len(embeddings), dtype=torch.bool, device=team.device)
-                    embedding = generator.fuse(embeddings[None], there)
+                    mask = torch.ones(1, len(embeddings), dtype=torch.bool, device=group.device)
+                    embedding = generator.fuse(embeddings[None], mask)
                 else:
                     embedding = embeddings[:1]
                 pictures = generator.decode(embedding)
-            made = [(to_unit(p.float(), clamped=True)[0] * 255).round().cpu() for p in pictures]
-            real = data.faces[px][own[0]]
-            rows.append([real, *(p.numpy().astype(np.uint8) for p in made)])
+            generated = [
+                (to_unit(p.float(), clamped=True)[0] * 255).round().cpu() for p in pictures
+            ]
+            real = data.faces[px][split.faces_of[person][0]]
+            rows.append([real, *(p.numpy().astype(np.uint8) for p in generated)])
     finally:
         generator.train(mode)
     return _grid([[np.moveaxis(cell, 0, -1) for cell in row] for row in rows], px)
 
 
 def encode(grid: NDArray[np.uint8]) -> bytes:
-    """A grid as JPEG."""
+    """A grid, RGB uint8 (h, w, 3), as JPEG."""
     bgr = np.ascontiguousarray(grid[..., ::-1])
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return data.tobytes()
 
 
 def _grid(rows: list[list[NDArray[np.uint8]]], px: int) -> NDArray[np.uint8]:
-    """Cells (h, w, 3) at a side of ``px``, on white."""
+    """Cells (h, w, 3), enlarged to a side of ``px``, on white."""
     side = px + GAP_PX
     grid = np.full((len(rows) * side - GAP_PX, len(rows[0]) * side - GAP_PX, 3), 255, np.uint8)
     for y, row in enumerate(rows):
@@ -71,3 +80,31 @@ def _grid(rows: list[list[NDArray[np.uint8]]], px: int) -> NDArray[np.uint8]:
             shown = cell.repeat(scale, axis=0).repeat(scale, axis=1)
             grid[y * side : y * side + px, x * side : x * side + px] = shown
     return grid
+
+
+def gallery(
+    split: Split,
+    shown: Sequence[tuple[str, Loaded, Normaliser, Sequence[Condition]]],
+    protocol: Protocol,
+    side_px: int = 128,
+) -> Image.Image:
+    """The first people of a split: a real face, then each checkpoint's under each condition.
+
+    ``shown``: label, checkpoint, its normaliser, and its conditions. Crops of speech are those of
+    the evaluation's first run.
+    """
+    rows: list[list[Tile]] = []
+    for person in range(min(GALLERY_PEOPLE, len(split))):
+        row = int(split.faces_of[person][0])
+        px = max(split.data.faces)
+        rows.append([Tile(split.data.faces[px][row].transpose(1, 2, 0), ["real", split.name])])
+    for label, loaded, normaliser, conditions in shown:
+        speaker = Speaker(split, normaliser, protocol)
+        for condition in conditions:
+            pictures = from_unit(generate(loaded.generator, speaker, condition, 0, 0, len(rows)))
+            heard = condition.length + (", fused" if condition.fused else "")
+            for tiles, picture in zip(rows, pictures, strict=True):
+                tiles.append(Tile(to_photo(picture), [heard, label]))
+    named = [SheetRow(split.person_names[i], tiles) for i, tiles in enumerate(rows)]
+    title = f"{split.data.release.name}, {split.name}: real faces, and faces generated from speech"
+    return contact_sheet(named, max(len(tiles) for tiles in rows), side_px, title)

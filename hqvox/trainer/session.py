@@ -1,7 +1,12 @@
-"""One sitting of a training run: what it works with, and what it writes into the run's folder."""
+"""One session of a training run: its inputs, and what it writes into the run's folder.
+
+A run has several sessions if it is stopped and resumed. :func:`open_session` first checks what the
+run may resume from: its folder, the checkpoint's configuration, and the data.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,18 +19,17 @@ import yaml
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
+from hqvox.release.layout import CHECKSUMS
 from hqvox.release.read import Release
 from hqvox.trainer import checkpoint, runs, samples
-from hqvox.trainer.batches import BatchSource, check_part
+from hqvox.trainer.batches import BatchSource, check_split
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import Team
+from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.evaluate import quick_metrics, real_embeddings
-from hqvox.trainer.feature_cache import RealFeatures
-from hqvox.trainer.features import FeatureNetwork, load_features
-from hqvox.trainer.judges import Judges, load_judges
+from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
 from hqvox.trainer.log import RunLog
-from hqvox.trainer.resume import check_people, check_resume, describe_release, refuse_taken
+from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import State, build_state, enter_stage_2, start_from
 from hqvox.workspace.storage import Storage
@@ -35,32 +39,34 @@ SAMPLES = "samples"
 
 
 class Session:
-    """See the module. Use as a context manager: it records how the sitting ended."""
+    """See the module. Use as a context manager: it records how the session ended."""
 
     def __init__(
         self,
         config: TrainConfig,
         out: Path,
-        team: Team,
+        group: ProcessGroup,
         data: TrainingData,
         state: State,
         speed: Speed,
         on_note: Callable[[str], None],
     ) -> None:
-        self.config, self.out, self.team = config, out, team
+        self.config, self.out, self.group = config, out, group
         self.state, self.speed, self._on_note = state, speed, on_note
-        part = data.part("train")
-        self.source = BatchSource(part, config, device=team.device, rank=team.rank, world=team.size)
+        split = data.split("train")
+        self.source = BatchSource(
+            split, config, device=group.device, rank=group.rank, world=group.size
+        )
         self.network: FeatureNetwork | None = None
         self.real_features: list[RealFeatures] = []
         if config.loss.perceptual.weight:
-            self.network = load_features(config.loss.perceptual.network, team.device)
+            self.network = load_features(config.loss.perceptual.network, group.device)
             self.real_features = [
                 RealFeatures(
                     self.network,
-                    part,
+                    split,
                     px,
-                    device=team.device,
+                    device=group.device,
                     cached=config.speed.cache_features,
                     mirrored=config.data.flip,
                 )
@@ -68,19 +74,19 @@ class Session:
             ]
         self.steps = config.stage1.iterations + config.stage2.iterations
         self.terms: list[torch.Tensor] = []
-        """Of the steps that :meth:`check_terms` has not seen."""
-        self._unseen = data.part("val")
-        """Who the run is measured on: never people of test, as the best checkpoints are chosen."""
+        """Terms of the steps since the last :meth:`check_terms`."""
+        self._unseen = data.split("val")
+        """Who the run is measured on; not test, as this chooses the best checkpoints."""
         if not len(self._unseen):
-            self._unseen = part
+            self._unseen = split
             on_note(
                 f"{data.release.url}: nobody in val; the run is measured on people of train, which "
-                "says nothing of strangers"
+                "says nothing about strangers"
             )
-        self._identities, self._release = part.identity_ids, describe_release(data.release)
+        self._identities, self._release = split.identity_ids, describe_release(data.release)
         self._log: RunLog | None = None
-        if team.leader:
-            # Last of all: what is refused before must leave the folder as it was.
+        if group.leader:
+            # Last of all, so that a refused run leaves the folder as it was.
             Storage(out / runs.CHECKPOINTS).remove_leftovers("")
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             Storage(out).write(runs.CONFIG, text.encode())
@@ -92,8 +98,10 @@ class Session:
             }
             before = runs.read_info(out)["sessions"] if (out / runs.INFO).exists() else []
             self._info["sessions"] = before
-            self._sitting = runs.sitting(team.device_name, team.size, speed.describe(), state.step)
-            self._info["sessions"].append(self._sitting)
+            self._session_info = runs.session_info(
+                group.device_name, group.size, speed.describe(), state.step
+            )
+            self._info["sessions"].append(self._session_info)
             runs.write_info(out, self._info)
 
     def __enter__(self) -> Session:
@@ -105,21 +113,20 @@ class Session:
             return
         self._log.__exit__()
         done = self.state.step == self.steps
-        self._sitting["state"] = "failed" if kind else "finished" if done else "stopped"
+        self._session_info["state"] = "failed" if kind else "finished" if done else "stopped"
         if kind is not None:
-            self._sitting["error"] = f"{kind.__name__}: {error}"
-        self._sitting |= {"ended": runs.now(), "to_step": self.state.step}
+            self._session_info["error"] = f"{kind.__name__}: {error}"
+        self._session_info |= {"ended": runs.now(), "to_step": self.state.step}
         runs.write_info(self.out, self._info)
 
     def check_terms(self, names: Sequence[str]) -> None:
-        """Take in the terms of the last steps, means over the processes.
+        """Average the terms of the last steps over the processes, and check that they are finite.
 
-        Raises HqvoxError at the first step with one that is not finite: with the step, the terms
-        and the checkpoint from before.
+        Raises HqvoxError otherwise, with the first such step, its terms and the last checkpoint.
         """
         if not self.terms:
             return
-        new = self.team.mean(torch.stack(self.terms)).tolist()
+        new = self.group.mean(torch.stack(self.terms)).tolist()
         first = self.state.step - len(new) + 1
         self.terms.clear()
         for step, values in enumerate(new, first):
@@ -127,19 +134,20 @@ class Session:
             if not bool(torch.isfinite(terms).all()):
                 shown = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, values, strict=True))
                 raise HqvoxError(
-                    f"step {step}: a loss is not finite ({shown}); stopped. {self._last_good()}; "
-                    "a smaller optimiser.learning_rate, or speed.bfloat16=false, may help"
+                    f"step {step}: a loss is not finite ({shown}); stopped. "
+                    f"{self._last_checkpoint()}; a smaller optimiser.learning_rate, or "
+                    "speed.bfloat16=false, may help"
                 )
         self.state.pending += new
 
-    def _last_good(self) -> str:
+    def _last_checkpoint(self) -> str:
         last = self.out / runs.CHECKPOINTS / runs.LAST
         if not last.is_file():
             return "There is no checkpoint yet"
         return f"The last good checkpoint is {last}, of step {checkpoint.read(last)['step']}"
 
     def log_terms(self, names: Sequence[str], speed: Mapping[str, float]) -> dict[str, float]:
-        """Write the means of the terms since the line before; return them by name."""
+        """Write the means of the terms since the last line of the log; return them by name."""
         pending = self.state.pending
         means = {
             name: sum(values) / len(values)
@@ -151,20 +159,20 @@ class Session:
         return means
 
     def show_samples(self) -> None:
-        """Write a grid of generated faces beside real ones."""
+        """Write the sample grid of this step."""
         if self._log is None:
             return
         step, fused = self.state.step, self.state.stage == 2
         grid = samples.sample_grid(
-            self.state.generator, self._unseen, self.source.normaliser, self.team, fused
+            self.state.generator, self._unseen, self.source.normaliser, self.group, fused
         )
         Storage(self.out / SAMPLES).write(f"{step}.jpg", samples.encode(grid))
         self._log.picture(step, grid)
 
     def evaluate(self) -> tuple[dict[str, float], list[str]]:
-        """Measure the generator on the people of val: figures, and which are the best yet.
+        """Measure the generator on the people of val: metrics, and which are the best so far.
 
-        In stage 2 of fused speech; its figures stand apart as ``fused_…``.
+        In stage 2 on fused speech; those best values are kept apart, as ``fused_…``.
         """
         if self._log is None:
             return {}, []
@@ -173,7 +181,7 @@ class Session:
         figures = quick_metrics(
             state.generator.eval(),
             self._unseen,
-            judges=self._judges,
+            networks=self._metric_networks,
             normaliser=self.source.normaliser,
             fused=fused,
             truth=self._truth,
@@ -190,23 +198,25 @@ class Session:
         return figures, best
 
     @cached_property
-    def _judges(self) -> Judges:
+    def _metric_networks(self) -> MetricNetworks:
         network = self.config.loss.perceptual.network
-        judges = load_judges(ModelStore(), network, str(self.team.device))
-        judges.inception = None  # no checkpoint is kept by it
-        for what, why in judges.missing.items():
+        networks = load_metric_networks(ModelStore(), network, str(self.group.device))
+        networks.inception = None  # no best checkpoint is kept for it
+        for what, why in networks.missing.items():
             if not what.startswith("IS"):
                 self._on_note(f"{what} will not be measured: {why}")
-        return judges
+        return networks
 
     @cached_property
     def _truth(self) -> NDArray[np.float64] | None:
-        if self._judges.embed is None:
+        if self._metric_networks.embed is None:
             return None
-        return real_embeddings(self._unseen, self.config.model.resolutions[-1], self._judges)
+        return real_embeddings(
+            self._unseen, self.config.model.resolutions[-1], self._metric_networks
+        )
 
     def save(self, best: Sequence[str]) -> None:
-        """Write ``last.pt``, and the same as the best checkpoint of the figures named."""
+        """Write ``last.pt``, and the same as the best checkpoint of each metric in ``best``."""
         if self._log is None:
             return
         self._log.flush()
@@ -228,43 +238,44 @@ def open_session(
     config: TrainConfig,
     release: Release,
     out: Path,
-    team: Team,
+    group: ProcessGroup,
     resume: bool,
     start: Path | None,
     on_note: Callable[[str], None],
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Session:
-    """Make everything ready for a run's first step, or for the one after ``last.pt``.
+    """Prepare a run's first step, or the one after ``last.pt`` where that is resumed.
 
-    Raises HqvoxError where ``out`` holds something else, the release lacks what training needs, or
-    a checkpoint does not fit.
+    ``start``: a checkpoint whose weights a new run starts from. Raises HqvoxError where ``out``
+    holds something else, the release lacks what training needs, or a checkpoint does not fit.
     """
     last = out / runs.CHECKPOINTS / runs.LAST
-    found = resume and last.is_file()
-    content = checkpoint.read(last, [checkpoint.TRAINING], checkpoint.CONTENT) if found else None
+    content = None
+    if resume and last.is_file():
+        content = checkpoint.read(last, [checkpoint.TRAINING], checkpoint.CONTENT)
     if content is not None:
         check_resume(content, config, last)
-    elif team.leader:
+    elif group.leader:
         refuse_taken(out, resume)
     if config.stage1.iterations == 0 and start is None and content is None:
         raise HqvoxError(
             "stage1.iterations=0: stage 2 needs a trained encoder and decoder; name a checkpoint "
             "that has them with --from"
         )
-    speed = resolve(config.speed, team.device)
-    set_up(speed, team.device, config.speed.threads)
-    with team.leader_first():
+    speed = resolve(config.speed, group.device)
+    set_up(speed, group.device, config.speed.threads)
+    with group.leader_first():
         data = TrainingData.open(
             release,
             config.model.resolutions,
             pictures=config.data.pictures,
-            on_progress=on_progress if team.leader else None,
+            on_progress=on_progress if group.leader else None,
         )
-    part = data.part("train")
-    check_part(part, config)
-    state = build_state(config, len(part), speed, team)
+    split = data.split("train")
+    check_split(split, config)
+    state = build_state(config, len(split), speed, group)
     if content is not None:
-        check_people(content, part.identity_ids, release)
+        check_people(content, split.identity_ids, release)
         if content["stage"] == 2:
             enter_stage_2(state, config, speed)
         try:
@@ -273,4 +284,85 @@ def open_session(
             raise HqvoxError(f"{last}: {error}") from None
     elif start is not None:
         start_from(state, checkpoint.read(start, needs=("spec", "generator")), start)
-    return Session(config, out, team, data, state, speed, on_note)
+    return Session(config, out, group, data, state, speed, on_note)
+
+
+EXTENDABLE = ("stage1.iterations", "stage2.iterations", "cadence.", "speed.")
+"""Settings that may change when a run is resumed: none of them changes what a step does."""
+SHOWN = 4
+"""Changed settings that an error names; the others are counted."""
+
+
+def refuse_taken(out: Path, resume: bool) -> None:
+    """Raise HqvoxError where a folder holds anything but a run that is to be resumed."""
+    if out.is_file():
+        raise HqvoxError(f"{out}: is a file, not a folder; name a new folder")
+    names = {entry.name for entry in out.iterdir()} - {runs.LOCK} if out.is_dir() else set()
+    ours = bool(names & {runs.INFO, runs.CONFIG})
+    if ours and not resume:
+        raise HqvoxError(
+            f"{out}: already holds a run; continue it with --resume, or name a new folder"
+        )
+    if names and not ours:
+        raise HqvoxError(f"{out}: not empty, and no run of `hqvox train`; name a new folder")
+
+
+def check_resume(content: Mapping[str, Any], config: TrainConfig, last: Path) -> None:
+    """Raise HqvoxError where a run cannot resume from a checkpoint with this configuration.
+
+    A run can only be extended: another recipe or other settings make another run.
+    """
+    if content["recipe"] != config.recipe:
+        raise HqvoxError(
+            f"{last}: a checkpoint of recipe {content['recipe']}, not {config.recipe}; name that "
+            "recipe, or another --out"
+        )
+    before, now = flat(content["config"]), flat(config.model_dump(mode="json"))
+    changed = [
+        f"{key} {before.get(key)} not {now.get(key)}"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key) and not key.startswith(EXTENDABLE)
+    ]
+    if changed:
+        rest = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise HqvoxError(
+            f"{last}: started with other settings: {', '.join(changed[:SHOWN])}{rest}; leave them "
+            "as they were, or start a new run with another --out and --from this checkpoint"
+        )
+    first, step = before["stage1.iterations"], content["step"]
+    if content["stage"] == 2 and now["stage1.iterations"] != first:
+        raise HqvoxError(
+            f"{last}: stage 2 has begun, so stage1.iterations stays {first}; start a new run "
+            "with another --out and --from this checkpoint"
+        )
+    limit = now["stage1.iterations"] + (now["stage2.iterations"] if content["stage"] == 2 else 0)
+    if step > limit:
+        raise HqvoxError(
+            f"{last}: {step} iterations are done, more than the {limit} asked for; a run "
+            "can only be extended"
+        )
+
+
+def check_people(content: Mapping[str, Any], ids: Sequence[str], release: Release) -> None:
+    """Raise HqvoxError where a checkpoint was trained on another release or other people."""
+    now, before = describe_release(release), content["release"]
+    if before["checksum"] != now["checksum"] or list(content["identities"]) != list(ids):
+        raise HqvoxError(
+            f"{release.url}: not the release that this run was started with ({before['url']}); "
+            "name that one as --data, or start a new run with another --out"
+        )
+
+
+def describe_release(release: Release) -> dict[str, str]:
+    """A release as stored in runs and checkpoints: ``name``, ``url``, ``checksum`` (SHA256SUMS)."""
+    checksum = hashlib.sha256(release.read(CHECKSUMS)).hexdigest()
+    return {"name": release.name, "url": release.url, "checksum": checksum}
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as ``{"loss.l1.weight": 10, …}``."""
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{above}{key}"
+        settings |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return settings

@@ -1,4 +1,4 @@
-"""From packed log-mels to a voice encoder's input: windows, padding, normalising."""
+"""From stored log-mels to a voice encoder's input: windows, padding, normalisation."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData, mean_deviation
 
 WINDOW_FRAMES = 125
-"""1.25 s, as the paper's windows."""
+"""Length of a window: 1.25 s (paper)."""
 STRIDE_FRAMES = 63
-"""50 % overlap, as the released code rounds it."""
+"""Distance between windows: 50 % overlap, rounded as in the released code."""
 SF2F_MEAN, SF2F_STD = 10.9915, 3.1661
-"""Over HQ-VoxCeleb's log-mels (SF2F's released code)."""
-
+"""Mean and deviation over HQ-VoxCeleb's log-mels (SF2F's released code)."""
 
 KINDS = ("sf2f", "release", "utterance")
-"""Ways to normalise."""
+"""Kinds of normalisation."""
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """How log-mels are normalised; plain values, so that a checkpoint can keep them.
+    """How log-mels are normalised; plain values, so that a checkpoint can store them.
 
-    ``kind``: ``sf2f`` and ``release`` take one ``mean`` and ``std`` for everything; crops that are
-    too short are padded with zeros before that, as SF2F's released code does. ``utterance`` takes
-    mean and deviation of the whole utterance for each filter (voice2face); padding comes after.
+    ``kind``: ``sf2f`` and ``release`` use one ``mean`` and ``std`` for everything; crops that are
+    too short are first padded with zeros, as in SF2F's released code. ``utterance`` uses each
+    filter's mean and deviation over the whole utterance (voice2face), and pads afterwards.
     """
 
     kind: Literal["sf2f", "release", "utterance"] = "sf2f"
@@ -41,20 +40,20 @@ class Normaliser:
 
     @classmethod
     def of(cls, config: TrainConfig, data: TrainingData) -> Normaliser:
-        """What the configuration asks for. Raises HqvoxError where the release has no frames."""
+        """The configuration's normaliser. Raises HqvoxError where the release has no frames."""
         kind = config.data.normalise
         if kind != "release":
             return cls(kind)
         stats = data.speech_stats
         if not stats.get("variance"):
             raise HqvoxError(
-                f"{data.release.url}: nobody speaks in train, so there is no mean to normalise by; "
+                f"{data.release.url}: no speech in train, so there is no mean to normalise with; "
                 "set data.normalise=sf2f"
             )
         return cls(kind, float(stats["mean"]), float(stats["variance"]) ** 0.5)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """As plain values."""
         return asdict(self)
 
     @classmethod
@@ -63,7 +62,7 @@ class Normaliser:
         names = {field.name for field in fields(cls)}
         if values.keys() - names or values.get("kind") not in KINDS:
             raise HqvoxError(
-                f"unknown way to normalise log-mels, {dict(values)}; written by a newer hqvox? "
+                f"unknown normalisation of log-mels, {dict(values)}; written by a newer hqvox? "
                 "upgrade with: pip install --upgrade hqvox"
             )
         return cls(**values)
@@ -71,7 +70,7 @@ class Normaliser:
     def windows(
         self, log_mel: NDArray[np.floating], length: int = WINDOW_FRAMES, stride: int | None = None
     ) -> torch.Tensor:
-        """An utterance (frames, filters) as the encoder takes it: (w, filters, length) float32.
+        """An utterance (frames, filters) as the encoder's input: (w, filters, length) float32.
 
         ``stride``: frames between windows, by default half of ``length`` rounded up (63 of 125).
         """
@@ -82,11 +81,11 @@ class Normaliser:
         return torch.from_numpy(windows((log_mel.astype(np.float32) - mean) / std, length, step))
 
     def whole(self, log_mel: NDArray[np.floating], least_frames: int = 32) -> torch.Tensor:
-        """All of an utterance, or of a crop of one: (1, filters, frames) float32."""
+        """An utterance or crop, (frames, filters), as one window: float32 (1, filters, frames)."""
         return self.windows(log_mel, max(len(log_mel), least_frames))
 
     def scaled(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Normalise with the one mean and deviation, not in place."""
+        """Normalise with the one mean and deviation; not in place."""
         return (log_mel - self.mean) / self.std
 
 
@@ -100,8 +99,8 @@ def windows(
 ) -> NDArray[np.float32]:
     """Windows of an utterance (frames, filters): (w, filters, length) float32, not normalised.
 
-    Only whole windows; the rest at the end is left out. An utterance shorter than one gives one,
-    padded with zeros.
+    Only whole windows; a rest at the end is dropped. An utterance shorter than a window gives one
+    window, padded with zeros.
     """
     frames, filters = log_mel.shape
     if frames < length:

@@ -62,6 +62,8 @@ def resolve(section: Any, device: torch.device) -> Speed:
         value = getattr(section, field.name)
         chosen[field.name] = getattr(auto, field.name) if value == "auto" else bool(value)
     speed = Speed(**chosen)
+    if device.type not in ("cpu", "cuda"):
+        raise HqvoxError(f"--device {device}: training runs on cpu or cuda")
     if device.type != "cuda":
         for name in ("tf32", "cuda_graphs"):
             if getattr(speed, name):
@@ -72,13 +74,13 @@ def resolve(section: Any, device: torch.device) -> Speed:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; others convert, which costs time."""
+    """Whether the processor has bfloat16 arithmetic; others convert, which costs time."""
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
     return bool(asked and asked())
 
 
 def set_up(speed: Speed, device: torch.device, threads: int | None = None) -> None:
-    """Set what holds for the whole process: threads of a CPU, TF32 and autotuning of a GPU."""
+    """Set up the whole process: threads of a CPU, TF32 and autotuning of a GPU."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if speed.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = speed.tf32
@@ -89,7 +91,7 @@ def set_up(speed: Speed, device: torch.device, threads: int | None = None) -> No
 
 
 def autocast(speed: Speed, device: torch.device) -> AbstractContextManager[Any]:
-    """What networks run in."""
+    """The context in which networks run."""
     if not speed.bfloat16:
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -108,10 +110,10 @@ def place(network: M, speed: Speed, device: torch.device) -> M:
 def compiled(
     function: Callable[..., Any], speed: Speed, lengths_vary: bool = False
 ) -> Callable[..., Any]:
-    """The function through ``torch.compile`` where that path is taken, else as it is.
+    """The function through ``torch.compile`` where that path is on, else unchanged.
 
-    ``lengths_vary``: its input's length does from step to step; compiled once for all, and not
-    replayed as a CUDA graph, of which each length would need its own.
+    ``lengths_vary``: its input's length changes from step to step. It is then compiled once for
+    all lengths, and not replayed as a CUDA graph, since each length would need its own.
     """
     if not speed.compile:
         return function
@@ -121,7 +123,7 @@ def compiled(
 
 
 def begin_step(speed: Speed) -> None:
-    """Tell CUDA graphs that what the step before returned is not needed any more."""
+    """Tell CUDA graphs that the last step's results are not needed any more."""
     if speed.cuda_graphs:
         torch.compiler.cudagraph_mark_step_begin()
 

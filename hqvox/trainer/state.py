@@ -1,4 +1,4 @@
-"""Everything that a step changes, networks, optimisers, counters, and how a checkpoint holds it."""
+"""The state of a training run: networks, optimisers, counters; and its form in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from torch import nn
 from hqvox.errors import HqvoxError
 from hqvox.trainer import checkpoint
 from hqvox.trainer.config import TrainConfig
-from hqvox.trainer.distributed import Team
+from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.speed import Speed, make_adam, place
 from models.errors import ModelError
 from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
-from models.sf2f.freeze import freeze
-from models.sf2f.generator import Generator, GeneratorSpec, build_generator
-from models.voice2face.discriminators import CmuDiscriminator, Sf2fVoice2faceDiscriminator
-from models.voice2face.released import load_voice_encoder
+from models.sf2f.generator import Generator, GeneratorSpec, build_generator, freeze
+from models.sf2f.released import load_voice_encoder
+from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
 
 
 def generator_spec(config: TrainConfig) -> GeneratorSpec:
-    """The generator that a configuration asks for. Raises ModelError where there is none such."""
+    """The generator of a configuration. Raises ModelError where its values do not fit together."""
     return GeneratorSpec(**{f.name: getattr(config.model, f.name) for f in fields(GeneratorSpec)})
 
 
@@ -36,20 +35,20 @@ class State:
     critics: dict[str, nn.Module]
     """D_real and D_id, in the order of their steps; see :func:`build_critics`."""
     optimisers: dict[str, torch.optim.Adam]
-    """Of the generator, as ``generator``, and of each critic by its name."""
+    """The generator's as ``generator``, and each critic's by its name."""
     stage: int
     step: int
     """Steps done, over both stages."""
     best: dict[str, float]
     pending: list[list[float]]
-    """Terms of the steps since the last line of the log."""
+    """Losses of the steps since the last line of the log."""
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network by the name of its optimiser."""
         return {"generator": self.generator, **self.critics}
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint holds of this, as tensors and plain values."""
+        """This state as a checkpoint stores it: tensors and plain values."""
         return {
             "spec": self.generator.spec.as_dict(),
             "stage": self.stage,
@@ -62,7 +61,7 @@ class State:
         }
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Take up what :meth:`content` gave; the stage must be entered already.
+        """Restore what :meth:`content` returned; the stage must have been entered before.
 
         Raises HqvoxError where it is of another model.
         """
@@ -75,7 +74,7 @@ class State:
                 critic.load_state_dict(content["critics"][name])
             for name, adam in self.optimisers.items():
                 adam.load_state_dict(content["optimisers"][name])
-                _lay_out_as_parameters(adam)
+                _match_memory_layout(adam)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise HqvoxError(
                 f"damaged, or of another model ({_last_line(error)}); use another checkpoint"
@@ -83,11 +82,11 @@ class State:
 
 
 def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
-    """The networks that judge pictures, as far as their losses are on.
+    """The discriminators and identity classifiers whose losses are on.
 
     ``discriminator_64`` and ``classifier_64`` (table 11), or ``shared_64`` with both heads, and the
-    same of every other resolution; discriminators come before classifiers. ``identities``: how many
-    there are to tell apart. Raises ModelError where the configuration asks for what there is not.
+    same of every other resolution; discriminators come before classifiers. ``identities``: their
+    number. Raises ModelError where there is no such network.
     """
     width, loss = config.model.width, config.loss
     sides = config.model.resolutions
@@ -107,12 +106,12 @@ def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
     return critics
 
 
-def build_state(config: TrainConfig, identities: int, speed: Speed, team: Team) -> State:
-    """A run before its first step, in stage 1, random from the configuration's seed.
+def build_state(config: TrainConfig, identities: int, speed: Speed, group: ProcessGroup) -> State:
+    """A run before its first step, in stage 1, with random weights from the configuration's seed.
 
-    ``identities``: how many D_id tells apart. A voice encoder whose weights the configuration names
-    has them and stays as it is. Raises ModelError where there is no such model, or those weights
-    are not the encoder's.
+    ``identities``: number of classes of D_id. A voice encoder with ``stage1.encoder_weights`` gets
+    them and stays frozen. Raises ModelError where there is no such model, or those weights do not
+    fit the encoder.
     """
     torch.manual_seed(config.seed)
     generator = build_generator(generator_spec(config))
@@ -123,21 +122,21 @@ def build_state(config: TrainConfig, identities: int, speed: Speed, team: Team) 
         generator, build_critics(config, identities), {}, stage=1, step=0, best={}, pending=[]
     )
     for network in state.networks().values():
-        place(team.synchronise(network), speed, team.device).train()
+        place(group.synchronise(network), speed, group.device).train()
     for name, network in state.networks().items():
-        state.optimisers[name] = make_adam(_learning(network), config.optimiser, speed)
+        state.optimisers[name] = make_adam(_trained(network), config.optimiser, speed)
     if generator.fuser is not None:
-        # The fuser takes no part in stage 1, and its optimiser starts with stage 2.
-        theirs = {id(p) for p in generator.fuser.parameters()}
-        rest = [p for p in _learning(generator) if id(p) not in theirs]
+        # The fuser is not trained in stage 1; its optimiser starts with stage 2.
+        fuser = {id(p) for p in generator.fuser.parameters()}
+        rest = [p for p in _trained(generator) if id(p) not in fuser]
         state.optimisers["generator"] = make_adam(rest, config.optimiser, speed)
     return state
 
 
 def enter_stage_2(state: State, config: TrainConfig, speed: Speed) -> None:
-    """Freeze encoder and decoder, batch norm's statistics too; the fuser learns with a new Adam.
+    """Freeze encoder and decoder, with batch norm's statistics; train the fuser with a new Adam.
 
-    The critics go on as they are.
+    The critics and their optimisers continue.
     """
     assert state.generator.fuser is not None
     freeze(state.generator.encoder)
@@ -148,19 +147,19 @@ def enter_stage_2(state: State, config: TrainConfig, speed: Speed) -> None:
 
 
 def start_from(state: State, content: Mapping[str, Any], where: Path) -> None:
-    """Take up the weights of another run's checkpoint, or of an imported generator.
+    """Load the weights of another run's checkpoint, or of an imported generator.
 
-    Critics come along where the checkpoint has such for as many people. Raises HqvoxError where the
-    generators differ in more than the fuser.
+    Also the critics', where the checkpoint has them for as many people. Raises HqvoxError where
+    the generators differ in more than the fuser.
     """
     try:
-        there, here = checkpoint.spec_of(content), state.generator.spec
+        given, needed = checkpoint.spec_of(content), state.generator.spec
     except ModelError as error:
         raise HqvoxError(f"{where}: {error}") from None
     differ = [
-        f"{f.name} {getattr(there, f.name)} not {getattr(here, f.name)}"
+        f"{f.name} {getattr(given, f.name)} not {getattr(needed, f.name)}"
         for f in fields(GeneratorSpec)
-        if f.name != "fuser" and getattr(there, f.name) != getattr(here, f.name)
+        if f.name != "fuser" and getattr(given, f.name) != getattr(needed, f.name)
     ]
     if differ:
         raise HqvoxError(
@@ -170,7 +169,7 @@ def start_from(state: State, content: Mapping[str, Any], where: Path) -> None:
     weights = {
         name: value
         for name, value in content["generator"].items()
-        if there.fuser == here.fuser or not name.startswith("fuser.")
+        if given.fuser == needed.fuser or not name.startswith("fuser.")
     }
     fuser = {k: v for k, v in state.generator.state_dict().items() if k.startswith("fuser.")}
     try:
@@ -186,12 +185,13 @@ def start_from(state: State, content: Mapping[str, Any], where: Path) -> None:
             critic.load_state_dict(stored)
 
 
-def learning(adam: torch.optim.Adam) -> list[nn.Parameter]:
-    """The parameters that an optimiser moves."""
+def parameters_of(adam: torch.optim.Adam) -> list[nn.Parameter]:
+    """The parameters that an optimiser updates."""
     return [parameter for group in adam.param_groups for parameter in group["params"]]
 
 
-def _learning(network: nn.Module) -> list[nn.Parameter]:
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
     return [p for p in network.parameters() if p.requires_grad]
 
 
@@ -199,10 +199,13 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _lay_out_as_parameters(adam: torch.optim.Adam) -> None:
-    """Store Adam's moments as their parameters are stored: fused kernels read both as flat memory,
-    and a run may go on with another memory layout than it was saved with."""
-    for parameter in learning(adam):
+def _match_memory_layout(adam: torch.optim.Adam) -> None:
+    """Give Adam's moments the memory layout of their parameters.
+
+    Fused kernels read both as flat memory, and a run may be resumed with another layout than it was
+    saved with.
+    """
+    for parameter in parameters_of(adam):
         moments = adam.state.get(parameter, {})
         for name, value in moments.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:

@@ -1,4 +1,9 @@
-"""Our results in the paper's tables: each row of ours below the paper's that it answers to."""
+"""The paper's tables 2, 3, 4, 5, 7 and 8, and our results in them.
+
+Each row of ours comes below the paper's row that it compares with. The paper's figures are as
+printed: recall in per cent, L1 summed over FaceNet's 512 dimensions, VFS a mean and, where the
+paper prints one, its deviation.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,148 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hqvox.trainer.checkpoint import Loaded
-from hqvox.trainer.evaluate import Evaluation
+from hqvox.trainer.evaluate import FUSED, LENGTHS, LONG, SHORT, Condition, Evaluation
 from hqvox.trainer.metrics import KS, Score, chance
-from hqvox.trainer.paper_tables import TABLES, PaperRow, PaperTable
-from hqvox.trainer.protocol import FUSED, LENGTHS, LONG, SHORT, Condition
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a table of the paper; None where it has no figure."""
+
+    method: str
+    length: str
+    """Length of the speech, as the table prints it; the resolution in table 5, "" in table 7."""
+    cosine: float | None
+    l1: float | None
+    recall: tuple[float, float, float, float]
+    """R@1, R@2, R@5, R@10, %."""
+    vfs: tuple[float, float | None] | None
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper: title, headings of the first two columns, rows in the paper's order."""
+
+    number: int
+    title: str
+    first: str
+    second: str
+    rows: tuple[PaperRow, ...]
+
+
+RANDOM = PaperRow("random", "-", None, None, (1.00, 2.00, 5.00, 10.00), None)
+
+TABLE_3 = PaperTable(
+    3,
+    "Performance on HQ-VoxCeleb",
+    "method",
+    "length",
+    (
+        RANDOM,
+        PaperRow("voice2face", "1.25 s", 0.202, 23.46, (1.77, 3.55, 14.60, 20.33), (15.47, 0.67)),
+        PaperRow(
+            "SF2F (no fuser)", "1.25 s", 0.304, 19.22, (5.32, 8.10, 19.27, 32.80), (18.59, 0.87)
+        ),
+        PaperRow("voice2face", "5 s", 0.205, 23.17, (1.64, 3.64, 15.12, 20.82), (15.68, 0.64)),
+        PaperRow("SF2F (no fuser)", "5 s", 0.294, 18.51, (4.11, 8.38, 19.43, 33.97), (18.54, 1.02)),
+        PaperRow("SF2F", "5 s", 0.317, 17.91, (5.75, 9.32, 20.36, 36.65), (19.49, 0.59)),
+    ),
+)
+
+TABLE_4 = PaperTable(
+    4,
+    "SF2F (no fuser) on HQ-VoxCeleb, by length of speech",
+    "method",
+    "length",
+    (
+        PaperRow(
+            "SF2F (no fuser)", "0.5 - 1 s", 0.230, 21.85, (4.67, 8.38, 15.40, 26.05), (18.17, 0.75)
+        ),
+        PaperRow(
+            "SF2F (no fuser)", "1 - 1.5 s", 0.296, 18.51, (5.02, 8.60, 19.43, 32.25), (18.53, 0.72)
+        ),
+        PaperRow(
+            "SF2F (no fuser)", "1.5 - 3 s", 0.294, 18.79, (4.96, 8.78, 18.59, 29.88), (18.67, 1.72)
+        ),
+        PaperRow(
+            "SF2F (no fuser)", "3 - 6 s", 0.274, 19.21, (4.33, 8.43, 17.10, 30.14), (18.05, 1.14)
+        ),
+        PaperRow(
+            "SF2F (no fuser)", "6 - 10 s", 0.227, 21.92, (3.34, 6.58, 14.73, 26.92), (18.40, 2.03)
+        ),
+    ),
+)
+
+TABLE_5 = PaperTable(
+    5,
+    "SF2F on HQ-VoxCeleb, by resolution, on 5 s of speech",
+    "optimisation",
+    "resolution",
+    (
+        PaperRow(
+            "single-resolution", "64 × 64", 0.317, 17.91, (5.75, 9.32, 20.36, 36.65), (19.49, 0.59)
+        ),
+        PaperRow(
+            "single-resolution",
+            "128 × 128",
+            0.278,
+            18.54,
+            (5.02, 8.60, 19.43, 32.25),
+            (18.53, 1.75),
+        ),
+        PaperRow(
+            "multi-resolution",
+            "128 × 128",
+            0.313,
+            17.46,
+            (6.10, 9.25, 18.77, 35.38),
+            (20.10, 0.47),
+        ),
+    ),
+)
+
+TABLE_7 = PaperTable(
+    7,
+    "Ablation on HQ-VoxCeleb, 64 × 64, on 5 s of speech",
+    "ablation",
+    "",
+    (
+        PaperRow("w/o L1", "", 0.310, 21.74, (3.47, 7.26, 18.36, 31.56), (16.84, None)),
+        PaperRow("w/o LG", "", 0.298, 20.97, (3.23, 8.70, 16.73, 32.36), (18.51, None)),
+        PaperRow("w/o LC", "", 0.310, 18.13, (5.24, 8.45, 17.30, 34.28), (19.16, None)),
+        PaperRow("w/o LP", "", 0.236, 18.22, (2.73, 5.23, 15.39, 26.37), (18.44, None)),
+        PaperRow("Baseline Encoder", "", 0.309, 18.47, (5.54, 9.26, 19.18, 34.75), (18.89, None)),
+        PaperRow("Baseline Decoder", "", 0.311, 18.52, (4.32, 8.56, 19.47, 34.25), (18.46, None)),
+        PaperRow("LQ. Dataset", "", 0.267, 19.94, (1.96, 4.21, 10.67, 21.34), (16.73, None)),
+        PaperRow("Full Model", "", 0.317, 17.91, (5.75, 9.32, 20.36, 36.65), (19.49, None)),
+    ),
+)
+
+TABLE_8 = PaperTable(
+    8,
+    "Performance on filtered VGGFace",
+    "method",
+    "length",
+    (
+        RANDOM,
+        PaperRow("voice2face", "1.25 s", 0.164, 26.45, (1.46, 3.12, 7.25, 20.71), (12.94, 0.57)),
+        PaperRow(
+            "SF2F (no fuser)", "1.25 s", 0.251, 21.23, (1.81, 4.05, 9.77, 18.56), (16.62, 0.44)
+        ),
+        PaperRow("voice2face", "5 s", 0.165, 26.42, (1.45, 3.17, 7.89, 15.43), (12.72, 0.73)),
+        PaperRow("SF2F (no fuser)", "5 s", 0.248, 21.46, (1.77, 3.98, 9.75, 18.36), (16.49, 0.83)),
+        PaperRow("SF2F", "5 s", 0.267, 19.94, (1.96, 4.21, 10.67, 21.34), (16.73, 0.67)),
+    ),
+)
+
+TABLES = {table.number: table for table in (TABLE_3, TABLE_4, TABLE_5, TABLE_7, TABLE_8)}
+
+TABLE_2 = {
+    "Inception Score": {64: (2.074, 0.067), 128: (2.286, 0.036), 256: (2.583, 0.108)},
+    "VGGFace Score": {64: (48.720, 1.688), 128: (51.048, 3.633), 256: (50.525, 1.862)},
+}
+"""Scores of HQ-VoxCeleb's real faces, mean and deviation, by side in px."""
+
 
 PAPER = "paper"
 NONE = "–"
@@ -25,14 +168,14 @@ COLUMNS = {
     "recall_10": ("R@10", ".2f"),
     "vfs": ("VFS", ".2f"),
 }
-"""The paper's columns: their heading, and how a figure is written."""
+"""The paper's columns: heading, and format of a figure."""
 EXTRA = {"inception": ("IS", ".2f"), "fid": ("FID", ".2f")}
-"""Columns that stand beside them where they were measured."""
+"""Further columns, shown where they were measured."""
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A checkpoint and what was measured of it."""
+class EvaluatedCheckpoint:
+    """A checkpoint and its evaluation."""
 
     label: str
     loaded: Loaded
@@ -41,14 +184,14 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table: what the paper calls it, whose figures they are, and the figures."""
+    """A row of a filled table: first two columns as in the paper, source, and figures."""
 
     first: str
     second: str
     source: str
     """``paper``, or a checkpoint's label."""
     scores: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    """By column, mean and deviation."""
+    """Mean and deviation, by column."""
 
     def cells(self, columns: Mapping[str, tuple[str, str]], deviations: bool) -> list[str]:
         """The figures as text, an en dash where there is none."""
@@ -67,16 +210,15 @@ class FilledTable:
 
     @property
     def columns(self) -> dict[str, tuple[str, str]]:
-        """Heading and form of each column."""
-        there = {name for row in self.rows for name in row.scores}
-        return COLUMNS | {name: EXTRA[name] for name in EXTRA if name in there}
+        """Heading and format of each column."""
+        measured = {name for row in self.rows for name in row.scores}
+        return COLUMNS | {name: EXTRA[name] for name in EXTRA if name in measured}
 
 
 def conditions_of(number: int, loaded: Loaded) -> list[Condition]:
-    """What a checkpoint is evaluated on for a table.
+    """The conditions that a checkpoint is evaluated under for a table.
 
-    Tables 5 and 7 are of SF2F with its fuser; a checkpoint without one is given the same 5 s as a
-    whole.
+    Tables 5 and 7 are of SF2F with its fuser; without one, the encoder sees the same 5 s whole.
     """
     fused = loaded.spec.fuser is not None
     if number == 4:
@@ -87,14 +229,14 @@ def conditions_of(number: int, loaded: Loaded) -> list[Condition]:
 
 
 def method_of(loaded: Loaded) -> str:
-    """``voice2face``, where encoder and decoder are both the baseline's, or ``SF2F``."""
+    """``voice2face`` where both encoder and decoder are the baseline's, else ``SF2F``."""
     spec = loaded.spec
     plain = spec.encoder not in ("inception", "inception_released")
     return "voice2face" if plain and spec.decoder in ("deconvolution", "cmu") else "SF2F"
 
 
 def place_of(number: int, loaded: Loaded, condition: Condition) -> tuple[str, str]:
-    """The first two columns of a checkpoint's row, in the paper's words where it has them."""
+    """The first two columns of a checkpoint's row, as the paper writes them where it does."""
     method = method_of(loaded)
     if number == 5:
         sides = loaded.spec.resolutions
@@ -108,7 +250,7 @@ def place_of(number: int, loaded: Loaded, condition: Condition) -> tuple[str, st
 
 
 def ablation_of(loaded: Loaded) -> str:
-    """Which row of table 7 a checkpoint is: what it lacks or has in its place."""
+    """The row of table 7 of a checkpoint: what it lacks or replaces."""
     loss: Mapping[str, Any] = (loaded.config or {}).get("loss", {})
     lacks = [
         f"w/o {name}"
@@ -122,11 +264,11 @@ def ablation_of(loaded: Loaded) -> str:
     return ", ".join(lacks) or "Full Model"
 
 
-def fill(number: int, evaluated: Sequence[Evaluated]) -> FilledTable:
-    """A table of the paper's with the checkpoints' rows, each below the one it answers to.
+def fill(number: int, evaluated: Sequence[EvaluatedCheckpoint]) -> FilledTable:
+    """Fill one of the paper's tables: each of our rows below the paper's that it compares with.
 
-    Rows of ours that the paper does not have come last. The row of chance is joined by that of
-    galleries of fewer than 100 people, where ours are.
+    Rows that the paper does not have come last. Below the paper's row of chance comes the chance in
+    galleries of our number of people.
     """
     paper = TABLES[number]
     ours = [
@@ -135,10 +277,10 @@ def fill(number: int, evaluated: Sequence[Evaluated]) -> FilledTable:
         for result in one.evaluation.results
     ]
     rows: list[TableRow] = []
-    for theirs in paper.rows:
-        place = (theirs.method, theirs.length)
-        rows.append(TableRow(*place, PAPER, _paper_pairs(theirs)))
-        if theirs.method == "random":
+    for printed in paper.rows:
+        place = (printed.method, printed.length)
+        rows.append(TableRow(*place, PAPER, _paper_pairs(printed)))
+        if printed.method == "random":
             rows += [_chance(n) for n in sorted({one.evaluation.identities for one in evaluated})]
         rows += [row for row in ours if (row.first, row.second) == place]
     known = {(row.method, row.length) for row in paper.rows}
@@ -156,14 +298,14 @@ def _pairs(scores: Mapping[str, Score]) -> dict[str, tuple[float, float | None]]
 
 
 def _paper_pairs(row: PaperRow) -> dict[str, tuple[float, float | None]]:
-    found: dict[str, tuple[float, float | None]] = {
+    pairs: dict[str, tuple[float, float | None]] = {
         f"recall_{k}": (value, None) for k, value in zip(KS, row.recall, strict=True)
     }
     if row.cosine is not None and row.l1 is not None:
-        found |= {"cosine": (row.cosine, None), "l1": (row.l1, None)}
+        pairs |= {"cosine": (row.cosine, None), "l1": (row.l1, None)}
     if row.vfs is not None:
-        found["vfs"] = row.vfs
-    return found
+        pairs["vfs"] = row.vfs
+    return pairs
 
 
 def _written(pair: tuple[float, float | None] | None, form: str, with_deviation: bool) -> str:
@@ -176,13 +318,13 @@ def _written(pair: tuple[float, float | None] | None, form: str, with_deviation:
 
 
 def headings(table: FilledTable) -> list[str]:
-    """The column heads, in order."""
+    """The headings of the columns, in order."""
     first = [table.paper.first, *([table.paper.second] if table.paper.second else []), "source"]
     return [*first, *(head for head, _ in table.columns.values())]
 
 
 def lines(table: FilledTable, deviations: bool = True) -> list[list[str]]:
-    """The rows as text, a cell for each heading; ``vfs`` has its deviation always, as printed."""
+    """The rows as text, a cell for each heading; ``vfs`` always has its deviation, as printed."""
     words = 2 if table.paper.second else 1
     return [
         [*(row.first, row.second)[:words], row.source, *row.cells(table.columns, deviations)]
@@ -202,7 +344,7 @@ def to_markdown(table: FilledTable, notes: Sequence[str]) -> str:
 
 
 def to_csv(table: FilledTable) -> str:
-    """The table as CSV: every figure in full, its deviation in a column of its own."""
+    """The table as CSV: figures in full precision, deviations in columns of their own."""
     columns = table.columns
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -20,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,8 +26,9 @@ from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.errors import HqvoxError
 from hqvox.workspace.covered import Covered, Owner
+from hqvox.workspace.locks import file_lock
 from hqvox.workspace.parquet import filtered, read_parquet
-from hqvox.workspace.storage import Storage, disk_error
+from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import IDENTITIES, KEYS, Row
 
 CONFIG = "hqvox.yaml"
@@ -181,37 +180,6 @@ class Workspace:
             rows = found
         return list(rows.values())
 
-    def frame(
-        self,
-        stages: Sequence[str],
-        columns: Mapping[str, Sequence[str]],
-        shards: Sequence[str] = (),
-    ) -> pd.DataFrame:
-        """Every row that ever entered a stage, with where it ended: for reports, never for work.
-
-        One row per photo or face: keys, the named columns of each stage (null where the row did
-        not get so far), ``stage`` (the last one it entered) and ``reason`` (null: kept there).
-        """
-        joined: list[Row] = []
-        for shard in shards or list(self.shards()):
-            rows: dict[tuple[str, int, int | None], Row] = {}
-            for stage in stages:
-                table = self.read_stage(
-                    shard=shard, stage=stage, columns=[*columns.get(stage, ()), "reason"]
-                )
-                if table is None:
-                    break
-                for row in table.to_pylist():
-                    key = (row["identity_id"], row["candidate"], row["face"])
-                    photo_key = (key[0], key[1], None)
-                    before = rows.get(key)
-                    if before is None and key[2] is not None:
-                        before = rows.get(photo_key)
-                    rows[key] = {**(before or {}), **row, "stage": stage, "shard": shard}
-            faced = {key[:2] for key in rows if key[2] is not None}
-            joined += [r for k, r in rows.items() if k[2] is not None or k[:2] not in faced]
-        return pd.DataFrame(joined)
-
     def pixels(self, kind: str, row: Mapping[str, Any]) -> bytes:
         """Encoded bytes of a row's ``photo``, ``aligned`` or ``mask``; the row names its shard."""
         name = self.tar_name(TAR_OF[kind], row["shard"])
@@ -253,25 +221,18 @@ class Workspace:
         if not self.storage.local:
             yield
             return
-        path = self.storage.path(".lock")
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise disk_error(error, path) from None
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise HqvoxError(
-                    f"{self.url}: another build is running here (process {holder}); "
-                    "wait for it, or stop it"
-                ) from None
+
+        def busy(handle: int) -> HqvoxError:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            return HqvoxError(
+                f"{self.url}: another build is running here (process {holder}); "
+                "wait for it, or stop it"
+            )
+
+        with file_lock(self.storage.path(".lock"), busy) as handle:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
-        finally:
-            os.close(handle)
 
 
 # Takedowns ---------------------------------------------------------------------------------------

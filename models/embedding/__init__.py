@@ -8,8 +8,8 @@ from models.errors import ModelError
 from models.protocols import FaceEmbedder
 
 if TYPE_CHECKING:
-    from models.embedding.inference import Precision
     from models.embedding.vggface2_resnet50 import ChannelOrder, VggFace2Classifier
+    from models.inference import Precision
     from models.store import ModelStore
 
 WEIGHTS: dict[str, tuple[str, ...]] = {

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from models.embedding.inference import BatchRunner, Precision, warp_crop
-from models.embedding.weights import fill, read_checkpoint
 from models.geometry import eye_centres
+from models.inference import BatchRunner, Precision, warp_crop
 from models.protocols import Photo
+from models.weight_files import fill, read_checkpoint
 
 INPUT_PX = 112
 EMBEDDING_DIM = 512

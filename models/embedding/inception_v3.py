@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torchvision.models.inception import Inception3
 
-from models.embedding.inference import on_device
-from models.embedding.weights import fill, read_checkpoint
+from models.inference import on_device
+from models.weight_files import fill, read_checkpoint
 
 INPUT_PX = 299
 CLASSES = 1000
@@ -30,7 +30,7 @@ class InceptionV3:
     classes = CLASSES
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        """Read torchvision's file; ModelError where it is not that or the device is not there."""
+        """Read torchvision's file; ModelError where it is another or the device is missing."""
         network = Inception3(num_classes=CLASSES, aux_logits=True, init_weights=False)
         fill(network, read_checkpoint(weights), weights, "torchvision's Inception v3")
         self._classify = network.fc
@@ -52,9 +52,9 @@ class InceptionV3:
             for batch in pictures.split(batch_size):
                 x = batch.to(self._device).float()
                 x = F.interpolate(x, (INPUT_PX, INPUT_PX), mode="bilinear", align_corners=False)
-                found = self._network(x * 2.0 - 1.0)
-                features.append(found.cpu().numpy())
-                probabilities.append(self._classify(found).softmax(dim=1).cpu().numpy())
+                rows = self._network(x * 2.0 - 1.0)
+                features.append(rows.cpu().numpy())
+                probabilities.append(self._classify(rows).softmax(dim=1).cpu().numpy())
         if not probabilities:
             return np.zeros((0, CLASSES), np.float32), np.zeros((0, FEATURE_DIM), np.float32)
         return np.concatenate(probabilities), np.concatenate(features)

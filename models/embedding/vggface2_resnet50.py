@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from models.embedding.inference import on_device
 from models.embedding.numpy_pickle import read_numpy_pickle
-from models.embedding.weights import fill
 from models.errors import ModelError
+from models.inference import on_device
+from models.weight_files import fill
 
 INPUT_PX = 224
 CLASSES = 8631

@@ -162,13 +162,13 @@ def read_keras_weights(path: Path) -> dict[str, Tensor]:
             group = file.get("model_weights")
             if not isinstance(group, h5py.Group):
                 raise ModelError(f"{path}: not a Keras model: it has no group 'model_weights'")
-            found: set[str] = set()
+            names: set[str] = set()
             group.visititems(
-                lambda name, item: found.add(name) if isinstance(item, h5py.Dataset) else None
+                lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None
             )
-            if missing := sorted(wanted.keys() - found):
+            if missing := sorted(wanted.keys() - names):
                 raise ModelError(f"{path}: not FER2013 mini-XCEPTION: no dataset {missing[0]}")
-            if extra := sorted(found - wanted.keys()):
+            if extra := sorted(names - wanted.keys()):
                 raise ModelError(f"{path}: not FER2013 mini-XCEPTION: unknown dataset {extra[0]}")
             for name, key in wanted.items():
                 dataset, shape = group[name], _keras_shape(template[key], name)
@@ -203,7 +203,7 @@ class MiniXceptionClassifier:
         "neutral",
     )
     neutral_threshold: float = 0.36
-    """The paper takes the class of highest probability. This threshold stands in for that: it
+    """The paper takes the class of highest probability. This threshold replaces that: it
     accepts as many of the 4,300 training and validation faces of ``models.training.emotion.data``
     as taking the highest does (799, give or take one); ``python -m
     models.training.emotion.evaluate`` prints both."""

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.geometry import eye_centres
+from models.geometry import MIRRORED, apply_transform, eye_centres, reduced
 from models.protocols import Photo
 
 CLASSES = ("neutral", "happiness", "other")
@@ -40,21 +40,6 @@ LIGHT_SIGMA_PX = 10.0
 """Standard deviation of the neighbourhood whose mean and contrast are divided out."""
 LIGHT_FLOOR = 12.0
 """Grey levels added to the local contrast, so that noise in flat skin is not blown up."""
-
-MIRRORED = np.array(
-    [
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *range(27, 31),  # bridge of the nose
-        *range(35, 30, -1),  # its base
-        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
-        *range(54, 47, -1),  # lips outside: upper, lower
-        *range(59, 54, -1),
-        *range(64, 59, -1),  # lips inside: upper, lower
-        *range(67, 64, -1),
-    ]
-)
-"""iBUG 68 index that each point takes when the face is mirrored."""
 
 METADATA_FORMAT = "hqvox_neutral/1"
 
@@ -96,16 +81,12 @@ def aligned_grey(
     part = photo[lo[1] : max(hi[1], lo[1] + 1), lo[0] : max(hi[0], lo[0] + 1)]
     if not part.size:
         raise ModelError("the landmarks of a face lie outside the photo")
-    grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
+    grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY), np.uint8)
     matrix[:, 2] += matrix[:, :2] @ lo
     step = int(1 / np.hypot(matrix[0, 0], matrix[0, 1]))
     if step >= 2:
         shape = (max(grey.shape[1] // step, 1), max(grey.shape[0] // step, 1))
-        factor = np.array([grey.shape[1] / shape[0], grey.shape[0] / shape[1]])
-        grey = cv2.resize(grey, shape, interpolation=cv2.INTER_AREA)
-        # Pixel k of the reduced picture is centred at (k + 0.5) * factor - 0.5 of the full one.
-        matrix[:, 2] += matrix[:, :2] @ ((factor - 1) / 2)
-        matrix[:, :2] *= factor
+        grey, matrix = reduced(grey, matrix, shape)
     warped = cv2.warpAffine(
         grey, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -123,8 +104,7 @@ def normalise_light(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 def normalised_landmarks(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float32]:
     """Landmarks (68, 2) in the crop's frame, centred between the eyes, in units of its side."""
     matrix = crop_transform(landmarks_xy, 1)
-    points = np.asarray(landmarks_xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return (points - (0.0, EYES_Y - 0.5)).astype(np.float32)
+    return (apply_transform(matrix, landmarks_xy) - (0.0, EYES_Y - 0.5)).astype(np.float32)
 
 
 def mirrored(values: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def load(
         return Dlib68(store)
     from torch.nn import Identity
 
-    from models.embedding.inference import on_device
+    from models.inference import on_device
     from models.landmarks.detectors import load_detector
     from models.landmarks.fan import Fan
 

@@ -23,10 +23,11 @@ from face_alignment.detection.sfd.sfd_detector import SFDDetector
 from face_alignment.detection.yunet.yunet_detector import YuNetDetector
 from numpy.typing import NDArray
 
-from models.embedding.weights import fill, read_checkpoint
 from models.errors import ModelError
+from models.inference import fill_batch
 from models.protocols import Photo
 from models.store import ModelStore
+from models.weight_files import fill, read_checkpoint
 
 Boxes = NDArray[np.float64]
 """Detected faces, (n, 5): left, top, right, bottom in pixels, score."""
@@ -83,15 +84,13 @@ class BlazeFaceBatch:
             # The package cuts its sizes, and some photos come out one pixel short.
             squares.append(cv2.resize(square, (self._side, self._side)))
             corners.append(corner)
-        found = []
+        detections = []
         for start in range(0, len(squares), BLAZEFACE_BATCH):
-            # Always filled up, so that a photo gets the same bits whatever it is batched with.
-            batch = np.zeros((BLAZEFACE_BATCH, self._side, self._side, 3), np.uint8)
-            part = squares[start : start + BLAZEFACE_BATCH]
-            batch[: len(part)] = part
-            found += self._network.predict_on_batch(batch)[: len(part)]
+            some = squares[start : start + BLAZEFACE_BATCH]
+            batch = fill_batch(torch.from_numpy(np.stack(some).astype(np.uint8)), BLAZEFACE_BATCH)
+            detections += self._network.predict_on_batch(batch.numpy())[: len(some)]
         boxes = []
-        for photo, corner, faces in zip(photos, corners, found, strict=True):
+        for photo, corner, faces in zip(photos, corners, detections, strict=True):
             # The network gives top, left, bottom, right as shares of the square.
             edges = faces[:, [1, 0, 3, 2]].numpy() * min(photo.shape[:2]) + np.tile(corner, 2)
             boxes.append(_boxes(np.column_stack([edges, faces[:, -1].numpy()])))
@@ -158,10 +157,11 @@ def _anchors(path: Path) -> NDArray[np.float32]:
         raise ModelError(f"{path} is not an array of anchors ({error}); fetch it again") from error
 
 
-def _boxes(found: Any) -> Boxes:
-    if torch.is_tensor(found):
-        found = found.numpy()
-    return np.asarray(found, np.float64).reshape(-1, 5)
+def _boxes(detections: Any) -> Boxes:
+    """Boxes (n, 5) of what a detector of the package returns, an array, a tensor or a list."""
+    if torch.is_tensor(detections):
+        detections = detections.numpy()
+    return np.asarray(detections, np.float64).reshape(-1, 5)
 
 
 _LOADERS: dict[str, Callable[[ModelStore, str], Detector]] = {

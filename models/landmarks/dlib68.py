@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ModelError
-from models.geometry import eye_centres
+from models.geometry import MIRRORED, eye_centres, iou, reduced
 from models.protocols import Faces, Photo
 from models.store import ModelStore
 
@@ -56,14 +56,6 @@ BOX_SHIFTS_PX = ((12, 0), (0, 12), (0, -12))
 """Boxes that predictions on the crop start from, moved by (x, y); the same on its mirror image,
 which puts the first on the other side. The predictor's two sides err differently; with both views
 they err alike, and a face and its mirror image are read the same way."""
-MIRRORED = np.array(
-    [
-        *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
-        45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-        *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
-    ]
-)  # fmt: skip
-"""For each of the 68 points, the one it becomes in the mirror."""
 
 
 class _Face(NamedTuple):
@@ -95,11 +87,11 @@ class Dlib68:
         grey: Grey = np.asarray(
             cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY), np.uint8
         )
-        found = sorted(self._detect(grey), key=lambda face: -face.score)
-        landmarks = [self._landmarks(grey, face.box_xyxy) for face in found]
+        detected = sorted(self._detect(grey), key=lambda face: -face.score)
+        landmarks = [self._landmarks(grey, face.box_xyxy) for face in detected]
         return Faces(
-            boxes_xyxy=np.array([face.box_xyxy for face in found], np.float32).reshape(-1, 4),
-            scores=np.array([face.score for face in found], np.float32),
+            boxes_xyxy=np.array([face.box_xyxy for face in detected], np.float32).reshape(-1, 4),
+            scores=np.array([face.score for face in detected], np.float32),
             landmarks_xy=np.array(landmarks, np.float32).reshape(-1, 68, 2),
         )
 
@@ -118,7 +110,9 @@ class Dlib68:
             scanned = scale
             finer = self._scan(grey, scale)
             faces = finer + [
-                face for face in faces if all(_iou(face, other) < SAME_FACE_IOU for other in finer)
+                face
+                for face in faces
+                if all(iou(face.box_xyxy, other.box_xyxy) < SAME_FACE_IOU for other in finer)
             ]
             if faces:
                 return faces
@@ -158,8 +152,10 @@ class Dlib68:
 
     def _averaged(self, crop: Grey) -> NDArray[np.float64]:
         corners = np.add(BOX_SHIFTS_PX, CROP_MARGIN_PX)
-        found = [self._predict(crop, np.append(corner, corner + CROP_BOX_PX)) for corner in corners]
-        return np.asarray(np.mean(found, axis=0))
+        predictions = [
+            self._predict(crop, np.append(corner, corner + CROP_BOX_PX)) for corner in corners
+        ]
+        return np.asarray(np.mean(predictions, axis=0))
 
     def _predict(self, grey: Grey, box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
         left, top, right, bottom = (round(float(value)) for value in box_xyxy)
@@ -192,12 +188,8 @@ def _level_crop(grey: Grey, landmarks_xy: NDArray[np.float64]) -> tuple[Grey, ND
     if part.size == 0:
         return _warp(grey, matrix, side), matrix
     height, width = (max(1, round(length * scale)) for length in part.shape)
-    small = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    shrink = np.array([small.shape[1] / part.shape[1], small.shape[0] / part.shape[0]])
-    # Pixel centres: small + 0.5 = (photo - corner + 0.5) * shrink.
-    linear = matrix[:, :2] / shrink
-    offset = matrix[:, :2] @ (0.5 / shrink - 0.5 + np.array([x0, y0])) + matrix[:, 2]
-    return _warp(small, np.column_stack([linear, offset]), side), matrix
+    from_part = np.column_stack([turn, matrix[:, 2] + turn @ np.array([x0, y0])])
+    return _warp(*reduced(part, from_part, (width, height)), side), matrix
 
 
 def _warp(grey: Grey, matrix: NDArray[np.float64], side: int) -> Grey:
@@ -206,11 +198,3 @@ def _warp(grey: Grey, matrix: NDArray[np.float64], side: int) -> Grey:
         grey, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(crop, np.uint8)
-
-
-def _iou(one: _Face, other: _Face) -> float:
-    corner = np.maximum(one.box_xyxy[:2], other.box_xyxy[:2])
-    overlap = np.minimum(one.box_xyxy[2:], other.box_xyxy[2:]) - corner
-    both = float(np.prod(np.maximum(overlap, 0)))
-    areas = [float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])) for face in (one, other)]
-    return both / (sum(areas) - both)

@@ -3,7 +3,7 @@
 A. Bulat and G. Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
 ICCV 2017, as the ``face-alignment`` package runs it. The package feeds its network face by face;
 here the faces of all photos of a batch go through it together, and the heatmaps are read with
-arrays. The results are the package's own, its whole pixels included.
+arrays. The results are the package's, rounding to whole pixels included.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from face_alignment.models.fan import FAN
 from face_alignment.utils import CENTER_Y_OFFSET, SCALE_FACTOR, crop, flip
 from numpy.typing import NDArray
 
-from models.embedding.inference import on_device
-from models.embedding.weights import fill, read_checkpoint
 from models.errors import ModelError
+from models.inference import on_device
 from models.landmarks.detectors import Boxes, Detector
 from models.protocols import Faces, Photo
+from models.weight_files import fill, read_checkpoint
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -69,16 +69,16 @@ class Fan:
             for boxes, photo in zip(self._detector(photos), photos, strict=True)
         ]
         boxes = np.concatenate(per_photo) if per_photo else np.zeros((0, 5))
-        owners = [photo for photo, own in zip(photos, per_photo, strict=True) for _ in own]
+        owners = [photo for photo, faces in zip(photos, per_photo, strict=True) for _ in faces]
         landmarks = self.landmarks(owners, boxes[:, :4])
-        ends = np.cumsum([len(own) for own in per_photo])[:-1]
+        ends = np.cumsum([len(faces) for faces in per_photo])[:-1]
         return [
             Faces(
-                boxes_xyxy=own[:, :4].astype(np.float32),
-                scores=own[:, 4].astype(np.float32),
+                boxes_xyxy=faces[:, :4].astype(np.float32),
+                scores=faces[:, 4].astype(np.float32),
                 landmarks_xy=points,
             )
-            for own, points in zip(
+            for faces, points in zip(
                 per_photo, np.split(landmarks, ends) if per_photo else [], strict=True
             )
         ]
@@ -157,7 +157,7 @@ def decode(
 
 
 def _croppable(boxes: Boxes, photo: Photo) -> Boxes:
-    """Drop what no crop can be cut for: specks, and boxes centred outside the photo."""
+    """Drop boxes that no crop can be cut for: tiny ones, and those centred outside the photo."""
     centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
     within = ((centres >= 0) & (centres < photo.shape[1::-1])).all(axis=1)
     return boxes[within & (boxes[:, 2:4] - boxes[:, :2] >= MIN_BOX_PX).all(axis=1)]

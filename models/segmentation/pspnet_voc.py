@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from models.errors import ModelError
+from models.inference import MaskRunner
 from models.protocols import Photo
-from models.segmentation.batching import Runner
-from models.torch_file import read_torch_file
+from models.weight_files import read_torch_file
 
 CLASSES = 21
 PERSON = 15
@@ -177,12 +177,12 @@ def checked_state(
         ],
     }
     if any(problems.values()):
-        said = "; ".join(
+        listed = "; ".join(
             f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
             for what, keys in problems.items()
             if keys
         )
-        raise ModelError(f"{path}: not the weights of pspnet_voc: {said}")
+        raise ModelError(f"{path}: not the weights of pspnet_voc: {listed}")
     return {**counts, **given}
 
 
@@ -195,7 +195,7 @@ class VOCMasker:
 
     def __init__(self, weights: Path, device: str = "cpu", fast: bool = False) -> None:
         """Load ``weights``; ``fast`` runs bfloat16 and channels-last (meant for CUDA)."""
-        self._run = Runner(load_checkpoint(weights), device, fast)
+        self._run = MaskRunner(load_checkpoint(weights), device, fast)
 
     def __call__(self, crops: Sequence[Photo]) -> NDArray[np.float32]:
         """Return person probability, float32 (n, 512, 512), 0 to 1, for square RGB crops."""

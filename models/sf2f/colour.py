@@ -32,19 +32,19 @@ def _channels(values: tuple[float, float, float], like: torch.Tensor) -> torch.T
     return _constant(values, like.dtype, like.device)
 
 
-_MADE: dict[tuple[tuple[float, ...], torch.dtype, torch.device], torch.Tensor] = {}
+_CONSTANTS: dict[tuple[tuple[float, ...], torch.dtype, torch.device], torch.Tensor] = {}
 
 
 @torch.compiler.assume_constant_result
 def _constant(
     values: tuple[float, float, float], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """Return (3, 1, 1), made once: a copy to the GPU at every call would wait for it.
+    """Return (3, 1, 1), made once: a copy at every call would make the GPU wait.
 
-    Never an inference tensor, as the next to use it may want gradients.
+    Never an inference tensor, as a later caller may need gradients.
     """
     key = (values, dtype, device)
-    if key not in _MADE:
+    if key not in _CONSTANTS:
         with torch.inference_mode(False):
-            _MADE[key] = torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
-    return _MADE[key]
+            _CONSTANTS[key] = torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
+    return _CONSTANTS[key]

@@ -17,7 +17,7 @@ HIDDEN = 1024
 
 
 class DownBlock(nn.Module):
-    """4 × 4 convolution of stride 2, batch norm, ReLU; no bias, which the norm would take away."""
+    """4 × 4 convolution of stride 2, batch norm, ReLU; no bias, which the norm would remove."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class DownBlock(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """Table 11: blocks, average, two linear layers; its softmax is the loss's: logits come out."""
+    """Table 11: blocks, average, two linear layers; returns logits, as the loss has the softmax."""
 
     def __init__(self, px: int, outputs: int, width: float) -> None:
         super().__init__()

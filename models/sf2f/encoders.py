@@ -1,7 +1,9 @@
-"""Voice encoders: normalised log-mel (n, n_filters, t) to features over time (n, dim, t').
+"""Voice encoders and the fuser of their embeddings.
 
-Time average and L2 norm, which all encoders share, are the generator's. All halve time five times:
-125 frames become 63, 32, 16, 8, 4.
+Encoders map normalised log-mels (n, n_filters, t) to features over time (n, dim, t').
+
+All encoders halve time five times: 125 frames become 63, 32, 16, 8, 4. The generator takes the time
+average and the L2 norm. Fusers make one embedding of those of many windows (paper, section 4).
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class PlainModule(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Five layers: modules of one kind, the last one of its own.
+    """Five layers: four modules of one kind, and ``last``.
 
     ``noise``: deviation of the Gaussian noise that the generator adds to the normalised embedding
     in training, 0 for none.
@@ -88,3 +90,67 @@ def build_encoder(kind: str, n_filters: int, dim: int, width: float) -> Encoder:
         return Encoder(InceptionModule, InceptionModule(before, dim), n_filters, width, noise)
     module = InceptionModule if kind == "inception_released" else PlainModule
     return Encoder(module, nn.Conv1d(before, dim, 3, 2, 1), n_filters, width, noise)
+
+
+class AttentionFuser(nn.Module):
+    """General attention of every window to every other, a linear layer, the mean over windows.
+
+    With e_i (dim,) a window's embedding: s_ij = e_i' W e_j, b_i = softmax over j of s_ij,
+    a_i = sum over j of b_ij e_j, f_i = W_f [a_i, e_i] + bias, f = mean over i of f_i. The paper
+    does not normalise f, and neither does this.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, dim, bias=False)  # maps e_i to W' e_i
+        self.combine = nn.Linear(2 * dim, dim)
+
+    def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fuse (n, w, dim) to (n, dim).
+
+        ``mask``: bool (n, w), True for a window, False for padding; at least one window in each
+        row. Values of padded windows have no influence, not even NaN.
+        """
+        embeddings = embeddings.masked_fill(~mask[..., None], 0.0)
+        query = self.score(embeddings)
+        attended = attend(query, embeddings, mask)
+        fused = self.combine(torch.cat([attended, embeddings], dim=2))
+        return masked_mean(fused, mask)
+
+
+class ReleasedFuser(nn.Module):
+    """The fuser of the released code: as section 4 but for three things.
+
+    The linear layer sees W' e_i where the paper has e_i; it has no bias; f is L2-normalised.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, dim, bias=False)
+        self.combine = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fuse (n, w, dim) to (n, dim); ``mask`` as in ``AttentionFuser``."""
+        embeddings = embeddings.masked_fill(~mask[..., None], 0.0)
+        query = self.score(embeddings)
+        attended = attend(query, embeddings, mask)
+        fused = self.combine(torch.cat([attended, query], dim=2))
+        return F.normalize(masked_mean(fused, mask).float(), dim=1)
+
+
+def attend(query: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return sums of ``embeddings`` (n, w, dim), weighted by the softmax of query · embedding."""
+    scores = torch.bmm(query, embeddings.transpose(1, 2))
+    scores = scores.masked_fill(~mask[:, None, :], float("-inf"))
+    return torch.bmm(scores.softmax(dim=2), embeddings)
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (n, w, dim) over the windows that ``mask`` selects, (n, dim)."""
+    weights = mask[..., None].to(values.dtype)
+    return (values * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def build_fuser(kind: str, dim: int) -> nn.Module:
+    """Make a fuser of ``models.sf2f.spec.FUSERS``."""
+    return AttentionFuser(dim) if kind == "attention" else ReleasedFuser(dim)

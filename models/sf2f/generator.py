@@ -1,6 +1,8 @@
-"""The whole of a speech-to-face network: encoder, fuser, decoder."""
+"""The whole speech-to-face network: encoder, fuser, decoder; and freezing parts of it."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +10,9 @@ from torch import nn
 
 from models.errors import ModelError
 from models.sf2f.decoders import GatedDecoder, UpsamplingDecoder
-from models.sf2f.encoders import build_encoder
-from models.sf2f.fuser import build_fuser
+from models.sf2f.encoders import build_encoder, build_fuser
 from models.sf2f.spec import GeneratorSpec
-from models.voice2face.decoder import DeconvolutionDecoder
+from models.voice2face import DeconvolutionDecoder
 
 
 class Generator(nn.Module):
@@ -38,10 +39,10 @@ class Generator(nn.Module):
         return embedding
 
     def fuse(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Make one embedding of many windows': (n, w, dim) to (n, dim).
+        """Fuse the embeddings of windows: (n, w, dim) to (n, dim).
 
-        ``mask``: bool (n, w), True where a window is there. ModelError where the generator has no
-        fuser or a row has no window.
+        ``mask``: bool (n, w), True for a window, False for padding. Raises ModelError where the
+        generator has no fuser or a row has no window.
         """
         if self.fuser is None:
             raise ModelError("this generator has no fuser; train stage 2, or average its pictures")
@@ -59,7 +60,7 @@ class Generator(nn.Module):
         return pictures
 
     def forward(self, log_mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map normalised log-mels (n, n_filters, t) to pictures, each on its own, not fused."""
+        """Map normalised log-mels (n, n_filters, t) to pictures, without fusing."""
         return self.decode(self.embed(log_mel))
 
 
@@ -76,3 +77,24 @@ def _decoder(spec: GeneratorSpec) -> nn.Module:
     return DeconvolutionDecoder(
         spec.embedding_dim, spec.resolutions[0], spec.width, signed=spec.decoder == "cmu"
     )
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def freeze(module: M) -> M:
+    """Freeze a module: no gradients for its parameters, and batch norm's statistics do not change.
+
+    It stays in evaluation mode even when a parent's ``.train()`` is called, which would update the
+    statistics again. Gradients still pass through it to what comes before.
+    """
+    module.requires_grad_(False)
+    for child in module.modules():
+        child.eval()
+        child.train = _stay_frozen.__get__(child)  # type: ignore[method-assign]
+    return module
+
+
+def _stay_frozen(self: nn.Module, mode: bool = True) -> nn.Module:
+    """Replaces ``train``: stay in evaluation mode, whatever ``mode`` is."""
+    return self

@@ -1,4 +1,4 @@
-"""Which generator: plain values, so that they can stand in a checkpoint."""
+"""The description of a generator: plain values, so that a checkpoint can store them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DECODERS = ("upsampling", "deconvolution", "upsampling_released", "cmu")
 FUSERS = ("attention", "attention_released")
 RESOLUTIONS = ((64,), (128,), (64, 128))
 MULTI_RESOLUTION = ("upsampling", "upsampling_released")
-"""Decoders that can give 64 and 128 px at once."""
+"""Decoders that can generate 64 and 128 px at once."""
 
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """All that is needed to build a generator; ModelError where it names none.
+    """All that is needed to build a generator. Raises ModelError where there is no such network.
 
     ``encoder``: ``inception`` (table 9), ``plain`` (the baseline's 1-D CNN), ``inception_released``
     (four inception modules and a convolution), ``plain_released`` and ``cmu`` (the 1-D CNN with
@@ -38,7 +38,7 @@ class GeneratorSpec:
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what no network answers to."""
+        """Raise ModelError where there is no such network."""
         _one_of("encoder", self.encoder, ENCODERS)
         _one_of("decoder", self.decoder, DECODERS)
         if self.fuser is not None:
@@ -56,12 +56,12 @@ class GeneratorSpec:
             raise ModelError(f"width is {self.width!r}; it must lie above 0 and at most at 4")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as a checkpoint keeps them."""
+        """Return plain values, as a checkpoint stores them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSpec:
-        """Read what ``as_dict`` gave, lists for tuples allowed; ModelError for anything else."""
+        """Read what ``as_dict`` returned; tuples may be lists. Raises ModelError."""
         if not isinstance(values, Mapping):
             raise ModelError(f"a generator's description is a mapping, not {values!r}")
         known = [field.name for field in fields(cls)]
@@ -80,7 +80,7 @@ class GeneratorSpec:
 def scaled(channels: int, width: float) -> int:
     """Return ``channels`` times ``width``, rounded to a multiple of 8, at least 8.
 
-    Untouched where ``width`` is 1, so that a paper's own numbers stand.
+    Unchanged where ``width`` is 1, so that these are the paper's own numbers.
     """
     if width == 1.0:
         return channels

@@ -21,7 +21,6 @@ class FolderSource:
     """
 
     name = "folder"
-    remote = False
 
     def __init__(self, config: DiscoverConfig) -> None:
         self.config = config

@@ -151,7 +151,6 @@ class ApiSource(ABC, Generic[Config]):
     """A source that is a search API. Subclasses define the requests and read the responses."""
 
     name: str
-    remote = True
     keys: ClassVar[Mapping[str, str]] = {}
     """Required environment variables, and what they hold."""
     optional_keys: ClassVar[tuple[str, ...]] = ()

@@ -38,8 +38,6 @@ class Source(Protocol):
     """One place to look for photographs."""
 
     name: str
-    remote: bool
-    """Whether its candidates are urls to fetch, not local files."""
 
     def streams(self, identity: Row) -> list[Stream]:
         """One stream for each variant of the query.

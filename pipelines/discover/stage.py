@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from hqvox.config.build import BuildConfig
 from hqvox.config.discover import DiscoverConfig
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
@@ -20,7 +21,7 @@ from pipelines.discover.paged import FOLDER, ApiSource
 from pipelines.discover.source import Candidate, Source, SourceError, Stream
 from pipelines.discover.urls import UrlsSource
 from pipelines.discover.wikimedia import WikimediaSource
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 APIS: dict[str, type[ApiSource]] = {
     source.name: source for source in (WikimediaSource, OpenverseSource, GoogleSource, BraveSource)
@@ -51,8 +52,7 @@ class DiscoverStage(Stage):
         "stated_height_px",
     )
     reasons = ()
-    needs = Needs.NONE
-    scope = Scope.IDENTITY
+    compares = True
     version = 2
 
     def __init__(
@@ -81,11 +81,6 @@ class DiscoverStage(Stage):
                     APIS[name](section, config.queries, storage, contact, self._stopping)
                 )
 
-    @property
-    def remote(self) -> bool:
-        """Whether candidates are urls to fetch, not local files."""
-        return any(source.remote for source in self.sources)
-
     def missing(self) -> list[str]:
         """Settings that the sources need and do not have, one line each."""
         return [line for source in self.sources for line in source.missing()]
@@ -98,16 +93,18 @@ class DiscoverStage(Stage):
         """Requests and time that these identities need: one line a source. Makes no request."""
         return [source.forecast(identities) for source in self.sources]
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    @classmethod
+    def of_build(cls, config: BuildConfig, store: ModelStore, storage: Storage | None) -> Self:
+        """The stage of a build. ``storage``: the workspace's."""
+        return cls(config.discover, store, storage, config.download.contact)
+
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """One row per candidate of each identity row; may be called from several threads.
 
         Raises SourceError if a source cannot answer now; the others are asked first, and their
         results are cached. Raises HqvoxError if the user has to change something first.
         """
         return [row for identity in rows for row in self._discover(identity)]
-
-    def judge(self, rows: Sequence[Row]) -> None:
-        """Refuses nothing."""
 
     def listing(self, identity: Row) -> list[Any]:
         """What makes an identity's candidates stale when it changes, per source."""

@@ -21,7 +21,6 @@ class UrlsSource:
     """
 
     name = "urls"
-    remote = True
 
     def __init__(self, config: UrlsConfig, folder: Path) -> None:
         """``folder``: where the file's index is kept."""

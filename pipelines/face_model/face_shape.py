@@ -1,21 +1,12 @@
-"""The mean 3-D face; made by ``python -m pipelines.face_model.fit_face_shape``, not by hand.
+"""The mean 3-D face.
 
-Structure from motion over 4976 faces; see there for method and source.
+Written by ``python -m pipelines.face_model.fit_face_shape``, not by hand: structure from motion
+over 4976 faces. See there for the method and its source.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-MIRRORED = np.array(
-    [
-        16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
-        26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 27, 28, 29, 30, 35, 34, 33,
-        32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, 54, 53, 52,
-        51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
-    ]
-)  # fmt: skip
-"""For each of the 68 points, the one it becomes in the mirror."""
 
 MEAN_FACE = np.array(
     [
@@ -91,4 +82,4 @@ MEAN_FACE = np.array(
 )
 """iBUG's 68 points, (68, 3): x to the image's right, y down, z towards the camera; origin midway
 between the eye centres, unit their distance; looking straight ahead, which is the median pitch of
-the photographs it was made from."""
+the photographs it was estimated from."""

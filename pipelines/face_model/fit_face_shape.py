@@ -1,17 +1,19 @@
-"""Recover the mean 3-D face, and how landmarks vary about it, from photographs.
+"""Estimate the mean 3-D face, and the covariance of landmarks about it, from photographs.
 
-``python -m pipelines.face_model.fit_face_shape PHOTOS_DIR`` finds the 68 points of the largest face
-of every photograph, recovers their mean shape by structure from motion, and rewrites
-``face_shape.py``; then :mod:`pipelines.face_model.fit_landmark_errors` says how landmarks vary
-about it, which rewrites ``landmark_errors.py``.
+    python -m hqvox.phantom.samples landmarks --out PHANTOMS
+    python -m pipelines.face_model.fit_face_shape PHOTOS --phantoms PHANTOMS
+
+finds the 68 points of the largest face of every photograph, estimates their mean shape by structure
+from motion, and rewrites ``face_shape.py``. :mod:`pipelines.face_model.fit_landmark_errors` then
+estimates the covariance, which rewrites ``landmark_errors.py``.
 
 Method: under scaled orthographic projection the points of one rigid shape in many poses form a
-matrix of rank 3; its factorisation (Tomasi and Kanade: Shape and Motion from Image Streams under
-Orthography, 1992) with the metric constraint gives shape and poses up to a turn and a mirror
-image. Symmetry fixes yaw and roll, the nose in front of the eyes the mirror image. Alternating
-fits of pose and shape then refine it, without the tenth of the faces that fit worst.
-Pitch has no natural zero: here it is the median over the photographs' frontal faces, that is, the
-way people hold their heads when photographed.
+matrix of rank 3. Its factorisation (Tomasi and Kanade: Shape and Motion from Image Streams under
+Orthography, 1992) with the metric constraint gives shape and poses up to a rotation and a mirror
+image. Symmetry fixes yaw and roll. The nose lies in front of the eyes, which fixes the mirror
+image. Alternating fits of pose and shape refine the result, without the tenth of the faces that fit
+worst. Pitch has no natural zero: here it is the median over the frontal faces, that is, the way
+people hold their heads when photographed.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.imaging.codec import UndecodableError, decode
-from models.geometry import eye_centres
+from models.errors import ModelError
+from models.geometry import MIRRORED, eye_centres
 from models.landmarks import load
 from models.protocols import FaceLandmarker
 from models.store import ModelStore
+from models.training.phantoms import read_phantoms
 from pipelines.face_model.fit_landmark_errors import (
     LEAST_SD,
     first_weights,
@@ -37,35 +41,24 @@ from pipelines.face_model.fit_landmark_errors import (
 )
 from pipelines.pose import angles_of, fit_rotation
 
-MIRRORED = (
-    *range(16, -1, -1),
-    *range(26, 16, -1),
-    *range(27, 31),
-    *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
-    *range(54, 47, -1),
-    *range(59, 54, -1),
-    *range(64, 59, -1),
-    *range(67, 64, -1),
-)
-"""For each of the 68 points, the one it becomes in the mirror."""
 _ROUNDS = 60
-"""Depth settles slowly: a flatter face that turns more looks much the same."""
+"""Depth converges slowly: a flatter face that turns more looks much the same."""
 _KEPT_SHARE = 0.9
 _FRONTAL_DEG = 10.0
 _INNER = slice(17, 68)
 _BORDER = 0.02
-"""Share of a photograph's side within which points are not trusted: tight crops end there."""
+"""Share of a photograph's side; points nearer to its edge are ignored, as tight crops end there."""
 
 Floats = NDArray[np.float64]
 
 
 def find_landmarks(landmarker: FaceLandmarker, folder: Path, max_side_px: int = 1280) -> Floats:
-    """Landmarks (n, 68, 2) of the largest face of each photograph below a folder.
+    """Landmarks (n, 68, 2), pixels, of the largest face of each photograph below a folder.
 
-    Points at the photograph's border or beyond it are guesses, and come as NaN.
+    Files that are no pictures are skipped. Points at the photograph's border or beyond it are
+    guesses and become NaN.
     """
-    found = []
+    landmarks = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
@@ -79,20 +72,20 @@ def find_landmarks(landmarker: FaceLandmarker, folder: Path, max_side_px: int = 
             points = faces.landmarks_xy[int(sizes.argmax())].astype(np.float64)
             size = np.array(photo.shape[1::-1])
             inside = (points >= _BORDER * size) & (points <= (1 - _BORDER) * size)
-            found.append(np.where(inside.all(axis=1, keepdims=True), points, np.nan))
-    return np.array(found).reshape(-1, 68, 2)
+            landmarks.append(np.where(inside.all(axis=1, keepdims=True), points, np.nan))
+    return np.array(landmarks).reshape(-1, 68, 2)
 
 
 def symmetric(shape: Floats) -> Floats:
-    """A shape (68, 3) made symmetric, eye distance 1, origin midway between the eyes."""
-    shape = (shape + shape[list(MIRRORED)] * [-1, 1, 1]) / 2
+    """Return a shape (68, 3) made symmetric, eye distance 1, origin midway between the eyes."""
+    shape = (shape + shape[MIRRORED] * [-1, 1, 1]) / 2
     left, right = (shape[36:42].mean(axis=0), shape[42:48].mean(axis=0))
     return np.asarray((shape - (left + right) / 2) / np.linalg.norm(right - left))
 
 
 def factorise(points: Floats) -> Floats:
-    """Shape (68, 3), zero for the jaw, of landmarks (n, 68, 2) with eye distance 1."""
-    mirror = points[:, list(MIRRORED)] * [-1, 1]
+    """Return the shape (68, 3), zero for the jaw, of landmarks (n, 68, 2) with eye distance 1."""
+    mirror = points[:, MIRRORED] * [-1, 1]
     both = np.concatenate([points, mirror])[:, _INNER]
     centred = both - both.mean(axis=1, keepdims=True)
     matrix = centred.transpose(0, 2, 1).reshape(-1, both.shape[1])
@@ -106,7 +99,7 @@ def factorise(points: Floats) -> Floats:
         columns = [a[:, i] * b[:, j] + (a[:, j] * b[:, i] if i != j else 0) for i, j in pairs]
         return np.stack(columns, axis=1)
 
-    # Metric constraint: both rows of a scaled rotation are as long, and at right angles.
+    # Metric constraint: the two rows of a scaled rotation have one length and are orthogonal.
     constraints = np.concatenate([terms(across, across) - terms(down, down), terms(across, down)])
     q = np.linalg.svd(constraints, full_matrices=False)[2][-1]
     metric = np.array([[q[0], q[1], q[2]], [q[1], q[3], q[4]], [q[2], q[4], q[5]]])
@@ -118,7 +111,7 @@ def factorise(points: Floats) -> Floats:
 
 
 def _axes(shape: Floats) -> Floats:
-    """Turn a shape so that x runs across the eyes, y down to the mouth, z from eyes to nose tip."""
+    """Rotate a shape so that x runs across the eyes, y down to the mouth, z from eyes to nose."""
     across = shape[42:48].mean(axis=0) - shape[36:42].mean(axis=0)
     x = across / np.linalg.norm(across)
     down = shape[48:68].mean(axis=0) - shape[36:48].mean(axis=0)
@@ -138,10 +131,10 @@ def refine(points: Floats, shape: Floats) -> Floats:
     """
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
     points = np.where(seen[..., None], points, 0.0)
-    # All points, and all alike: the jaw, far behind the nose, is what tells depth from turning.
+    # All points, equally weighted: the jaw, far behind the nose, separates depth from yaw.
     everything = np.repeat(seen[..., None], 2, axis=2).astype(np.float64)
     weights = everything.copy()
-    weights[:, :17] = 0  # the jaw joins once it has a shape
+    weights[:, :17] = 0  # the jaw has no shape in the first round
     for _ in range(_ROUNDS):
         scale, rotation, shift = fit_rotation(points, shape, weights)
         motion = scale[:, None, None] * rotation[:, :2]
@@ -156,9 +149,9 @@ def refine(points: Floats, shape: Floats) -> Floats:
 
 
 def poses(points: Floats, shape: Floats, errors: Floats | None = None) -> Floats:
-    """Rotation (n, 3, 3) of each face; points not in view, NaN, are left out.
+    """Rotation (n, 3, 3) of each face of ``points`` (n, 68, 2); NaN points are left out.
 
-    ``errors``: covariance (136, 136) of the landmarks, where it is known.
+    ``errors``: covariance (136, 136) of the landmarks, or None while it is unknown.
     """
     seen = np.asarray(np.isfinite(points).all(axis=2))
     points = np.where(seen[..., None], points, 0.0)
@@ -173,9 +166,9 @@ def poses(points: Floats, shape: Floats, errors: Floats | None = None) -> Floats
 
 
 def level(shape: Floats, rotation: Floats) -> Floats:
-    """Turn a shape about the axis of the eyes so that the faces' median pitch becomes zero.
+    """Rotate a shape about the axis of the eyes so that the faces' median pitch becomes zero.
 
-    Only faces within 10° of yaw count.
+    ``rotation`` (n, 3, 3): of the faces; those within 10° of yaw count.
     """
     yaw, pitch, _ = angles_of(rotation)
     angle = np.radians(np.median(pitch[np.abs(yaw) <= _FRONTAL_DEG]))
@@ -184,20 +177,15 @@ def level(shape: Floats, rotation: Floats) -> Floats:
     return np.asarray(shape @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]))
 
 
-_MODULE = '''"""The mean 3-D face; made by ``python -m pipelines.face_model.fit_face_shape``, not by
-hand.
+_MODULE = '''"""The mean 3-D face.
 
-Structure from motion over {n} faces; see there for method and source.
+Written by ``python -m pipelines.face_model.fit_face_shape``, not by hand: structure from motion
+over {n} faces. See there for the method and its source.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-MIRRORED = np.array(
-{mirrored}
-)  # fmt: skip
-"""For each of the 68 points, the one it becomes in the mirror."""
 
 MEAN_FACE = np.array(
     [
@@ -206,27 +194,36 @@ MEAN_FACE = np.array(
 )
 """iBUG's 68 points, (68, 3): x to the image's right, y down, z towards the camera; origin midway
 between the eye centres, unit their distance; looking straight ahead, which is the median pitch of
-the photographs it was made from."""
+the photographs it was estimated from."""
 '''
 
 
 def write_module(path: Path, shape: Floats, n: int) -> None:
-    """Write ``face_shape.py``."""
-    numbers = list(map(str, MIRRORED))
-    lines = [", ".join(numbers[i : i + 17]) for i in range(0, 68, 17)]
-    mirrored = "    [\n" + "".join(f"        {line},\n" for line in lines) + "    ]"
+    """Write the module ``face_shape.py`` from a shape (68, 3) estimated from ``n`` faces."""
     rows = "\n".join(
         "        [" + ", ".join(f"{value + 0.0:.4f}" for value in row) + "]," for row in shape
     )
-    path.write_text(_MODULE.format(n=n, rows=rows, mirrored=mirrored), encoding="utf-8")
+    path.write_text(_MODULE.format(n=n, rows=rows), encoding="utf-8")
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Fit the mean 3-D face to photographs.")
     parser.add_argument("photos", type=Path, help="folder of photographs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="their folder")
+    parser.add_argument(
+        "--phantoms",
+        type=Path,
+        required=True,
+        help="folder of rendered people: python -m hqvox.phantom.samples landmarks --out FOLDER",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder of the two modules"
+    )
     args = parser.parse_args()
+    try:
+        phantoms = list(read_phantoms(args.phantoms, "landmarks"))
+    except ModelError as error:
+        parser.error(str(error))
     landmarker = load("dlib68", ModelStore())
     points = find_landmarks(landmarker, args.photos)
     points = points[np.isfinite(points[:, _INNER]).all(axis=(1, 2))]
@@ -236,12 +233,12 @@ def main() -> None:
     points = points / np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)[:, None, None]
     shape = refine(points, symmetric(factorise(points)))
     shape = level(shape, poses(points, shape))
-    errors = of_people(points, shape) + of_phantoms(landmarker, shape)
+    errors = of_people(points, shape) + of_phantoms(landmarker, shape, phantoms)
     errors += LEAST_SD**2 * np.eye(136)
     # The zero of pitch is that of the fit that measures it.
     shape = level(shape, poses(points, shape, errors))
     write_module(args.out / "face_shape.py", shape, len(points))
-    write_errors(args.out / "landmark_errors.py", errors, len(points))
+    write_errors(args.out / "landmark_errors.py", errors, len(points), len(phantoms))
     yaw, pitch, _ = angles_of(poses(points, shape, errors))
     print(f"{len(points)} faces; yaw {yaw.mean():.1f} ± {yaw.std():.1f}°,", end=" ")
     print(f"pitch {pitch.mean():.1f} ± {pitch.std():.1f}°; wrote two modules in {args.out}")

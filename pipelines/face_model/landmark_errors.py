@@ -1,9 +1,9 @@
-"""How landmarks vary about a fitted face.
+"""Covariance of landmarks about a fitted face.
 
-Made by ``python -m pipelines.face_model.fit_face_shape``, not by hand, from 4976 photographs and
-400 phantoms; see :mod:`pipelines.face_model.fit_landmark_errors`.
-Covariances of x and y of the 68 points as :func:`pipelines.face_model.mirror.triangles` gives them,
-of faces that are level, in units of 1e-05 squared eye distances.
+Written by ``python -m pipelines.face_model.fit_face_shape``, not by hand, from 4976 photographs
+and 400 phantoms; see :mod:`pipelines.face_model.fit_landmark_errors`. Covariances of x and y
+of the 68 points as :func:`pipelines.face_model.mirror.triangles` gives them, of faces with level
+eyes, in units of 1e-05 squared eye distances.
 """
 
 # fmt: off

@@ -1,7 +1,8 @@
-"""Symmetry of a covariance of the 68 points: what is alike in the mirror, and what is opposite.
+"""Symmetric form of a covariance of the 68 points, which has half as many numbers.
 
-A face and its mirror image are equally likely, so parts that stay the same in the mirror do not
-vary together with parts that change their sign; a covariance is two blocks of half its size.
+A face and its mirror image are equally likely. So combinations of coordinates that stay the same in
+the mirror are uncorrelated with those that change their sign, and the covariance (136, 136) is two
+blocks of about half its size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.face_model.face_shape import MIRRORED
+from models.geometry import MIRRORED
 
 Floats = NDArray[np.float64]
 
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 def mirror_parts() -> tuple[Floats, Floats]:
     """Orthonormal rows over the 136 coordinates (x and y of each point in turn).
 
-    First those that are the same in the mirror, then those that change their sign.
+    First the combinations that stay the same in the mirror, then those that change their sign.
     """
     mirror = np.zeros((136, 136))
     mirror[range(0, 136, 2), 2 * MIRRORED] = -1
@@ -41,7 +42,7 @@ def triangles(covariance: Floats) -> tuple[Floats, Floats]:
 
 
 def from_triangles(same: Sequence[float], opposite: Sequence[float]) -> Floats:
-    """Put a covariance (136, 136) together from what :func:`triangles` gave."""
+    """Return the covariance (136, 136) whose triangles :func:`triangles` gives."""
     total = np.zeros((136, 136))
     for numbers, rows in zip((same, opposite), mirror_parts(), strict=True):
         lower = np.zeros((len(rows), len(rows)))

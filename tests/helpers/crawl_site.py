@@ -178,8 +178,8 @@ def build(
     config = workspace.config(settings)
     again = {name: which.get(name, False) for name in ("retry_failed", "refresh")}
     with workspace.lock():
-        tasks = plan_build(workspace, config, ModelStore(), **{"target": "download", **which})
-        return run_build(workspace, config, tasks, workers=workers, **again)
+        jobs = plan_build(workspace, config, ModelStore(), **{"target": "download", **which})
+        return run_build(workspace, config, jobs, workers=workers, **again)
 
 
 def rows(workspace: Workspace) -> list[Row]:

@@ -27,7 +27,7 @@ from hqvox.workspace.shards import ShardWriter
 from hqvox.workspace.tables import COLUMNS, stage_schema
 from models.geometry import aligned_transform, eye_centres
 from models.store import ModelStore
-from pipelines.chain import COLUMNS_OF, STAGE_NAMES, make_stages
+from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Stages
 
 KEPT = ("quality", None)
 FATES: tuple[tuple[str, str | None], ...] = (
@@ -135,7 +135,7 @@ def commit(
 ) -> None:
     """Write the stage tables with the fingerprints that the configuration gives."""
     store = ModelStore()
-    prints = Fingerprints(make_stages(config, store), config, store)
+    prints = Fingerprints(Stages(config, store))
     records = prints.of(workspace.shards()[shard])
     for stage, record in zip(STAGE_NAMES, records, strict=True):
         schema = stage_schema(COLUMNS_OF[stage])

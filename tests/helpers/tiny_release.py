@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hqvox.imaging.pictures import encode_jpeg
+from hqvox.release.layout import CHECKSUMS, FORMAT, INFO
 from hqvox.release.manifest import IDENTITIES, MANIFEST
 from hqvox.release.read import Release
 from hqvox.release.speech import SPEECH
-from hqvox.release.target import CHECKSUMS, FORMAT, INFO
 
 TRAITS = 4
 

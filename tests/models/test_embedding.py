@@ -17,12 +17,11 @@ from torch import nn
 
 from models import embedding
 from models.embedding.arcface import FIVE_POINTS_XY, IResNet50, similarity_transform
-from models.embedding.facenet import INPUT_PX, face_input, load_network
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
-from models.embedding.inference import BatchRunner, on_device, warp_crop
+from models.embedding.facenet import INPUT_PX, InceptionResnetV1, face_input, load_network
 from models.embedding.vggface2_resnet50 import MEAN_RGB, CaffeResNet50
 from models.errors import ModelError
 from models.geometry import aligned_transform, eye_centres
+from models.inference import BatchRunner, on_device, warp_crop
 from models.store import ModelStore
 
 

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.embedding.dlib_network import read_network
-from models.embedding.facenet import load_network
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.embedding.dlib_resnet import read_network
+from models.embedding.facenet import InceptionResnetV1, load_network
 from models.embedding.numpy_pickle import read_numpy_pickle
-from models.embedding.weights import fill
 from models.errors import ModelError
 from models.store import ModelStore
+from models.weight_files import fill
 
 
 @pytest.fixture(scope="module")

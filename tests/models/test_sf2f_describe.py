@@ -16,7 +16,7 @@ FUSED = GeneratorSpec(fuser="attention")
 
 
 def work(spec: GeneratorSpec, **given: int) -> dict[str, int]:
-    return {p.name: p.multiply_adds for p in describe_generator(spec, **given).parts}
+    return {p.name: p.multiply_adds for p in describe_generator(spec, **given).layers}
 
 
 def encoder_by_hand(lengths: tuple[int, ...]) -> list[int]:
@@ -77,15 +77,15 @@ def test_parts_hold_every_parameter_once() -> None:
         GeneratorSpec("cmu", "cmu", n_filters=64, embedding_dim=64),
     ):
         description = describe_generator(spec)
-        assert sum(part.parameters for part in description.parts) == description.total.parameters
-        work_of_parts = sum(part.multiply_adds for part in description.parts)
+        assert sum(part.parameters for part in description.layers) == description.total.parameters
+        work_of_parts = sum(part.multiply_adds for part in description.layers)
         assert work_of_parts == description.total.multiply_adds
 
 
 def test_a_discriminator_is_described() -> None:
     with torch.device("meta"):
         network = IdentityClassifier(64, 50)
-    parts = {p.name: p for p in describe_network(network, 64).parts}
+    parts = {p.name: p for p in describe_network(network, 64).layers}
     assert parts["blocks.1"].multiply_adds == 64 * 128 * 16 * 16 * 16
     assert parts["blocks.1"].output == (128, 16, 16)
     assert parts["out"].parameters == 1025 * 50

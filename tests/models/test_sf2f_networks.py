@@ -18,8 +18,7 @@ from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD, from_unit, to_unit
 from models.sf2f.decoders import UpBlock
 from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
 from models.sf2f.encoders import InceptionModule
-from models.sf2f.freeze import freeze
-from models.sf2f.generator import Generator, build_generator
+from models.sf2f.generator import Generator, build_generator, freeze
 from models.sf2f.spec import GeneratorSpec, scaled
 
 PAPER = GeneratorSpec(fuser="attention")
@@ -88,7 +87,7 @@ def test_decoder_has_the_parameters_of_table_10() -> None:
 
 
 def test_layers_have_the_dimensions_of_the_tables() -> None:
-    parts = {p.name: p.output for p in describe_generator(PAPER).parts}
+    parts = {p.name: p.output for p in describe_generator(PAPER).layers}
     assert parts == {
         "encoder.layers.0": (256, 63),
         "encoder.layers.1": (384, 32),
@@ -104,7 +103,7 @@ def test_layers_have_the_dimensions_of_the_tables() -> None:
         "decoder.blocks.5": (32, 64, 64),
         "decoder.heads.64": (3, 64, 64),
     }
-    multi = describe_generator(dataclasses.replace(PAPER, resolutions=(64, 128))).parts
+    multi = describe_generator(dataclasses.replace(PAPER, resolutions=(64, 128))).layers
     assert [p.output for p in multi][-4:] == [
         (32, 64, 64), (3, 64, 64), (16, 128, 128), (3, 128, 128),
     ]  # fmt: skip

@@ -286,7 +286,7 @@ def test_a_hash_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "net.pth").write_bytes(CONTENT)
     entries = weights(url="http://x/", sha256=SHA256)
     store_of(tmp_path, entries, mirror=str(tmp_path)).path("net")
-    monkeypatch.setattr("models.hashbook.file_sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("models.store.file_sha256", lambda path: pytest.fail("hashed again"))
     store_of(tmp_path, entries, mirror=str(tmp_path)).path("net")
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from models.errors import ModelError
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD, from_signed, to_unit
 from models.sf2f.generator import build_generator
+from models.sf2f.released import load_voice_encoder
 from models.sf2f.spec import GeneratorSpec
-from models.voice2face.discriminators import CmuDiscriminator, Sf2fVoice2faceDiscriminator
-from models.voice2face.released import load_voice_encoder
+from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
 
 CMU = GeneratorSpec("cmu", "cmu", (64,), None, 64, 64)
 TINY = GeneratorSpec("cmu", "cmu", (64,), None, 64, 16, 0.05)

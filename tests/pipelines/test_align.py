@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from hqvox.config.build import AlignConfig
-from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, eye_centres
+from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, apply_transform, eye_centres, warp
 from pipelines.align import AlignStage, block_edges, crop_side, outside_fraction
-from pipelines.faces import apply_transform, warp
 from tests.helpers.stage_fakes import STORE, MemoryPixels, face_points, face_row, plain_photo
 
 

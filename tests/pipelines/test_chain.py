@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from hqvox.config.section import StageSection
 from hqvox.errors import HqvoxError
 from hqvox.workspace.shards import ShardReader, ShardWriter
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 from pipelines.chain import BATCH_PHOTOS, STAGES, Chain, Tallies, check
 from pipelines.pixels import ChainPixels
-from pipelines.stage import Needs, Pixels, Scope, Stage
+from pipelines.stage import Pixels, Stage
 
 SOME_PHOTOS = 2 * BATCH_PHOTOS + 3
 
 
-def config(enabled: bool = True) -> Any:
-    return SimpleNamespace(enabled=enabled)
+def config(enabled: bool = True) -> StageSection:
+    return StageSection(enabled=enabled)
 
 
 class Fetch(Stage):
@@ -34,11 +34,9 @@ class Fetch(Stage):
     writes = ("photo_id", "photo_offset", "photo_bytes")
     reasons = ()
     failures = ("not_found",)
-    needs = Needs.BYTES
-    scope = Scope.PHOTO
     version = 1
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         for row in rows:
             row |= {"photo_id": f"{row['candidate']:064d}"}
             if row["candidate"] % 7 == 3:
@@ -55,16 +53,15 @@ class Judge(Stage):
     reads = ("photo_id",)
     writes = ("phash",)
     reasons = ("duplicate",)
-    needs = Needs.NONE
-    scope = Scope.IDENTITY
+    compares = True
     version = 1
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         for row in rows:
             row["phash"] = row["candidate"]
         return list(rows)
 
-    def judge(self, rows: Sequence[Row]) -> None:
+    def compare(self, rows: Sequence[Row]) -> None:
         for row in rows[SOME_PHOTOS // 2 :]:
             row["reason"] = "duplicate"
 
@@ -76,12 +73,10 @@ class Split(Stage):
     reads = ("phash",)
     writes = ("face_score",)
     reasons = ()
-    needs = Needs.NONE
-    scope = Scope.PHOTO
     version = 1
     batches: ClassVar[list[list[int]]] = []
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         self.batches.append([row["candidate"] for row in rows])
         return [{**row, "face": face, "face_score": 1 / 3} for row in rows for face in (0, 1)]
 
@@ -93,11 +88,9 @@ class Measure(Stage):
     reads = ("face_score", "photo_offset")
     writes = ("ipd_px",)
     reasons = ("pupils_too_close",)
-    needs = Needs.NONE
-    scope = Scope.FACE
     version = 1
 
-    def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+    def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         for row in rows:
             # float32(1/3) only if the value went through its Arrow type.
             row["ipd_px"] = row["face_score"] * 3 + row["candidate"]
@@ -189,7 +182,7 @@ def test_a_column_that_nothing_writes_names_both_stages() -> None:
 
 def test_a_reason_that_was_not_declared_is_a_defect(tmp_path: Path) -> None:
     class Wrong(Fetch):
-        def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
+        def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
             return [{**row, "reason": "surprise"} for row in rows]
 
     with pytest.raises(AssertionError, match="surprise"):

@@ -21,7 +21,7 @@ def judged(photos: list, sizes: list[int], max_distance_bits: int = 6, **columns
         for row, value in zip(rows, values, strict=True):
             row[name] = value
     rows = stage.process(rows, MemoryPixels(dict(enumerate(photos))))
-    stage.judge(rows)
+    stage.compare(rows)
     return rows
 
 
@@ -69,4 +69,4 @@ def test_hash_fits_64_bits_and_survives_scaling():
 
 def test_an_identity_without_photos_is_fine():
     stage = DuplicatesStage(DuplicatesConfig(), STORE)
-    stage.judge(stage.process([], MemoryPixels({})))
+    stage.compare(stage.process([], MemoryPixels({})))

@@ -15,7 +15,7 @@ def judged(*people: tuple[int, int, int], same_photo: tuple[int, ...] = (), **co
     for i, person in enumerate(people):
         (row,) = stage.process([face_row(candidate=i)], MemoryPixels(plain_photo(person)))
         rows.append(row | {"candidate": 0 if i in same_photo else i})
-    stage.judge(rows)
+    stage.compare(rows)
     return rows
 
 
@@ -57,4 +57,4 @@ def test_an_identity_without_faces_and_the_networks_of_the_configuration():
     stage = IdentityStage(IdentityConfig(network="facenet_vggface2"), STORE)
     assert stage.networks == ("facenet_vggface2",)
     stage.embedder = FakeEmbedder()
-    stage.judge(stage.process([], MemoryPixels(plain_photo())))
+    stage.compare(stage.process([], MemoryPixels(plain_photo())))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hqvox.config.build import PoseConfig
-from hqvox.phantom.faces import FaceIdentity, PhantomPhoto, Scene, render_face
+from hqvox.phantom.samples import write_samples
+from models.geometry import MIRRORED
 from models.protocols import Faces, Photo
-from pipelines.face_model.face_shape import MEAN_FACE, MIRRORED
+from models.training.phantoms import read_phantoms
+from pipelines.face_model.face_shape import MEAN_FACE
 from pipelines.face_model.fit_face_shape import factorise, level, main, poses, refine, symmetric
 from pipelines.face_model.fit_landmark_errors import (
     covariance,
@@ -153,40 +154,41 @@ def test_errors_are_written_as_they_are_read(tmp_path: Path):
     total = covariance(faces, np.ones((200, 68), dtype=bool))
     mirrored = covariance(faces[:, MIRRORED] * [-1, 1], np.ones((200, 68), dtype=bool))
     np.testing.assert_allclose(total, mirrored, atol=1e-12)
-    write_errors(tmp_path / "errors.py", total, 200)
+    write_errors(tmp_path / "errors.py", total, 200, 6)
     module = runpy.run_path(str(tmp_path / "errors.py"))
     again = COVARIANCE_UNIT * from_triangles(module["SAME"], module["OPPOSITE"])
     np.testing.assert_allclose(again, total, atol=COVARIANCE_UNIT)
 
 
-def test_errors_of_phantoms_are_what_misses_their_true_angles(monkeypatch):
+def test_errors_of_phantoms_are_what_misses_their_true_angles(tmp_path: Path):
     """A landmarker that knows the answers errs less than one that gives the average face."""
-    monkeypatch.setattr("pipelines.face_model.fit_landmark_errors.PHANTOMS", 6)
-    truths: list[NDArray[np.float64]] = []
-
-    def render(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) -> PhantomPhoto:
-        photo = render_face(identity, scene, rng)
-        truths.append(photo.truth.landmarks_xy)
-        return photo
+    write_samples("landmarks", tmp_path, 6, 7001)
+    phantoms = list(read_phantoms(tmp_path, "landmarks"))
 
     class Oracle:
         name = "oracle"
 
         def __init__(self, lazy: bool) -> None:
             self.lazy = lazy
+            self.truths = iter(sample.landmarks_xy for sample in phantoms)
 
         def __call__(self, photos: Sequence[Photo]) -> list[Faces]:
-            points = (face_points() if self.lazy else truths[-1])[None].astype(np.float32)
+            points = (face_points() if self.lazy else next(self.truths))[None].astype(np.float32)
             return [Faces(np.zeros((1, 4), np.float32), np.ones(1, np.float32), points)]
 
-    monkeypatch.setattr("pipelines.face_model.fit_landmark_errors.render_face", render)
-    exact, lazy = (of_phantoms(Oracle(lazy), MEAN_FACE) for lazy in (False, True))
+    exact, lazy = (of_phantoms(Oracle(lazy), MEAN_FACE, phantoms) for lazy in (False, True))
     assert exact.shape == (136, 136)
     assert np.trace(exact[34:, 34:]) < 0.5 * np.trace(lazy[34:, 34:])
 
 
 def test_fitting_needs_enough_faces(tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["fit_face_shape", str(tmp_path)])
+    photos, phantoms = tmp_path / "photos", tmp_path / "phantoms"
+    photos.mkdir()
+    monkeypatch.setattr("sys.argv", ["fit_face_shape", str(photos), "--phantoms", str(phantoms)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "python -m hqvox.phantom.samples landmarks" in capsys.readouterr().err
+    write_samples("landmarks", phantoms, 1, 0)
     with pytest.raises(SystemExit):
         main()
     assert "0 faces found" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_the_stranger_is_refused(found, real_data_dir: Path):
     stage = IdentityStage(IdentityConfig(), STORE)
     stage.load()
     rows = stage.process([dict(row) for row in rows], pixels)
-    stage.judge(rows)
+    stage.compare(rows)
     assert [row["reason"] for row in rows] == [None, None, None, "someone_else"]
 
 

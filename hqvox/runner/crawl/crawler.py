@@ -1,8 +1,8 @@
-"""Crawling: shards whose photographs lie on the network, discovered and downloaded.
+"""The crawl: discover and download for shards whose photographs lie on the network.
 
-One process with one engine does all of it, so each host sees one polite visitor, however many
-shards are in hand. Committed shards are handed on at once: while the crawl goes on, other processes
-take them through the stages that compute.
+One process with one engine crawls all shards, so each host sees one polite visitor. A shard is
+reported as soon as it is committed; other processes then run the stages after download on it while
+the crawl goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,26 +20,25 @@ from typing import Any, TypeVar
 
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl.shard import DOWNLOAD, ShardCrawl, tallies, write_found
-from hqvox.runner.plan import Fingerprints, ShardTask, first_stale
-from hqvox.runner.processes import one_line
-from hqvox.runner.worker import Progress, download_stage, task_input, withdraw
+from hqvox.runner.crawl.retry import Request
+from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_found
+from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
+from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, first_stale
+from hqvox.runner.worker import Crawling, Event, Progress, job_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages, Tallies
 from pipelines.discover.source import SourceError
-from pipelines.discover.stage import DiscoverStage
 from pipelines.fetch.engine import Engine, FetchResult
-from pipelines.fetch.guard import Lookup, system_lookup
 
 SHARDS_IN_FLIGHT = 8
-"""Most shards in hand at a time: slow hosts of one must not keep the connections idle."""
+"""Shards crawled at a time, so that slow hosts of one do not leave the connections idle."""
 URLS_AHEAD = 10_000
-"""Another shard is taken up while fewer urls than this wait."""
+"""Another shard is started while fewer urls than this wait."""
 REPORT_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -47,65 +46,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CrawlOrder:
-    """What is to be crawled, and how."""
+    """What to crawl, and how."""
 
-    tasks: tuple[ShardTask, ...] = ()
+    jobs: tuple[ShardJob, ...] = ()
     """Their first stage is discover or download; stages after download are left to others."""
     retry_failed: bool = False
-    """Ask again for what failed for a passing reason."""
+    """Request again what failed for a transient reason."""
     refresh: bool = False
-    """Ask for everything whether it changed."""
+    """Ask of every photo whether it changed."""
 
 
-@dataclass(frozen=True)
-class Crawling:
-    """How the crawl stands."""
-
-    urls: int
-    """Known so far: done and waiting."""
-    waiting: int
-    fetched: int
-    unchanged: int
-    failed: dict[str, int]
-    bytes: int
-    hosts_waiting: int
-    requests: int
-    seconds: float
+def start_crawl(root: str, config: BuildConfig, order: CrawlOrder) -> Work[ShardJob]:
+    """The crawl as work on a batch of the order's jobs."""
+    return lambda jobs, report: crawl(root, config, replace(order, jobs=tuple(jobs)), report)
 
 
-@dataclass(frozen=True)
-class Crawled:
-    """A shard is committed; ``rest`` is what it needs from the stages that follow, if anything."""
+def crawl_here(
+    root: str, config: BuildConfig, order: CrawlOrder, on_event: Callable[[Event], None]
+) -> list[ShardJob]:
+    """Crawl in this process; return the jobs for the stages after download.
 
-    task: ShardTask
-    seconds: float
-    rest: ShardTask | None
-
-
-@dataclass(frozen=True)
-class NotCrawled:
-    """A shard could not be finished; ``trace`` says what happened, for the log."""
-
-    task: ShardTask
-    error: str
-    trace: str
-
-
-CrawlEvent = Progress | Crawling | Crawled | NotCrawled
+    Raises HqvoxError where the disk refuses or the user must fix something first.
+    """
+    return run_here([order.jobs], start_crawl(root, config, order), on_event)
 
 
 def crawl(
     root: str,
     config: BuildConfig,
     order: CrawlOrder,
-    say: Callable[[CrawlEvent], None],
-    lookup: Lookup = system_lookup,
+    report: Callable[[Event], None],
 ) -> None:
-    """Crawl in this process. ``say`` is told what happens, from one thread.
+    """Crawl, reporting every event from one thread. A finished job may lead to a next one.
 
-    Raises HqvoxError where the disk refuses or the user must mend something first.
+    Raises HqvoxError where the disk refuses or the user must fix something first.
     """
-    asyncio.run(Crawler(root, config, order, say, lookup).run())
+    asyncio.run(Crawler(root, config, order, report).run())
 
 
 @dataclass
@@ -115,26 +91,23 @@ class Crawler:
     root: str
     config: BuildConfig
     order: CrawlOrder
-    say: Callable[[CrawlEvent], None]
-    lookup: Lookup = system_lookup
+    report: Callable[[Event], None]
     _started: float = field(default_factory=time.monotonic)
     _urls: int = 0
 
     def __post_init__(self) -> None:
         self._workspace = Workspace(self.root)
-        store = ModelStore()
-        self._stages = make_stages(self.config, store, self._workspace.storage)
-        self._fingerprints = Fingerprints(self._stages, self.config, store)
-        self._download = download_stage(self._stages)
+        stages = Stages(self.config, ModelStore(), self._workspace.storage)
+        self._fingerprints = Fingerprints(stages)
+        self._discover, self._download = stages.discover, stages.download
         self._download.takedowns = Takedowns.read(self._workspace)
-        self._discover = next(s for s in self._stages if isinstance(s, DiscoverStage))
         self._identities = self._workspace.shards()
         self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="crawl")
         self._stopping = threading.Event()
 
     async def run(self) -> None:
         """Crawl all shards of the order."""
-        waiting = deque(self.order.tasks)
+        waiting = deque(self.order.jobs)
         running: set[asyncio.Task[None]] = set()
         reported = 0.0
         takedowns = self._download.takedowns
@@ -143,7 +116,7 @@ class Crawler:
             return "taken_down" if takedowns.covers_url(url) else None
 
         try:
-            async with Engine(self.config.download, self.lookup, refuse) as engine:
+            async with Engine(self.config.download, refuse=refuse) as engine:
                 try:
                     while waiting or running:
                         ready = engine.waiting < URLS_AHEAD
@@ -157,8 +130,8 @@ class Crawler:
                         engine.check()
                         if time.monotonic() - reported >= REPORT_SECONDS:
                             reported = time.monotonic()
-                            self._report(engine)
-                    self._report(engine)
+                            self._report_state(engine)
+                    self._report_state(engine)
                 finally:
                     self._stopping.set()
                     self._discover.stop()
@@ -170,49 +143,49 @@ class Crawler:
         finally:
             self._threads.shutdown(cancel_futures=True)
 
-    async def _shard(self, engine: Engine, task: ShardTask) -> None:
+    async def _shard(self, engine: Engine, job: ShardJob) -> None:
         started = time.perf_counter()
-        own = replace(task, last=min(task.last, DOWNLOAD))
+        crawled = replace(job, last=min(job.last, DOWNLOAD))
         try:
-            by_identity = await self._crawl(engine, own)
-            rest = await self._in_thread(self._rest, task)
+            by_identity = await self._crawl(engine, crawled)
+            next_job = await self._in_thread(self._next_job, job)
         except SourceError as error:  # quota, an API that is down: the rest of the crawl goes on
-            self.say(NotCrawled(own, str(error), str(error)))
+            self.report(Failed(crawled, str(error), str(error)))
             return
         except (HqvoxError, ModelError, OSError):
             raise
         except Exception as error:  # a defect: the shard is marked, the rest goes on
-            self.say(NotCrawled(own, one_line(error), traceback.format_exc()))
+            self.report(Failed(crawled, one_line(error), traceback.format_exc()))
             return
-        for identity_id, own_tallies in by_identity.items():
-            self.say(Progress(task.shard, identity_id, own_tallies))
-        self.say(Crawled(own, time.perf_counter() - started, rest))
+        for identity_id, identity_tallies in by_identity.items():
+            self.report(Progress(job.shard, identity_id, identity_tallies))
+        self.report(Finished(crawled, time.perf_counter() - started, next_job))
 
-    async def _crawl(self, engine: Engine, task: ShardTask) -> dict[str, Any]:
-        # Taken before anything is asked for: what changes meanwhile makes the next plan stale.
-        identities = self._identities[task.shard]
+    async def _crawl(self, engine: Engine, job: ShardJob) -> Mapping[str, Tallies]:
+        # Computed before any request: if an input changes meanwhile, the next plan sees it.
+        identities = self._identities[job.shard]
         records = await self._in_thread(self._fingerprints.of, identities)
-        found = await self._in_thread(self._find, task, identities)
-        if task.last < DOWNLOAD:
-            await self._in_thread(self._commit_found, task, found, records)
-            return dict(tallies(found, None))
-        shard = await self._in_thread(ShardCrawl, self._workspace, task, records, self._download)
+        found = await self._in_thread(self._find, job, identities)
+        if job.last < DOWNLOAD:
+            await self._in_thread(self._commit_found, job, found, records)
+            return tallies(found, None)
+        shard = await self._in_thread(ShardCrawl, self._workspace, job, records, self._download)
         try:
-            rows = found if found is not None else await self._in_thread(self._found_before, task)
+            rows = found if found is not None else await self._in_thread(self._committed_rows, job)
             order = self.order
             prepare = partial(
                 shard.prepare, rows, retry_failed=order.retry_failed, refresh=order.refresh
             )
-            wishes = await self._in_thread(prepare)
-            self._urls += len(wishes)
-            await _fetch(engine, shard, wishes)
-            return dict(await self._in_thread(shard.commit, found))
+            requests = await self._in_thread(prepare)
+            self._urls += len(requests)
+            await _fetch(engine, shard, requests)
+            return await self._in_thread(shard.commit, found)
         finally:
             shard.close()
 
-    def _find(self, task: ShardTask, identities: Sequence[Row]) -> list[Row] | None:
-        """Run discover, where the task begins with it; identities taken down are not looked for."""
-        if task.first > 0:
+    def _find(self, job: ShardJob, identities: Sequence[Row]) -> list[Row] | None:
+        """Run discover, where the job begins with it, except for identities taken down."""
+        if job.first > 0:
             return None
         found: list[Row] = []
         failure: SourceError | None = None
@@ -223,38 +196,38 @@ class Crawler:
                 continue
             try:
                 found += self._discover.process([dict(identity)], _NO_PIXELS)
-            except SourceError as error:  # the shard waits, but answers for the others are kept
+            except SourceError as error:  # the shard fails, but the source's answers are kept
                 failure = error
         if failure is not None:
             raise failure
         return found
 
-    def _found_before(self, task: ShardTask) -> list[Row]:
-        inputs = task_input(self._workspace, task, self._identities[task.shard])
+    def _committed_rows(self, job: ShardJob) -> list[Row]:
+        inputs = job_input(self._workspace, job, self._identities[job.shard])
         return [row for _, rows in inputs for row in rows]
 
-    def _commit_found(self, task: ShardTask, found: list[Row], records: list[Any]) -> None:
-        """Commit discover alone. What is downloaded stays, if only to be used again."""
-        kept = replace(task, last=0)
-        downloaded = self._workspace.read_stage("download", task.shard)
-        before = self._workspace.committed("download", task.shard)
-        withdraw(self._workspace, replace(kept, first=DOWNLOAD + 1), records)
-        write_found(self._workspace, task.shard, found, records[0])
+    def _commit_found(self, job: ShardJob, found: list[Row], records: list[Any]) -> None:
+        """Commit discover alone. The download table stays, marked stale, to be used again."""
+        downloaded = self._workspace.read_stage("download", job.shard)
+        before = self._workspace.committed("download", job.shard)
+        withdraw(self._workspace, replace(job, first=DOWNLOAD + 1, last=0), records)
+        write_found(self._workspace, job.shard, found, records[0])
         if downloaded is not None and before is not None:
             stale = {**before, "hash": ""}
-            self._workspace.write_stage("download", task.shard, downloaded, stale)
+            self._workspace.write_stage("download", job.shard, downloaded, stale)
 
-    def _rest(self, task: ShardTask) -> ShardTask | None:
-        if task.last <= DOWNLOAD:
+    def _next_job(self, job: ShardJob) -> ShardJob | None:
+        """The stages after download that are stale, if any."""
+        if job.last <= DOWNLOAD:
             return None
-        expected = self._fingerprints.of(self._identities[task.shard])
-        first, why = first_stale(self._workspace, task.shard, expected, task.last)
+        expected = self._fingerprints.of(self._identities[job.shard])
+        first, why = first_stale(self._workspace, job.shard, expected, job.last)
         first = max(first, DOWNLOAD + 1)
-        return ShardTask(task.shard, first, task.last, why) if first <= task.last else None
+        return ShardJob(job.shard, first, job.last, why) if first <= job.last else None
 
-    def _report(self, engine: Engine) -> None:
+    def _report_state(self, engine: Engine) -> None:
         counts = engine.counts
-        self.say(
+        self.report(
             Crawling(
                 urls=self._urls,
                 waiting=engine.waiting,
@@ -268,28 +241,28 @@ class Crawler:
             )
         )
 
-    async def _in_thread(self, what: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
-async def _fetch(engine: Engine, shard: ShardCrawl, wishes: Sequence[Any]) -> None:
-    """Have the engine fetch the wishes; return when the shard has taken the last one."""
-    if not wishes:
+async def _fetch(engine: Engine, shard: ShardCrawl, requests: Sequence[Request]) -> None:
+    """Have the engine make the requests; return when the shard has the last outcome."""
+    if not requests:
         return
-    left = len(wishes)
-    through = asyncio.Event()
+    left = len(requests)
+    finished = asyncio.Event()
 
     def take(outcome: FetchResult) -> None:
         nonlocal left
         shard.take(outcome)
         left -= 1
         if not left:
-            through.set()
+            finished.set()
 
-    for wish in wishes:
-        engine.add(wish.url, take, wish.etag, wish.last_modified)
-    await through.wait()
+    for request in requests:
+        engine.add(request.url, take, request.etag, request.last_modified)
+    await finished.wait()
 
 
 _NO_PIXELS: Any = None
-"""Discover looks at no pixels."""
+"""Discover does not read pixels."""

@@ -1,13 +1,13 @@
-"""What a crawl has of a shard before the shard is committed: a growing tar and its journal.
+"""The spool of a shard: what a crawl has fetched of it before the shard is committed.
 
-``crawl/<shard>.tar`` takes each photo as it arrives; ``crawl/<shard>.jsonl`` then takes a line with
-what is known of its url. Both are written without buffering, so a killed crawl loses the photos in
-flight and no more. They are not flushed to disk one by one, which would cost more than fetching:
-after a power failure the kernel may not have written the last seconds, so whoever goes on checks
-each photo against its hash and drops what does not hold.
+Each photo is appended to ``crawl/<shard>.tar`` as it arrives; then a line about its url is appended
+to the journal ``crawl/<shard>.jsonl``. Both are written without buffering, so a killed crawl loses
+only the photos in flight. They are not flushed to disk one by one, which would cost more than
+fetching. After a power failure the last seconds may therefore be missing on disk, so the next crawl
+checks each photo against its hash and drops those that do not match.
 
-When the shard is committed, the tar is finished, flushed and renamed to its place, and the journal
-stays until the table is there too. So at no moment is a photo that was fetched without a record.
+At the commit, the tar is finished, flushed and renamed to its place. The journal stays until the
+table is written too, so every fetched photo has a record at every moment.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ _TIMES = ("time", "retrieved_at")
 
 
 class Spool:
-    """The spool of one shard. What is in it already is checked and kept on opening.
+    """The spool of one shard. Opening it replays the journal's valid records.
 
-    On object storage it lies in the user's cache folder of this machine.
+    Where the workspace is on object storage, it lies in the user's cache folder of this machine.
     """
 
     def __init__(
         self, workspace: Workspace, shard: str, settings: Mapping[str, Any] | None = None
     ) -> None:
-        """``settings``: that decide what is kept; noted with a new journal.
+        """``settings``: of the download, which decide what is kept; stored in a new journal.
 
         Raises HqvoxError where the disk refuses.
         """
         self.storage = workspace.storage
         self.settings = dict(settings or {})
         """Those under which the journal was begun."""
-        self.found: dict[str, Row] = {}
-        """By url: the download columns and ``reason`` of what the journal holds."""
-        self.asked: set[str] = set()
-        """Urls that were asked for since the shard was committed last, whatever came of it."""
+        self.rows: dict[str, Row] = {}
+        """Download columns and ``reason`` of the journal's rows, by url."""
+        self.requested: set[str] = set()
+        """Urls requested since the shard's last commit, whatever the outcome."""
         self.attempts: list[Row] = []
         self._table = workspace.table_name("download", shard)
         self._target = workspace.tar_name("download", shard)
@@ -61,7 +61,7 @@ class Spool:
         self._end = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._find()
+            self._recover()
             mode = "r+b" if self._tar_path.exists() else "w+b"
             self._tar = open(self._tar_path, mode, buffering=0)  # noqa: SIM115 - closed by close
             self._journal = open(self._journal_path, "ab", buffering=0)  # noqa: SIM115 - likewise
@@ -70,47 +70,48 @@ class Spool:
         except OSError as error:
             raise disk_error(error, str(error.filename or folder)) from error
 
-    def _find(self) -> None:
-        """Bring tar and journal together, wherever a kill left them."""
+    def _recover(self) -> None:
+        """Make tar and journal a pair again, wherever the last crawl was interrupted."""
         if not self._journal_path.exists():
             self._tar_path.unlink(missing_ok=True)
         elif not self._tar_path.exists():
             committed = Path(self.storage.path(self._target))
-            cut_short = self.storage.local and not self.storage.exists(self._table)
-            if cut_short and committed.exists():
+            interrupted = self.storage.local and not self.storage.exists(self._table)
+            if interrupted and committed.exists():
                 os.replace(committed, self._tar_path)  # between the tar's commit and the table's
             else:
                 self._journal_path.unlink()
 
     def _read_journal(self) -> None:
-        """Replay the journal's whole lines whose photo the tar holds."""
-        good = 0
+        """Replay the journal's valid records; drop the rest from the first invalid one on."""
+        valid_bytes = 0
         with open(self._journal_path, "rb") as lines:
             for line in lines:
                 try:
                     entry = json.loads(line, object_hook=_with_times)
-                    if not good:
+                    if not valid_bytes:
                         self.settings = dict(entry["settings"])
-                        good = len(line)
+                        valid_bytes = len(line)
                         continue
                     url, row, attempts = entry["url"], entry["row"], entry["attempts"]
                 except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                     break
                 dropped = row is not None and self._is_dropped(row)
-                if not line.endswith(b"\n") or not (row is None or dropped or self._holds(row)):
+                valid = row is None or dropped or self._has_photo(row)
+                if not line.endswith(b"\n") or not valid:
                     break
-                good += len(line)
+                valid_bytes += len(line)
                 if dropped:
                     continue
-                self._know(url, row, attempts, entry["asked"])
-        self._journal.truncate(good)
-        if not good:
-            # A line like the others, so that whoever reads them need know but one form.
+                self._remember(url, row, attempts, entry["asked"])
+        self._journal.truncate(valid_bytes)
+        if not valid_bytes:
+            # The first line has the same keys as the others, so that readers need one form only.
             nothing: Row = {"url": "", "pages": [], "row": None, "attempts": [], "asked": False}
             self._write_line({**nothing, "settings": self.settings})
 
-    def _holds(self, row: Row) -> bool:
-        """Whether the tar has the row's photo."""
+    def _has_photo(self, row: Row) -> bool:
+        """Whether the row has no photo, or the tar has it."""
         offset, size, name = row["photo_offset"], row["photo_bytes"], row["photo_id"]
         if offset is None or self._places.get(name) == (offset, size):
             return True
@@ -122,7 +123,7 @@ class Spool:
         return True
 
     def _is_dropped(self, row: Row) -> bool:
-        """Whether the row's photo was overwritten, in a commit that was cut short; ends that."""
+        """Whether an interrupted commit overwrote the row's photo; finishes overwriting it."""
         offset, size = row["photo_offset"], row["photo_bytes"]
         if offset is None:
             return False
@@ -151,36 +152,38 @@ class Spool:
         url: str,
         row: Row | None,
         attempts: Sequence[Row],
-        asked: bool = True,
+        requested: bool = True,
         pages: Iterable[str] = (),
     ) -> None:
-        """Write down what is known of a url, after its photo is stored. Raises OSError.
+        """Append a record of a url to the journal, after its photo is stored. Raises OSError.
 
-        ``row``: null where what was known before still holds. ``asked``: whether it was asked for,
-        rather than copied from what is committed. ``pages``: that show the photo, so that their
-        takedown finds it.
+        ``row``: None where the row known before still holds. ``requested``: false where the row is
+        copied from the committed table. ``pages``: that show the photo, so that a takedown of the
+        page finds it.
         """
-        self._know(url, row, attempts, asked)
+        self._remember(url, row, attempts, requested)
         entry = {"url": url, "pages": sorted(pages), "row": row, "attempts": list(attempts)}
-        self._write_line({**entry, "asked": asked})
+        self._write_line({**entry, "asked": requested})
 
     def _write_line(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, default=datetime.isoformat) + "\n"
         _write_all(self._journal.fileno(), (line.encode(),))
 
-    def _know(self, url: str, row: Row | None, attempts: Sequence[Row], asked: bool) -> None:
+    def _remember(
+        self, url: str, row: Row | None, attempts: Sequence[Row], requested: bool
+    ) -> None:
         if row is not None:
-            self.found[url] = row
-        if asked:
-            self.asked.add(url)
+            self.rows[url] = row
+        if requested:
+            self.requested.add(url)
         self.attempts += attempts
 
     def commit_tar(self, kept: Collection[tuple[int, int]]) -> None:
-        """Finish the tar and give it its place; the journal stays until :meth:`done`.
+        """Finish the tar and rename it to its place; the journal stays until :meth:`remove`.
 
         ``kept``: offset and size of the photos that the table points to. The others are
-        overwritten: they were taken down since they came, or are no candidates any more. Raises
-        HqvoxError where the disk refuses.
+        overwritten: they were taken down after they were fetched, or are no candidates any more.
+        Raises HqvoxError where the disk refuses.
         """
         try:
             _blank(self._tar.fileno(), set(self._places.values()).difference(kept))
@@ -200,19 +203,19 @@ class Spool:
             raise disk_error(error, str(self._tar_path)) from error
 
     def close(self) -> None:
-        """Close the files; what is in them stays for the next crawl."""
+        """Close the files; they stay for the next crawl."""
         self._tar.close()
         self._journal.close()
 
-    def done(self) -> None:
-        """Close and remove: the shard is committed, or keeps what it had."""
+    def remove(self) -> None:
+        """Close and delete the files: the shard is committed, or needs no commit."""
         self.close()
         self._journal_path.unlink(missing_ok=True)
         self._tar_path.unlink(missing_ok=True)
 
 
 def spool_folder(workspace: Workspace) -> Path:
-    """Where the spools of a workspace lie."""
+    """Folder of a workspace's spools."""
     storage = workspace.storage
     if storage.local:
         return Path(storage.path(FOLDER))
@@ -221,12 +224,12 @@ def spool_folder(workspace: Workspace) -> Path:
 
 
 def has_spool(workspace: Workspace, shard: str) -> bool:
-    """Whether a crawl of the shard was cut short."""
+    """Whether a crawl of the shard was interrupted."""
     return (spool_folder(workspace) / f"{shard}.jsonl").exists()
 
 
 def remove_spool(workspace: Workspace, shard: str) -> None:
-    """Remove what a crawl cut short left of a shard, wherever it was cut.
+    """Remove what an interrupted crawl left of a shard, wherever it was interrupted.
 
     Raises HqvoxError where the disk refuses.
     """
@@ -242,7 +245,7 @@ def remove_spool(workspace: Workspace, shard: str) -> None:
 
 
 def spooled_rows(workspace: Workspace) -> Iterator[Row]:
-    """What crawls that were cut short have fetched: a row for each page that shows a photo.
+    """What interrupted crawls have fetched: a row for each page that shows a photo.
 
     Keys: ``photo_id``, ``photo_offset`` and the addresses; ``identity_id`` is null, for the journal
     does not name it. Damaged lines are left out.
@@ -262,7 +265,7 @@ def spooled_rows(workspace: Workspace) -> Iterator[Row]:
 
 
 def erase_spools(covered: Covered) -> None:
-    """Erase covered photographs from crawls that were cut short; the others need no new request.
+    """Erase covered photographs from interrupted crawls; the others need no new request.
 
     The spool of a shard that loses an identity goes as a whole: the journal does not say to whom a
     url belongs. Raises HqvoxError where the disk refuses.
@@ -288,7 +291,7 @@ def erase_spools(covered: Covered) -> None:
             remove_spool(workspace, shard)
 
 
-SPOOLS = Owner("crawls cut short", (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.tar"), erase_spools)
+SPOOLS = Owner("interrupted crawls", (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.tar"), erase_spools)
 
 
 def _erase_spool(spools: Storage, shard: str, covered: Covered) -> bool:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.emotion.neutral_net import INPUT_PX, MIRRORED, OVERSAMPLING, normalise_light
+from models.emotion.neutral_net import INPUT_PX, OVERSAMPLING, normalise_light
+from models.geometry import MIRRORED
 
 MARGIN = 0.2
 """Margin of the stored training crops, as a fraction of the crop's side: room to move."""

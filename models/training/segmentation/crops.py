@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ModelError
-from models.geometry import aligned_transform, eye_centres
+from models.geometry import aligned_transform, eye_centres, reduced
 from models.protocols import Photo
 from models.store import ModelStore
 
@@ -216,10 +216,6 @@ def _warp(
     if shrink < 1.0:
         height, width = pixels.shape[:2]
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        sx, sy = size[0] / width, size[1] / height
-        # Pixel centres sit at integers, so a resize by s maps x to s * x + (s - 1) / 2.
-        grow = np.array([[1 / sx, 0, (1 / sx - 1) / 2], [0, 1 / sy, (1 / sy - 1) / 2], [0, 0, 1]])
-        matrix = matrix @ grow
+        pixels, matrix = reduced(pixels, matrix, size)
     warped = cv2.warpAffine(pixels, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(warped, np.uint8)

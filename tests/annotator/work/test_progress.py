@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotator.log.decisions import Decision, Entry, FaceRef
+from annotator.screens import progress as page
 from annotator.work.progress import (
     PAUSE_SECONDS,
     by_annotator,
@@ -22,6 +24,7 @@ from annotator.work.progress import (
     standing,
 )
 from annotator.work.queue import Counts
+from hqvox.cli import review_exchange
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACES = tuple(FaceRef("0123456789abcdef" * 4, n, (0.0, 0.0, 9.0, 9.0)) for n in range(3))
@@ -111,6 +114,41 @@ def test_days_are_those_of_the_reader() -> None:
     unit, bars = over_time(entries[:1] * 3, UTC)
     assert (unit, [bar.start.hour for bar in bars]) == ("hour", [23])
     assert over_time([], UTC) == ("day", [])
+
+
+def test_the_page_and_the_command_show_the_same_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = log(
+        ("ada", "chosen", 4000, NOON),  # a pause
+        ("ada", "dropped", 20, NOON),
+        ("ada", "chosen", 60, NOON),
+        ("bob", "chosen", 0, NOON),  # imported without a time
+        ("bob", "chosen", 10, NOON),
+        ("lea", "1", 0, NOON),
+    )
+    entries[4] = replace(entries[4], role="lead", settles=True)
+    shown: list[list[dict[str, Any]]] = []
+    monkeypatch.setattr(page.st, "altair_chart", lambda *_, **__: None)
+    monkeypatch.setattr(page.st, "dataframe", lambda rows, **_: shown.append(rows))
+    page._by_annotator(entries)
+    monkeypatch.setattr(review_exchange.console, "_width", 120)
+    review_exchange.print_annotators(entries)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    printed = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in lines]
+    digits = {"per hour": 0, "median, s": 1, "hours": 2}
+    assert printed == [
+        [
+            f"{value:.{digits[name]}f}" if name in digits else str(value)
+            for name, value in row.items()
+            if name != "last"
+        ]
+        for row in shown[0]
+    ]
+    assert printed == [
+        ["ada", "2", "1", "1", "0", "1", "28", "60.0", "0.11"],
+        ["bob", "2", "2", "0", "1", "0", "360", "10.0", "0.00"],
+    ]
 
 
 @given(st.lists(st.sampled_from(["chosen", "dropped", "back"]), max_size=30))

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
+from rich.text import Text
 
 import hqvox
 from hqvox.cli.app import escape_line, main
-from hqvox.cli.common import console
+from hqvox.cli.common import console, listed, say, text_table
 from hqvox.config.file import load_config, recipe_names
 from hqvox.errors import HqvoxError
 from models.registry import of_recipe
 from models.store import ModelStore
-from pipelines.chain import make_stages
+from pipelines.chain import Stages
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def test_set_mistakes_name_the_keys_there_are() -> None:
 
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_the_registry_knows_what_each_recipe_loads(recipe: str, tmp_path: Path) -> None:
-    stages = make_stages(load_config("", recipe=recipe), ModelStore(tmp_path))
+    stages = Stages(load_config("", recipe=recipe), ModelStore(tmp_path))
     assert set(of_recipe(recipe)) == {name for stage in stages for name in stage.networks}
 
 
@@ -226,3 +228,42 @@ def test_doctor_names_what_is_missing(hq, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_error_is_one_line_whatever_is_in_it() -> None:
     assert escape_line("a\nb\x1b[31m[bold]") == r"a b?\[31m\[bold]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "WORKSPACE"]])
+def test_pandas_is_not_imported_to_run_a_command(
+    arguments: list[str], photos: Path, tmp_path: Path, hq
+) -> None:
+    assert hq("init", tmp_path / "w", "--photos", photos)[0] == 0
+    arguments = [str(tmp_path / "w") if a == "WORKSPACE" else a for a in arguments]
+    code = (
+        "import sys\n"
+        "from hqvox.cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "assert 'hqvox.workspace.layout' in sys.modules\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
+
+
+def test_what_names_hold_is_text_in_tables_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold]Ann[/bold] :b: \x1b[31m\r"
+    made = text_table(("who", "faces"), [(name, "7"), (Text("Bob", "red"), "12")], align="lr")
+    Console(file=sys.stdout, width=80, emoji=False).print(made)
+    say(f"{name}\nnext: rm")
+    out = capsys.readouterr().out
+    assert out.count("[bold]Ann[/bold] :b: ?[31m?") == 2
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert "?next: rm" in out
+    assert "     7 │" in out
+    assert "    12 │" in out
+
+
+def test_a_list_of_names_is_cut_and_the_rest_counted() -> None:
+    assert listed([], 2) == ""
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"

@@ -1,4 +1,4 @@
-"""`hqvox demo --review`: more people in a new world, who they are, and the review UI at its end."""
+"""`hqvox demo --review`: more people in a new world, reference pictures, and the review UI."""
 
 from __future__ import annotations
 
@@ -42,35 +42,41 @@ def test_everybody_gets_a_picture_once(tmp_path: Path) -> None:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What the command has done, without the minutes that it takes."""
-    found: list[tuple[str, Any]] = []
+    done: list[tuple[str, Any]] = []
     workspace = SimpleNamespace(url="made/workspace")
     made = SimpleNamespace(
         workspace=workspace, release=SimpleNamespace(name="demo"), written=None, truth=[],
-        report=Path("report.html"), seconds=1.0,
+        report=Path("report.html"),
     )  # fmt: skip
 
-    def run(folder: Path, console: Console, **options: Any) -> Any:
-        found.append(("run", options["identities"]))
-        return made
+    def step(name: str) -> Any:
+        def run(folder: Path, console: Console, **options: Any) -> Any:
+            done.append((name, (options["identities"], options["photos"])))
+            options["watch"].seconds[name] = 1.5
+            return made
+
+        return run
 
     patches: dict[str, Any] = {
         "print_funnel": lambda workspace: None,
         "release_stats": lambda release: (),
         "print_stats": lambda name, stats: None,
-        "need_extra": lambda: found.append(("need_extra", None)),
-        "open_review": lambda url, **options: found.append(("open", (url, options))),
+        "need_extra": lambda: done.append(("need_extra", None)),
+        "open_review": lambda url, **options: done.append(("open", (url, options))),
+        "start_forkserver": lambda: None,
     }
     for name, patch in patches.items():
         monkeypatch.setattr(hqvox.cli.demo, name, patch)
-    monkeypatch.setattr("hqvox.demo.run.run_demo", run)
+    monkeypatch.setattr("hqvox.demo.run.run_demo", step("run"))
+    monkeypatch.setattr("hqvox.demo.run.build_demo", step("build"))
     monkeypatch.setattr(
         "hqvox.demo.review.add_references",
-        lambda folder, console: found.append(("references", folder)),
+        lambda folder, console: done.append(("references", folder)),
     )
-    return found
+    return done
 
 
-def test_with_review_there_are_more_people_and_the_review_opens(
+def test_with_review_there_are_more_people_and_no_training_before_it_opens(
     calls: list[tuple[str, Any]],
 ) -> None:
     command = ["demo", "x", "--review", "--no-browser", "--port", "8600"]
@@ -78,18 +84,26 @@ def test_with_review_there_are_more_people_and_the_review_opens(
     assert result.exit_code == 0, result.output
     assert calls == [
         ("need_extra", None),
-        ("run", 28),
+        ("build", (28, 10)),
         ("references", Path("x")),
-        ("open", ("made/workspace", {"port": 8600, "browser": False})),
+        ("open", ("x/workspace", {"port": 8600, "browser": False})),
     ]
 
 
 def test_without_it_nothing_opens(calls: list[tuple[str, Any]]) -> None:
     assert CliRunner().invoke(app, ["demo", "x"]).exit_code == 0
-    assert calls == [("run", 12)]
+    assert calls == [("run", (12, 20))]
     calls.clear()
     assert CliRunner().invoke(app, ["demo", "x", "--review", "--identities", "6"]).exit_code == 0
-    assert ("run", 6) in calls
+    assert ("build", (6, 10)) in calls
+
+
+def test_the_time_of_each_step_is_printed_at_the_end(calls: list[tuple[str, Any]]) -> None:
+    for command, name in ((["demo", "x"], "run"), (["demo", "x", "--review"], "build")):
+        output = CliRunner().invoke(app, command).output
+        rows = [line.replace("│", " ").split() for line in output.splitlines()]
+        assert [name, "1.5"] in [row[:2] for row in rows]
+        assert ["all", "100%"] in [row[:3:2] for row in rows]
 
 
 def test_a_missing_extra_is_told_before_the_minutes(

@@ -234,7 +234,7 @@ def test_a_taken_target_is_refused_and_left_alone(release: Release, tmp_path: Pa
     (tmp_path / "out").mkdir()
     export_release(release, Form.FOLDERS, tmp_path / "out")  # empty: fine
     before = _hashes(tmp_path / "out")
-    with pytest.raises(HqvoxError, match=r"out: something is there already; name a folder"):
+    with pytest.raises(HqvoxError, match=r"out: it exists and is not empty; name a folder"):
         export_release(release, Form.SF2F, tmp_path / "out")
     assert _hashes(tmp_path / "out") == before
 
@@ -243,7 +243,7 @@ def test_a_damaged_release_leaves_nothing(release: Release, tmp_path: Path) -> N
     class Cut(Release):
         def read(self, file: str) -> bytes:
             if file.endswith("Emmy.Noether/1.jpg"):
-                raise HqvoxError(f"{file}: missing; restore it, or release anew")
+                raise HqvoxError(f"{file}: missing; restore it, or make the release again")
             return super().read(file)
 
     with pytest.raises(HqvoxError, match=r"1\.jpg: missing"):

@@ -13,19 +13,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from hqvox.cli.app import app
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import Form, export_release
 from hqvox.exchange.importing import Order, import_tree
+from hqvox.exchange.measured import eye_distance
 from hqvox.exchange.pickles import read_utterance
-from hqvox.exchange.release import Imported
 from hqvox.exchange.sf2f import utterance_pickle
 from hqvox.exchange.tree import read_tree
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
 from hqvox.release.verify import verify_release
+from hqvox.release.write import Written
+from hqvox.trainer.packing import ReleaseCache
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.errors import ModelError
@@ -64,8 +67,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory, small_world: Path) -> Path:
     ===================== =====================================================================
     A.J._Buckley          two faces, both pictures each; two utterances
     Conan_O'Brien         on white only; one utterance
-    Léa_Seydoux           background only; decomposed letters on disk; a PNG and a grey JPEG
-    Kim_So-hyun           one face, and files that are no faces; a malicious pickle and a good one
+    Léa_Seydoux           background only; decomposed letters on disk; a PNG a pixel wider than
+                          high, and a grey JPEG
+    Kim_So-hyun           one face, a pixel higher than wide, and files that are no faces; a
+                          malicious pickle and a good one
     Nikolaj_Coster-Waldau a face that cannot be decoded, and a good one; one utterance
     Зоя_Ω                 on white of another size than with background; no utterance
     ===================== =====================================================================
@@ -91,10 +96,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory, small_world: Path) -> Path:
         encode_jpeg(next(faces), 90)
     )
     lea = folder("vox1", "origin_faces", unicodedata.normalize("NFD", "Léa_Seydoux"))
-    cv2.imwrite(str(lea / "0.png"), next(faces)[:, :, ::-1])
+    cv2.imwrite(str(lea / "0.png"), _padded(next(faces), 0, 1)[:, :, ::-1])
     cv2.imwrite(str(lea / "1.JPEG"), cv2.cvtColor(next(faces), cv2.COLOR_RGB2GRAY))
     kim = folder("vox2", "masked_faces", "Kim_So-hyun")
-    (kim / "5.jpg").write_bytes(encode_jpeg(next(faces), 90))
+    (kim / "5.jpg").write_bytes(encode_jpeg(_padded(next(faces), 1, 0), 90))
     (kim / "notes.txt").write_text("not a face")
     (kim / ".DS_Store").write_bytes(b"x")
     cv2.imwrite(str(kim / "6.png"), np.zeros((40, 60, 3), np.uint8))
@@ -131,6 +136,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory, small_world: Path) -> Path:
     return root
 
 
+def _padded(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The picture with its last rows and columns repeated."""
+    return np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="edge")
+
+
 def _malicious(proof: Path) -> bytes:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
@@ -140,7 +150,7 @@ def _malicious(proof: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def imported(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Imported]:
+def imported(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Written]:
     work = tmp_path_factory.mktemp("imported") / "w"
     order = Order("faces", speech=False, workers=0)
     return work, import_tree(read_tree(tree), str(work), order)
@@ -151,7 +161,7 @@ def _rows(work: Path, name: str) -> dict[str, Row]:
     return {row["masked_file"]: row for row in rows}
 
 
-def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Imported]) -> None:
+def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Written]) -> None:
     work, done = imported
     assert_owned(Workspace.open(work))
     rows = _rows(work, "faces")
@@ -165,8 +175,17 @@ def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Imported]
         "vox2/masked_faces/Nikolaj_Coster-Waldau/1.jpg",
         "vox2/masked_faces/Зоя_Ω/0.jpg",
     ]
+    sizes = {
+        "vox1/masked_faces/Léa_Seydoux/0.jpg": (SIDE_PX + 1, SIDE_PX),
+        "vox2/masked_faces/Kim_So-hyun/5.jpg": (SIDE_PX, SIDE_PX + 1),
+    }
     for file, row in rows.items():
-        assert row["crop_side_px"] == SIDE_PX, file
+        size = sizes.get(file, (SIDE_PX, SIDE_PX))
+        assert (row["width_px"], row["height_px"]) == size, file
+        assert row["crop_side_px"] == max(size), file
+        for kind in ("masked", "origin"):
+            with Image.open(work / "releases" / "faces" / row[f"{kind}_file"]) as picture:
+                assert picture.size == size, file
         for column in ("landmarks_xy", "ipd_px", "yaw_deg", "light_ratio", "emotion", "embedding",
                        "compression", "edge_confidence", "sharpness", "quality"):  # fmt: skip
             assert row[column] is not None, (file, column)
@@ -175,7 +194,7 @@ def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Imported]
     assert sum(done.info["import"]["would_refuse"].values()) <= len(rows)
 
 
-def test_the_split_is_the_published_one(imported: tuple[Path, Imported]) -> None:
+def test_the_split_is_the_published_one(imported: tuple[Path, Written]) -> None:
     work, done = imported
     people = Release(work / "releases" / "faces").identities().to_pylist()
     assert {row["folder"]: row["split"] for row in people} == {
@@ -186,15 +205,17 @@ def test_the_split_is_the_published_one(imported: tuple[Path, Imported]) -> None
 
 
 def test_pictures_go_over_as_they_are_and_missing_ones_are_made(
-    tree: Path, imported: tuple[Path, Imported]
+    tree: Path, imported: tuple[Path, Written]
 ) -> None:
     release = Release(imported[0] / "releases" / "faces")
     for kind in ("masked_faces", "origin_faces"):
         for number in (1, 10):
             name = f"vox1/{kind}/A.J._Buckley/{number}.jpg"
             assert release.read(name) == (tree / name).read_bytes()
-    conan = (tree / "vox1/masked_faces/Conan_O'Brien/3.jpg").read_bytes()
-    assert release.read("vox1/origin_faces/Conan_O'Brien/3.jpg") == conan
+    for name in ("vox1/{}/Conan_O'Brien/3.jpg", "vox2/{}/Kim_So-hyun/5.jpg"):
+        masked = (tree / name.format("masked_faces")).read_bytes()
+        assert release.read(name.format("masked_faces")) == masked
+        assert release.read(name.format("origin_faces")) == masked
     info = imported[1].info["import"]
     assert info["origin_is_masked"] == 3
     assert info["masked_made_here"] == 3
@@ -211,19 +232,20 @@ def test_pictures_go_over_as_they_are_and_missing_ones_are_made(
     assert not (origin[:25, :25] > 245).all()
 
 
-def test_what_cannot_be_taken_is_a_line_each(tree: Path, imported: tuple[Path, Imported]) -> None:
+def test_what_cannot_be_taken_is_a_line_each(tree: Path, imported: tuple[Path, Written]) -> None:
     lines = {line.removeprefix(f"{tree}/") for line in imported[1].problems}
     assert lines == {
         "vox2/masked_faces/Kim_So-hyun/notes.txt: not a picture by its name; left out",
         "vox2/masked_faces/Kim_So-hyun/6.png: 60 × 40 px, not a square crop; left out",
         "vox2/masked_faces/Nikolaj_Coster-Waldau/0.jpg: undecodable; left out",
         "vox2/masked_faces/Nikolaj_Coster-Waldau/2.jpg: empty file; left out",
-        "vox2/masked_faces/Зоя_Ω/0.jpg: 100 × 100 px where the other picture has 168; not used",
+        "vox2/masked_faces/Зоя_Ω/0.jpg: 100 × 100 px where the other picture has 168 × 168; "
+        "not used",
     }
 
 
 def test_voices_come_from_pickles_and_a_malicious_one_is_not_executed(
-    tree: Path, imported: tuple[Path, Imported]
+    tree: Path, imported: tuple[Path, Written]
 ) -> None:
     work, _ = imported
     done = import_tree(read_tree(tree), str(work), Order("spoken", workers=0))
@@ -244,7 +266,7 @@ def test_voices_come_from_pickles_and_a_malicious_one_is_not_executed(
 
 
 def test_an_export_comes_back_the_same(
-    tree: Path, imported: tuple[Path, Imported], tmp_path: Path
+    tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:
     release = Release(imported[0] / "releases" / "faces")
     export_release(release, Form.SF2F, tmp_path / "tree")
@@ -288,7 +310,7 @@ def test_no_such_tree_is_one_line(tmp_path: Path) -> None:
 
 
 def test_another_dataset_does_not_go_into_a_workspace(
-    tree: Path, imported: tuple[Path, Imported], tmp_path: Path
+    tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:
     work, _ = imported
     for wrong, said in (("nowhere.csv", "no such file"), ("seed:x", "write official, seed:")):
@@ -322,7 +344,7 @@ def test_names_on_disk_are_brought_to_one_form(tmp_path: Path) -> None:
     [
         ({"LogMel_Features": np.zeros((12, 30), np.float32)}, r"is \(12, 30\), not \(40, …\)"),
         ({"LogMel_Features": np.zeros((40, 0), np.float32)}, "holds no frame"),
-        ({"LogMel_Features": np.full((40, 3), np.nan, np.float32)}, "no natural logs"),
+        ({"LogMel_Features": np.full((40, 3), np.nan, np.float32)}, "not natural logs"),
         ({"Other": np.zeros((40, 3), np.float32)}, r"holds no LogMel_Features of \(40, frames\)"),
         ({"LogMel_Features": ["a"]}, "is a list, not an array"),
     ],
@@ -383,3 +405,39 @@ def test_real_photographs_through_our_own_pipeline(real_data_dir: Path, tmp_path
         assert row["quality"] is not None
         assert row["embedding"] is not None
     assert not any(check.failures for check in verify_release(back))
+
+
+@pytest.mark.real_data
+def test_all_published_crops_come_in_measured(real_data_dir: Path, tmp_path: Path) -> None:
+    """Four of the eleven are a pixel off square; training sees them as the released code does."""
+    masked = tmp_path / "tree" / "vox1" / "masked_faces"
+    masked.mkdir(parents=True)
+    for folder in sorted((real_data_dir / "hq_voxceleb").iterdir()):
+        shutil.copytree(folder, masked / folder.name)
+    done = import_tree(read_tree(tmp_path / "tree"), str(tmp_path / "w"), Order("v1", workers=0))
+    assert done.problems == []
+    assert done.info["images"] == 11
+    assert done.info["import"]["no_face_found"] == 0
+    assert done.info["import"]["eyes_elsewhere"] == 0
+    release = Release(done.folder)
+    rows = release.manifest().to_pylist()
+    off_square = [row for row in rows if row["width_px"] != row["height_px"]]
+    assert len(off_square) == 4
+    for row in rows:
+        published = (tmp_path / "tree" / row["masked_file"]).read_bytes()
+        assert release.read(row["masked_file"]) == published
+        assert row["crop_side_px"] == max(row["width_px"], row["height_px"])
+        assert eye_distance(row) < 0.02
+        for column in ("ipd_px", "yaw_deg", "light_ratio", "embedding", "sharpness", "quality"):
+            assert row[column] is not None, (row["masked_file"], column)
+    assert not any(check.failures for check in verify_release(release))
+    export_release(release, Form.SF2F, tmp_path / "exported")
+    packed = ReleaseCache(release, tmp_path / "cache").pictures(
+        [row["masked_file"] for row in off_square], "masked", [64], None
+    )[64]
+    for row, picture in zip(off_square, packed, strict=True):
+        exported = tmp_path / "exported" / row["masked_file"]
+        with Image.open(exported) as image:
+            # Both sides to 64 px whatever the shape, as the released code's Resize((64, 64)).
+            resized = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.int16)
+        assert np.abs(picture.transpose(1, 2, 0) - resized).mean() < 1.5

@@ -7,9 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hqvox.phantom.identity import FACE_SPREADS, FaceIdentity
+from hqvox.phantom.identity import FACE_SPREADS, VOICE_SPREADS, FaceIdentity
 from hqvox.phantom.person import TRAITS, Person, explained, face_traits, voice_for
-from hqvox.phantom.voices import VOICE_SPREADS
 
 N = 500
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from hqvox.phantom.identity import VoiceIdentity
 from hqvox.phantom.recordings import (
     COLUMNS,
     FAULTS,
@@ -20,7 +21,7 @@ from hqvox.phantom.recordings import (
     wav_bytes,
     world_voices,
 )
-from hqvox.phantom.voices import RATE_HZ, VoiceIdentity, speak
+from hqvox.phantom.voices import RATE_HZ, speak
 from hqvox.phantom.world import NAMES, cast
 from hqvox.workspace.identities import match_folders, read_csv
 

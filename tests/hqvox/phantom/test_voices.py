@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import webrtcvad
 
-from hqvox.phantom.glottis import RD_RANGE, lf_cycle, open_quotient
 from hqvox.phantom.hearing import (
     formants_by_lpc,
     log_mel,
@@ -16,14 +15,16 @@ from hqvox.phantom.hearing import (
     verification,
     voice_embedding,
 )
-from hqvox.phantom.phonemes import PAUSE, PHONEMES
+from hqvox.phantom.identity import VOICE_SPREADS, VoiceIdentity
+from hqvox.phantom.prosody import PAUSE, PHONEMES
 from hqvox.phantom.voices import (
     FRAME_S,
     RATE_HZ,
-    VOICE_SPREADS,
+    RD_RANGE,
     Recording,
     Utterance,
-    VoiceIdentity,
+    lf_cycle,
+    lf_times,
     speak,
 )
 
@@ -88,7 +89,8 @@ def test_a_glottal_cycle_closes(rd: float) -> None:
     assert abs(flow[-1]) < 1e-9
     assert flow.min() > -0.03 * flow.max()
     assert cycle.min() == pytest.approx(-1, abs=0.02)
-    assert 0.3 < open_quotient(rd) < 1
+    _, excited, returned = lf_times(rd)
+    assert 0.3 < excited + returned < 1
 
 
 def test_lax_voices_have_fewer_overtones() -> None:

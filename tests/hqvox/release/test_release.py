@@ -15,7 +15,7 @@ from PIL import Image
 
 from hqvox.errors import HqvoxError
 from hqvox.release import pictures, write
-from hqvox.release.names import folder_names
+from hqvox.release.layout import folder_names
 from hqvox.release.read import Release, release_names
 from hqvox.release.select import best_faces
 from hqvox.release.split import make_split, official_part

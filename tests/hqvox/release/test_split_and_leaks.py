@@ -1,4 +1,4 @@
-"""Splits by file, and what must not be on two sides of a split."""
+"""Splits by file, and what must not be in two splits."""
 
 from __future__ import annotations
 

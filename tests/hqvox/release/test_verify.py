@@ -101,7 +101,8 @@ def test_missing_and_extra_files_are_found(copy: Path) -> None:
     (copy / "link.jpg").symlink_to("/etc/hostname")
     found = failing(copy)
     assert found["checksums"] == [
-        f"{FIRST}: missing, or cannot be read; restore it from a whole copy, or release anew"
+        f"{FIRST}: missing, or cannot be read; restore it from a complete copy, or make "
+        "the release again"
     ]
     assert found["files"] == [
         "custom/notes.txt: not part of the release; remove it",
@@ -125,8 +126,8 @@ def test_a_picture_that_is_not_the_manifests_is_found_though_it_is_listed(copy: 
     reseal(copy, FIRST)
     assert failing(copy) == {
         "pictures": [
-            f"{FIRST}: not the picture of the manifest (SHA-256 differs); restore it from a whole "
-            "copy, or release anew"
+            f"{FIRST}: not the picture of the manifest (SHA-256 differs); restore it from a "
+            "complete copy, or make the release again"
         ]
     }
 
@@ -142,7 +143,7 @@ def test_names_that_lead_out_of_the_release_are_not_opened(copy: Path, line: str
     with (copy / "SHA256SUMS").open("a") as file:
         file.write(line + "\n")
     found = failing(copy)
-    assert "no line of a checksum and a file" in found["list of checksums"][0]
+    assert "not a checksum and a file name" in found["list of checksums"][0]
     assert "checksums" not in found
 
 
@@ -210,8 +211,8 @@ def test_split_file_must_agree(copy: Path) -> None:
     reseal(copy, "split.json")
     assert failing(copy) == {
         "split": [
-            "split.json: differs from identities.parquet; restore it from a whole copy, or release "
-            "anew"
+            "split.json: differs from identities.parquet; restore it from a complete copy, or "
+            "make the release again"
         ]
     }
 
@@ -250,7 +251,7 @@ def test_tables_must_have_the_right_columns(copy: Path) -> None:
 )
 def test_holes_in_tables_are_one_line(copy: Path, file: str, column: str, check: str) -> None:
     rewrite(copy, file, lambda row, number: row.update({column: None} if number == 1 else {}))
-    assert f"{file}: nothing stands in some {column}" in failing(copy)[check][0]
+    assert f"{file}: contains nulls in column {column}" in failing(copy)[check][0]
 
 
 @pytest.mark.parametrize("change", [{"leaks": []}, {"config": None}, {"speech": 3}])
@@ -272,7 +273,7 @@ def test_voices_must_be_finite(copy: Path) -> None:
     assert "id0 v/0 holds values that are not finite" in failing(copy)["speech"][0]
 
 
-@pytest.mark.parametrize(("cut", "message"), [(3, "cut short"), (80, "is said to be at frames")])
+@pytest.mark.parametrize(("cut", "message"), [(3, "cut short"), (80, "is listed at frames")])
 def test_voices_must_be_whole(copy: Path, cut: int, message: str) -> None:
     data = voices(copy).read_bytes()
     voices(copy).write_bytes(data[:-cut])
@@ -285,7 +286,7 @@ def test_an_index_beyond_the_array_is_found(copy: Path) -> None:
         row["offset"] += 10**9 if number == 1 else 0
 
     rewrite(copy, "speech/index.parquet", move)
-    assert "is said to be at frames 1000000120" in failing(copy)["speech"][0]
+    assert "is listed at frames 1000000120" in failing(copy)["speech"][0]
 
 
 def test_mean_and_variance_must_be_those_of_train(copy: Path) -> None:
@@ -295,7 +296,7 @@ def test_mean_and_variance_must_be_those_of_train(copy: Path) -> None:
     reseal(copy, "speech/stats.json")
     found = failing(copy)
     assert list(found) == ["mean and variance"]
-    assert "mean is not what the arrays give" in found["mean and variance"][0]
+    assert "mean differs from what the arrays give" in found["mean and variance"][0]
 
 
 def test_licences_must_be_those_of_the_faces(copy: Path) -> None:

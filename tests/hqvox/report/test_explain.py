@@ -24,9 +24,8 @@ from hqvox.runner.lookup import joined_rows
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import (
     BY_NAME,
-    Limit,
+    all_bounds,
     limit_text,
-    limits,
     value_of,
     value_text,
     within,
@@ -68,7 +67,7 @@ def test_an_identity_is_found_by_id_and_name(build: Workspace) -> None:
 
 
 def test_an_ambiguous_or_unknown_name_is_one_clear_line(build: Workspace) -> None:
-    with pytest.raises(HqvoxError, match=r"stands for 2 photos \(Ada Lovelace/6.jpg, Bed"):
+    with pytest.raises(HqvoxError, match=r"matches 2 photos \(Ada Lovelace/6.jpg, Bed"):
         find_subject(build, "6.jpg")
     with pytest.raises(HqvoxError, match="'nobody' is no identity"):
         find_subject(build, "nobody")
@@ -106,7 +105,7 @@ def test_rows_of_an_unfinished_build_are_kept_so_far(tmp_path: Path) -> None:
 
 
 def test_values_meet_their_limits(build: Workspace) -> None:
-    bounds = limits(build.config(["emotion.min_neutral=0.5"]), ModelStore())
+    bounds = all_bounds(build.config(["emotion.min_neutral=0.5"]), ModelStore())
     turned = photo(build, "Ada Lovelace/6.jpg")[0]
     yaw, neutral = BY_NAME["yaw_deg"], BY_NAME["neutral"]
     assert value_of(turned, "yaw_deg") == pytest.approx(21.5)
@@ -118,14 +117,14 @@ def test_values_meet_their_limits(build: Workspace) -> None:
     assert within(neutral, value_of(happy, "neutral"), bounds["neutral"]) is False
     assert value_of(happy, "pixels") == WIDTH * HEIGHT
     assert value_text(yaw, 21.5) == "+21.5°"
-    assert limit_text(yaw, Limit(high=5.0)) == "≤ 5.0°"
-    assert limit_text(neutral, Limit(low=0.5, note="or smile")) == "≥ 0.50 (or smile)"
+    assert limit_text(yaw, 5.0) == "≤ 5.0°"
+    assert limit_text(neutral, 0.5) == "≥ 0.50 (or smile)"
 
 
 def test_a_test_that_does_not_decide_has_no_limit(build: Workspace) -> None:
     settings = ["emotion.min_neutral=0.5", "identity.min_similarity=0.9"]
-    by_angles = limits(build.config([*settings, "pose.decide_by=angles"]), ModelStore())
-    by_asymmetry = limits(build.config([*settings, "pose.decide_by=asymmetry"]), ModelStore())
+    by_angles = all_bounds(build.config([*settings, "pose.decide_by=angles"]), ModelStore())
+    by_asymmetry = all_bounds(build.config([*settings, "pose.decide_by=asymmetry"]), ModelStore())
     assert "yaw_deg" in by_angles
     assert "asymmetry" not in by_angles
     assert "yaw_deg" not in by_asymmetry
@@ -135,8 +134,8 @@ def test_a_test_that_does_not_decide_has_no_limit(build: Workspace) -> None:
 def test_every_numeric_setting_of_a_filter_is_shown(build: Workspace) -> None:
     """A limit added to the configuration must be added to what people see."""
     settings = ["emotion.min_neutral=0.5", "identity.min_similarity=0.9"]
-    shown = limits(build.config(settings), ModelStore())
-    bounds = {limit.low for limit in shown.values()} | {limit.high for limit in shown.values()}
+    shown = all_bounds(build.config(settings), ModelStore())
+    bounds = set(shown.values())
     config: BuildConfig = build.config(settings)
     for stage in STAGES:
         section = getattr(config, stage.name)

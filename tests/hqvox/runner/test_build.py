@@ -37,8 +37,8 @@ def build(
 ) -> BuildResult:
     config = workspace.config(settings)
     with workspace.lock():
-        tasks = plan_build(workspace, config, ModelStore(), **which)  # type: ignore[arg-type]
-        return run_build(workspace, config, tasks, workers=workers)
+        jobs = plan_build(workspace, config, ModelStore(), **which)  # type: ignore[arg-type]
+        return run_build(workspace, config, jobs, workers=workers)
 
 
 def release(workspace: Workspace) -> None:
@@ -82,7 +82,7 @@ def test_stage_by_stage_gives_the_same_bytes(
     workspace = make(tmp_path / "w", small_world)
     for stage in STAGE_NAMES:
         result = build(workspace, only=stage)
-        assert all(task.stages == (stage,) for task in result.tasks)
+        assert all(job.stages == (stage,) for job in result.jobs)
     release(workspace)
     assert files(tmp_path / "w") == files(undisturbed)
 
@@ -158,8 +158,8 @@ def test_a_threshold_redoes_only_what_follows_and_says_why(
     before = {p: p.stat().st_mtime_ns for p in (root / "stages").rglob("*.*")}
     setting = ("pupils.min_ipd_px=40",)
     plan = plan_build(workspace, workspace.config(setting), ModelStore())
-    assert {task.stages[0] for task in plan} == {"pupils"}
-    assert {task.why for task in plan} == {"min_ipd_px 30.0 → 40.0"}
+    assert {job.stages[0] for job in plan} == {"pupils"}
+    assert {job.why for job in plan} == {"min_ipd_px 30.0 → 40.0"}
     build(workspace, settings=setting)
     redone = {p.parent.name for p, mtime in before.items() if p.stat().st_mtime_ns != mtime}
     assert redone == set(STAGE_NAMES[STAGE_NAMES.index("pupils") :])
@@ -175,7 +175,7 @@ def test_photos_that_come_or_go_make_only_their_shard_stale(
     folder = next(p for p in sorted(photos.iterdir()) if p.is_dir())
     (folder / "new.jpg").write_bytes(b"not a picture")
     plan = plan_build(workspace, workspace.config(), ModelStore(), target="download")
-    assert [(task.stages[0], task.why) for task in plan] == [("discover", "photos changed")]
+    assert [(job.stages[0], job.why) for job in plan] == [("discover", "photos changed")]
 
 
 def test_only_refuses_to_touch_what_is_before_it(small_world: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_damaged_table_is_built_again(undisturbed: Path, tmp_path: Path) -> No
     table.write_bytes(table.read_bytes()[:100])
     workspace = Workspace.open(root)
     result = build(workspace)
-    assert [task.stages for task in result.tasks] == [("quality",)]
+    assert [job.stages for job in result.jobs] == [("quality",)]
     assert files(root) == files(undisturbed)
 
 
@@ -231,7 +231,7 @@ def test_missing_pixels_are_built_again(undisturbed: Path, tmp_path: Path) -> No
     root = tmp_path / "w"
     shutil.copytree(undisturbed, root)
     sorted((root / "stages/segment").glob("*.tar"))[0].unlink()
-    assert [task.stages[0] for task in build(Workspace.open(root)).tasks] == ["segment"]
+    assert [job.stages[0] for job in build(Workspace.open(root)).jobs] == ["segment"]
     assert files(root) == files(undisturbed)
 
 
@@ -245,7 +245,7 @@ def test_a_table_damaged_inside_is_one_line_with_the_remedy(
     table.write_bytes(data[:4] + bytes(100) + data[104:])
     workspace = Workspace.open(root)
     with pytest.raises(HqvoxError, match=r"(?s)quality/\d+\.parquet: cannot be read .* delete it"):
-        workspace.frame(STAGE_NAMES, {})
+        workspace.read_stage("quality", table.stem)
     table.unlink()
     build(workspace)
     assert files(root) == files(undisturbed)
@@ -261,10 +261,10 @@ def test_what_follows_a_retried_stage_is_stale_even_if_the_retry_stops_there(
     workspace = make(tmp_path / "w", photos)
     build(workspace, target="duplicates")
     retried = build(workspace, target="download", retry_failed=True)
-    assert [task.stages for task in retried.tasks] == [("download",)]
+    assert [job.stages for job in retried.jobs] == [("download",)]
     plan = plan_build(workspace, workspace.config(), ModelStore(), target="duplicates")
     assert [(task.shard, task.stages[0]) for task in plan] == [
-        (retried.tasks[0].shard, "duplicates")
+        (retried.jobs[0].shard, "duplicates")
     ]
 
 

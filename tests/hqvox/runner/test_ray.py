@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner import ray as on_ray
 from hqvox.runner.build import plan_build
-from hqvox.runner.local import Event, Failed, Finished, Started, run_here
-from hqvox.runner.plan import ShardTask
+from hqvox.runner.jobs import Failed, Finished, Idle, Started, Stop, run_here
+from hqvox.runner.plan import ShardJob
+from hqvox.runner.worker import Event, ShardWorker
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
@@ -51,10 +52,14 @@ def stages(root: Path) -> dict[str, bytes]:
 @pytest.mark.timeout(300)
 def test_a_cluster_gives_the_same_bytes_as_this_process(small_world: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    for name, run in (("here", run_here), ("ray", on_ray.run_ray)):
+    for name in ("here", "ray"):
         workspace = workspace_of(tmp_path / name, small_world)
         config = workspace.config()
-        run(workspace.url, config, plan_build(workspace, config, ModelStore()), events.append)
+        jobs = plan_build(workspace, config, ModelStore())
+        if name == "here":
+            run_here([[job] for job in jobs], ShardWorker(workspace.url, config), events.append)
+        else:
+            on_ray.run_ray(workspace.url, config, jobs, events.append)
     assert sum(isinstance(event, Finished) for event in events) == 4
     assert not [event for event in events if isinstance(event, Failed)]
     assert stages(tmp_path / "here") == stages(tmp_path / "ray")
@@ -71,32 +76,33 @@ def test_a_shard_that_kills_its_workers_is_failed_and_the_rest_goes_on(
         def __init__(self, root: str, config: BuildConfig) -> None:
             pass
 
-        def run(self, version: str, task: ShardTask) -> Iterator[on_ray.Message]:
-            if task.shard == "deadly":
+        def run(self, version: str, jobs: Sequence[ShardJob]) -> Iterator[on_ray.Message]:
+            if jobs[0].shard == "deadly":
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield ("done", 0.0)
+            yield Finished(jobs[0], 0.0)
+            yield Idle()
 
     monkeypatch.setattr(on_ray, "ShardActor", Fragile)
     events: list[Event] = []
-    tasks = [ShardTask(shard, 0, 1, "") for shard in ("00000", "deadly", "00002")]
-    on_ray.run_ray(str(tmp_path), BuildConfig(), tasks, events.append)
+    jobs = [ShardJob(shard, 0, 1, "") for shard in ("00000", "deadly", "00002")]
+    on_ray.run_ray(str(tmp_path), BuildConfig(), jobs, events.append)
     failed = [event for event in events if isinstance(event, Failed)]
-    assert [event.task.shard for event in failed] == ["deadly"]
+    assert [event.job.shard for event in failed] == ["deadly"]
     assert "3 workers died on it" in failed[0].error
-    assert {e.task.shard for e in events if isinstance(e, Finished)} == {"00000", "00002"}
-    deadly = [e for e in events if isinstance(e, Started) and e.task.shard == "deadly"]
+    assert {e.job.shard for e in events if isinstance(e, Finished)} == {"00000", "00002"}
+    deadly = [e for e in events if isinstance(e, Started) and e.job.shard == "deadly"]
     assert len(deadly) == 3
 
 
 def test_a_node_of_another_version_or_without_the_workspace_stops_the_build(tmp_path: Path) -> None:
     actor = on_ray.ShardActor(str(tmp_path / "nowhere"), BuildConfig())
-    task = ShardTask("00000", 0, 1, "")
-    (message,) = actor.run("0.0.0", task)
-    assert message[0] == "stop"
-    assert "install the same on every node" in message[1]
-    (message,) = actor.run(hqvox.__version__, task)
-    assert message[0] == "stop"
-    assert "every node reaches" in message[1]
+    job = ShardJob("00000", 0, 1, "")
+    (message,) = actor.run("0.0.0", [job])
+    assert isinstance(message, Stop)
+    assert "install the same on every node" in message.error
+    (message,) = actor.run(hqvox.__version__, [job])
+    assert isinstance(message, Stop)
+    assert "every node reaches" in message.error
 
 
 def test_a_cluster_without_room_and_a_missing_one_are_one_line(monkeypatch: Any) -> None:

@@ -12,14 +12,13 @@ from typer.testing import CliRunner
 from hqvox.cli.app import app
 from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.local import Failed
-from hqvox.speech import build as building
-from hqvox.speech.build import plan_speech, run_speech, sources
+from hqvox.runner.jobs import Failed
+from hqvox.speech import worker
+from hqvox.speech.build import plan_speech, run_speech, sources, summarise
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
-from hqvox.speech.summary import summarise
 from hqvox.speech.utterance import REASONS, process, read_file
 from hqvox.speech.vad import speech
 from hqvox.speech.worker import SpeechProgress
@@ -44,7 +43,7 @@ def pack(workspace: Workspace, *audio: Path, workers: int = 0, **options) -> lis
     plan = plan_speech(workspace, config.speech, places, **options)
     result = run_speech(workspace, config, plan, places, workers=workers)
     assert not result.failed
-    return [task.shard for task in plan.tasks]
+    return [job.shard for job in plan.jobs]
 
 
 def voice(seed: int, seconds: float = 2.5) -> bytes:
@@ -199,20 +198,20 @@ def test_a_defect_fails_its_shard_only(
     tmp_path: Path, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = make_workspace(tmp_path)
-    real = building.pack_shard
+    real = worker.pack_shard
 
-    def pack_shard(workspace, config, task, report):
-        if task.shard == "00001":
+    def pack_shard(workspace, config, job, report):
+        if job.shard == "00001":
             raise RuntimeError("a defect")
-        return real(workspace, config, task, report)
+        return real(workspace, config, job, report)
 
-    monkeypatch.setattr(building, "pack_shard", pack_shard)
+    monkeypatch.setattr(worker, "pack_shard", pack_shard)
     config = workspace.config()
     places = sources(workspace, [audio], (), False)
     events = []
     plan = plan_speech(workspace, config.speech, places)
     result = run_speech(workspace, config, plan, places, workers=0, on_event=events.append)
-    assert [f.task.shard for f in result.failed] == ["00001"]
+    assert [f.job.shard for f in result.failed] == ["00001"]
     assert any(isinstance(e, Failed) for e in events)
     assert sum(isinstance(e, SpeechProgress) for e in events) == 2
     assert SpeechPack(workspace).shards() == ["00000", "00002"]

@@ -120,13 +120,13 @@ def test_bytes_that_the_journal_does_not_name_yet_go(killed: Crawled) -> None:
     """Killed between the photograph's bytes and their line in the journal."""
     data = b"a photograph that nothing names" * 100
     spool = Spool(killed.workspace, "00000", {})
-    before = dict(spool.found)
+    before = dict(spool.rows)
     spool.store(hashlib.sha256(data).hexdigest(), data)
     spool.close()
     purge(killed.workspace, Takedown("host", "elsewhere.example"))
     assert traces(Path(killed.workspace.url), [data]) == []
     spool = Spool(killed.workspace, "00000", {})
-    assert spool.found == before
+    assert spool.rows == before
     spool.close()
 
 

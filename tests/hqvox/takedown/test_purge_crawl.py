@@ -162,7 +162,7 @@ def test_shard_cut_short_loses_what_was_taken_down_and_no_more(crawled: Crawled)
     assert photos[urls[1]] not in everything
     assert urls[1].encode() not in everything
     spool = Spool(crawled.workspace, "00000", {})
-    assert list(spool.found) == [urls[0], urls[2]]
+    assert list(spool.rows) == [urls[0], urls[2]]
     spool.close()
 
 

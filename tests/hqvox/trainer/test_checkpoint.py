@@ -88,7 +88,7 @@ def test_a_generator_alone_loads_and_is_nothing_to_train_on_with(tmp_path: Path)
     generator = build_generator(SPEC)
     checkpoint.save(path, checkpoint.generator_state(generator, {"source": "elsewhere"}))
     assert checkpoint.load_generator(path).generator.fuser is not None
-    with pytest.raises(HqvoxError, match="holds a generator alone") as error:
+    with pytest.raises(HqvoxError, match="holds only a generator") as error:
         checkpoint.read(path, [checkpoint.TRAINING])
     one_line(error)
 

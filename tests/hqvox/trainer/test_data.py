@@ -25,8 +25,8 @@ from hqvox.speech.pack import PackWriter
 from hqvox.trainer.batches import Batch, BatchSource, FusedBatch
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.draws import Draws
 from hqvox.trainer.recipes import load_train_config
+from hqvox.trainer.sampler import Sampler
 from hqvox.trainer.speech_input import SF2F_MEAN, SF2F_STD, Normaliser, normalise, windows
 from hqvox.workspace.tables import UTTERANCES
 from models.sf2f.colour import from_unit
@@ -72,12 +72,12 @@ def test_parts_are_what_the_tables_say(tiny: Release, tiny_data: TrainingData) -
     faces = tiny.manifest(["identity_id"])["identity_id"].to_pylist()
     spoken = tiny.speech()["identity_id"].to_pylist()
     people = tiny.identities().to_pylist()
-    for split in ("train", "val", "test"):
-        part = tiny_data.part(split)
-        assert list(part.identity_ids) == [p["identity_id"] for p in people if p["split"] == split]
-        assert len(part) == len(part.names)
+    for name in ("train", "val", "test"):
+        split = tiny_data.split(name)
+        assert list(split.identity_ids) == [p["identity_id"] for p in people if p["split"] == name]
+        assert len(split) == len(split.person_names)
         for own, rows, said in zip(
-            part.identity_ids, part.faces_of, part.utterances_of, strict=True
+            split.identity_ids, split.faces_of, split.utterances_of, strict=True
         ):
             assert rows.tolist() == [i for i, who in enumerate(faces) if who == own]
             assert said.tolist() == [i for i, who in enumerate(spoken) if who == own]
@@ -89,10 +89,10 @@ def test_people_without_voice_or_face_are_left_out(release: Release, tmp_path: P
     pq.write_table(spoken.slice(2), root / "speech/index.parquet")  # id0 is silent
     pq.write_table(release.manifest().slice(0, 8), root / "manifest.parquet")  # id4 is faceless
     data = TrainingData.open(release, (64,), cache_dir=tmp_path)
-    assert data.part("train").identity_ids == ("id1", "id2")
-    assert len(data.part("test")) == 0
-    assert data.part("train").faces_of[0].tolist() == [2, 3]
-    assert data.part("train").utterances_of[0].tolist() == [0, 1]
+    assert data.split("train").identity_ids == ("id1", "id2")
+    assert len(data.split("test")) == 0
+    assert data.split("train").faces_of[0].tolist() == [2, 3]
+    assert data.split("train").utterances_of[0].tolist() == [0, 1]
 
 
 def test_a_second_opening_packs_nothing_and_the_release_is_only_read(
@@ -184,11 +184,11 @@ def test_a_release_that_was_written_from_a_build_opens(tmp_path: Path) -> None:
     split = str(tmp_path / "split.csv")
     write_release(build, "v1", build.config(), auto=True, split=split, workers=1)
     data = TrainingData.open(Release(build, "v1"), (64,), cache_dir=tmp_path / "c")
-    assert data.part("train").names == ("Ada", "Bedřich")
-    assert data.part("test").identity_ids == ("id4",)
-    (row,) = data.part("test").utterances_of[0]
+    assert data.split("train").person_names == ("Ada", "Bedřich")
+    assert data.split("test").identity_ids == ("id4",)
+    (row,) = data.split("test").utterances_of[0]
     assert np.array_equal(data.log_mel(row), (said + 4).astype(np.float16))
-    assert BatchSource(data.part("train"), tiny_config()).stage1(0).log_mel.isfinite().all()
+    assert BatchSource(data.split("train"), tiny_config()).stage1(0).log_mel.isfinite().all()
 
 
 # Bad input.
@@ -232,19 +232,19 @@ def test_a_release_of_one_person_is_one_line(tmp_path: Path) -> None:
     elsewhere = make_tiny_release(tmp_path / "elsewhere", 1, 2, 0)
     data = TrainingData.open(elsewhere, (64,), cache_dir=tmp_path)
     with pytest.raises(HqvoxError, match="1 identity in train"):
-        BatchSource(data.part("train"), tiny_config())
+        BatchSource(data.split("train"), tiny_config())
 
 
 def test_filters_and_batches_that_do_not_fit_are_one_line(tiny_data: TrainingData) -> None:
-    part = tiny_data.part("train")
+    split = tiny_data.split("train")
     cmu = load_train_config("voice2face-cmu-tiny")
     with pytest.raises(HqvoxError, match=r"have 40 mel filters.*--set speech\.n_filters=64"):
-        BatchSource(part, cmu)
+        BatchSource(split, cmu)
     with pytest.raises(HqvoxError, match=r"stage1\.batch_size is 4, which 3 .*batch_size=3"):
-        BatchSource(part, tiny_config(), rank=0, world=3)
+        BatchSource(split, tiny_config(), rank=0, world=3)
 
 
-# Draws.
+# Sampler.
 
 
 def same(a: Batch | FusedBatch, b: Batch | FusedBatch) -> bool:
@@ -257,20 +257,20 @@ def same(a: Batch | FusedBatch, b: Batch | FusedBatch) -> bool:
 
 
 def test_a_step_is_the_same_however_it_is_reached(tiny_data: TrainingData) -> None:
-    part = tiny_data.part("train")
-    one, other = BatchSource(part, tiny_config()), BatchSource(part, tiny_config())
+    split = tiny_data.split("train")
+    one, other = BatchSource(split, tiny_config()), BatchSource(split, tiny_config())
     straight = [one.stage1(step) for step in range(6)]
     for step in (5, 0, 3):
         assert same(other.stage1(step), straight[step])
         assert same(other.stage2(step), one.stage2(step))
     assert not same(straight[0], straight[1])
-    assert not same(BatchSource(part, tiny_config("seed=1")).stage1(0), straight[0])
+    assert not same(BatchSource(split, tiny_config("seed=1")).stage1(0), straight[0])
 
 
 def test_processes_together_see_what_one_sees(tiny_data: TrainingData) -> None:
-    part = tiny_data.part("train")
-    one = BatchSource(part, tiny_config())
-    both = [BatchSource(part, tiny_config(), rank=rank, world=2) for rank in (0, 1)]
+    split = tiny_data.split("train")
+    one = BatchSource(split, tiny_config())
+    both = [BatchSource(split, tiny_config(), rank=rank, world=2) for rank in (0, 1)]
     for step in range(4):
         halves, whole = [b.stage1(step) for b in both], one.stage1(step)
         assert torch.equal(torch.cat([h.log_mel for h in halves]), whole.log_mel)
@@ -283,12 +283,12 @@ def test_processes_together_see_what_one_sees(tiny_data: TrainingData) -> None:
 def test_everybody_comes_once_a_round_and_everything_of_theirs_alike(
     tiny_data: TrainingData,
 ) -> None:
-    part = tiny_data.part("train")
-    draws = Draws(part, tiny_config("stage1.crop_frames=[100,104]"))
-    steps = [draws.stage1(step) for step in range(600)]
-    people = np.concatenate([s.identity for s in steps]).reshape(-1, len(part))
-    assert all(sorted(row) == list(range(len(part))) for row in people.tolist())
-    for kind, owned in (("face", part.faces_of), ("utterance", part.utterances_of)):
+    split = tiny_data.split("train")
+    sampler = Sampler(split, tiny_config("stage1.crop_frames=[100,104]"))
+    steps = [sampler.stage1(step) for step in range(600)]
+    people = np.concatenate([s.identity for s in steps]).reshape(-1, len(split))
+    assert all(sorted(row) == list(range(len(split))) for row in people.tolist())
+    for kind, owned in (("face", split.faces_of), ("utterance", split.utterances_of)):
         counts = Counter(np.concatenate([getattr(s, kind) for s in steps]).tolist())
         for rows in owned:
             own = np.array([counts[row] for row in rows.tolist()])
@@ -296,7 +296,7 @@ def test_everybody_comes_once_a_round_and_everything_of_theirs_alike(
             assert np.abs(own - expected).max() < 5 * np.sqrt(expected)
     assert set(Counter(s.frames for s in steps)) == set(range(100, 105))
     starts = [
-        (start, part.data.utterances.frames[said] - s.frames)
+        (start, split.data.utterances.frames[said] - s.frames)
         for s in steps
         for start, said in zip(s.start, s.utterance, strict=True)
     ]
@@ -305,12 +305,12 @@ def test_everybody_comes_once_a_round_and_everything_of_theirs_alike(
 
 
 def test_a_batch_is_what_was_drawn(tiny_data: TrainingData) -> None:
-    part = tiny_data.part("train")
+    split = tiny_data.split("train")
     config = tiny_config("stage1.crop_frames=[380,400]", "model.resolutions=[64,128]")
-    source, draws = BatchSource(part, config), Draws(part, config)
+    source, sampler = BatchSource(split, config), Sampler(split, config)
     padded = 0
     for step in range(3):
-        batch, drawn = source.stage1(step), draws.stage1(step)
+        batch, drawn = source.stage1(step), sampler.stage1(step)
         assert batch.log_mel.shape == (4, 40, drawn.frames)
         for row in range(4):
             said = tiny_data.log_mel(drawn.utterance[row])[drawn.start[row] :][: drawn.frames]
@@ -320,8 +320,8 @@ def test_a_batch_is_what_was_drawn(tiny_data: TrainingData) -> None:
             wanted = ((raw - 10.9915) / 3.1661).T
             np.testing.assert_allclose(batch.log_mel[row], wanted, atol=1e-5)
             face = int(batch.face[row])
-            assert face in part.faces_of[batch.identity[row]]
-            assert drawn.utterance[row] in part.utterances_of[batch.identity[row]]
+            assert face in split.faces_of[batch.identity[row]]
+            assert drawn.utterance[row] in split.utterances_of[batch.identity[row]]
             for px, pictures in zip((64, 128), batch.pictures, strict=True):
                 unit = torch.from_numpy(tiny_data.faces[px][face] / np.float32(255))
                 torch.testing.assert_close(pictures[row], from_unit(unit), atol=1e-5, rtol=0)
@@ -339,9 +339,9 @@ def test_data_in_memory_give_the_same_batches(
         "stage1.crop_frames=[200,300]",
         "data.flip=true",
     ]
-    mapped = BatchSource(tiny_data.part("train"), tiny_config(*given))
+    mapped = BatchSource(tiny_data.split("train"), tiny_config(*given))
     resident = BatchSource(
-        tiny_data.part("train"), tiny_config(*given, "speed.data_on_device=true")
+        tiny_data.split("train"), tiny_config(*given, "speed.data_on_device=true")
     )
     assert resident.resident
     assert not mapped.resident
@@ -354,8 +354,8 @@ def test_data_in_memory_give_the_same_batches(
 
 def test_short_utterances_are_said_again_where_asked(tiny_data: TrainingData) -> None:
     config = tiny_config("data.short=repeat", "stage1.crop_frames=[420,420]")
-    part = tiny_data.part("train")
-    batch, drawn = BatchSource(part, config).stage1(0), Draws(part, config).stage1(0)
+    split = tiny_data.split("train")
+    batch, drawn = BatchSource(split, config).stage1(0), Sampler(split, config).stage1(0)
     for row, said in enumerate(tiny_data.log_mel(u) for u in drawn.utterance):
         twice = np.concatenate([said] * 5).astype(np.float32)[:420]
         wanted = ((twice - SF2F_MEAN) / SF2F_STD).T
@@ -363,9 +363,9 @@ def test_short_utterances_are_said_again_where_asked(tiny_data: TrainingData) ->
 
 
 def test_mirrored_pictures_are_about_half_and_only_where_asked(tiny_data: TrainingData) -> None:
-    part = tiny_data.part("train")
-    plain = BatchSource(part, tiny_config())
-    flipped = BatchSource(part, tiny_config("data.flip=true"))
+    split = tiny_data.split("train")
+    plain = BatchSource(split, tiny_config())
+    flipped = BatchSource(split, tiny_config("data.flip=true"))
     mirrored = 0
     for step in range(30):
         a, b = plain.stage1(step), flipped.stage1(step)
@@ -385,9 +385,9 @@ def test_normalising_by_utterance_gives_every_filter_mean_0_and_deviation_1(
     np.testing.assert_allclose(whole.mean(axis=1), 0, atol=1e-4)
     np.testing.assert_allclose(whole.std(axis=1), 1, atol=1e-4)
     config = tiny_config("data.normalise=utterance", "stage1.crop_frames=[400,400]")
-    draws = Draws(tiny_data.part("train"), config)
-    batch = BatchSource(tiny_data.part("train"), config).stage1(0)
-    said = tiny_data.log_mel(draws.stage1(0).utterance[0])
+    sampler = Sampler(tiny_data.split("train"), config)
+    batch = BatchSource(tiny_data.split("train"), config).stage1(0)
+    said = tiny_data.log_mel(sampler.stage1(0).utterance[0])
     wanted = Normaliser("utterance").whole(said)[0]
     torch.testing.assert_close(batch.log_mel[0, :, : len(said)], wanted, atol=1e-4, rtol=0)
     assert not batch.log_mel[0, :, len(said) :].any(), "padded after normalising"
@@ -402,7 +402,7 @@ def test_normalising_by_the_release_takes_its_own_figures(tiny_data: TrainingDat
 
 
 def test_no_file_is_opened_in_the_loop(tiny_data: TrainingData) -> None:
-    source = BatchSource(tiny_data.part("train"), tiny_config())
+    source = BatchSource(tiny_data.split("train"), tiny_config())
     source.stage1(0)
     source.stage2(0)
     with opened_files() as opened:
@@ -469,25 +469,25 @@ def long_speech(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
 
 
 def test_stage_2_takes_6_to_25_s_of_one_persons_speech(long_speech: TrainingData) -> None:
-    part = long_speech.part("train")
+    split = long_speech.split("train")
     config = tiny_config("stage2.batch_size=5", "stage2.max_windows=60")
-    draws, source = Draws(part, config), BatchSource(part, config)
+    sampler, source = Sampler(split, config), BatchSource(split, config)
     spans = []
     for step in range(20):
-        batch, drawn = source.stage2(step), draws.stage2(step)
+        batch, drawn = source.stage2(step), sampler.stage2(step)
         assert batch.windows.shape == (5, 60, 40, 125)
         assert batch.mask.sum(1).tolist() == [len(own) for own in drawn.windows]
         assert not batch.windows[~batch.mask].any()
         for row, (person, own) in enumerate(zip(drawn.identity, drawn.windows, strict=True)):
             said = set(own[:, 0].tolist())
-            assert said <= set(part.utterances_of[person].tolist())
+            assert said <= set(split.utterances_of[person].tolist())
             for column, (utterance, start) in enumerate(own.tolist()):
                 piece = long_speech.log_mel(utterance)[start : start + 125].astype(np.float32)
-                if part.identity_ids[person] != "id4":
+                if split.identity_ids[person] != "id4":
                     assert len(piece) == 125, "no window reaches beyond its utterance"
                     wanted = ((piece - SF2F_MEAN) / SF2F_STD).T
                     np.testing.assert_allclose(batch.windows[row, column], wanted, atol=1e-5)
-            if part.identity_ids[person] == "id4":
+            if split.identity_ids[person] == "id4":
                 assert len(own) == 1
                 continue
             spans.append(
@@ -501,12 +501,12 @@ def test_stage_2_takes_6_to_25_s_of_one_persons_speech(long_speech: TrainingData
 
 
 def test_of_too_many_windows_some_stay_in_order(long_speech: TrainingData) -> None:
-    part = long_speech.part("train")
+    split = long_speech.split("train")
     config = tiny_config("stage2.batch_size=5", "stage2.max_windows=7")
-    batch = BatchSource(part, config).stage2(0)
+    batch = BatchSource(split, config).stage2(0)
     assert batch.windows.shape == (5, 7, 40, 125)
     assert sorted(batch.mask.sum(1).tolist()) == [1, 7, 7, 7, 7]
-    for own in Draws(part, config).stage2(0).windows:
-        assert len({tuple(pair) for pair in own.tolist()}) == len(own)
-        for utterance in set(own[:, 0].tolist()):
-            assert (np.diff(own[own[:, 0] == utterance, 1]) > 0).all()
+    for pairs in Sampler(split, config).stage2(0).windows:
+        assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs)
+        for utterance in set(pairs[:, 0].tolist()):
+            assert (np.diff(pairs[pairs[:, 0] == utterance, 1]) > 0).all()

@@ -11,6 +11,12 @@ import torch
 from hqvox.errors import HqvoxError
 from hqvox.trainer.data import TrainingData
 from hqvox.trainer.evaluate import (
+    FUSED,
+    LENGTHS,
+    LONG,
+    SHORT,
+    Condition,
+    Protocol,
     Speaker,
     evaluate,
     fuse,
@@ -19,9 +25,8 @@ from hqvox.trainer.evaluate import (
     real_embeddings,
     real_faces,
 )
-from hqvox.trainer.judges import Judges, batched, load_judges
+from hqvox.trainer.metric_networks import MetricNetworks, batched, load_metric_networks
 from hqvox.trainer.metrics import cosine, l1, normalised, recall_at_k
-from hqvox.trainer.protocol import FUSED, LENGTHS, LONG, SHORT, Condition, Protocol
 from hqvox.trainer.speech_input import Normaliser
 from models.sf2f.generator import Generator, build_generator
 from models.sf2f.spec import GeneratorSpec
@@ -39,7 +44,7 @@ def generator() -> Generator:
 
 
 @pytest.fixture(scope="module")
-def judges() -> Judges:
+def networks() -> MetricNetworks:
     """An embedding that can be followed by hand: four colours of the picture's quarters."""
 
     def quarters(pictures: torch.Tensor) -> torch.Tensor:
@@ -52,7 +57,7 @@ def judges() -> Judges:
     def inception(pictures: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         return classify(pictures), quarters(pictures).numpy()
 
-    return Judges(batched(quarters, "cpu"), "quarters", classify, inception)
+    return MetricNetworks(batched(quarters, "cpu"), "quarters", classify, inception)
 
 
 def test_crops_have_the_lengths_asked_for_and_lie_within_an_utterance():
@@ -90,24 +95,24 @@ def test_crops_differ_by_run_crop_and_person_and_are_the_same_again():
 
 def test_speech_is_padded_before_it_is_normalised(tiny_data: TrainingData):
     """As in training; only where each utterance has its own mean does padding come after."""
-    part = tiny_data.part("test")
+    split = tiny_data.split("test")
     far = Condition("too long", (2000, 2000))
     for kind, padded in (("sf2f", -10.9915 / 3.1661), ("utterance", 0.0)):
-        speaker = Speaker(part, Normaliser(kind), Protocol())
+        speaker = Speaker(split, Normaliser(kind), Protocol())
         [window] = speaker.windows(0, far, 0, 0)
         assert window.shape == (40, 2000)
-        longest = max(int(tiny_data.utterances.frames[u]) for u in part.utterances_of[0])
+        longest = max(int(tiny_data.utterances.frames[u]) for u in split.utterances_of[0])
         torch.testing.assert_close(window[:, longest:], torch.full((40, 2000 - longest), padded))
         assert (window[:, :longest] != padded).any(dim=0).all()
 
 
 def test_fused_crops_are_windows_of_125_frames_every_63(tiny_data: TrainingData):
-    part = tiny_data.part("train")
-    longest = [max(tiny_data.utterances.frames[rows]) for rows in part.utterances_of]
+    split = tiny_data.split("train")
+    longest = [max(tiny_data.utterances.frames[rows]) for rows in split.utterances_of]
     person = int(np.argmax(longest))
     assert longest[person] >= 251
     some = Condition("2.51 s", (251, 251))
-    speaker = Speaker(part, Normaliser(), Protocol())
+    speaker = Speaker(split, Normaliser(), Protocol())
     whole = speaker.windows(person, some, 0, 0)[0]
     cut = speaker.windows(person, some, 0, 0, 125)
     assert len(cut) == 3
@@ -134,20 +139,20 @@ def test_without_a_fuser_embeddings_are_averaged():
     torch.testing.assert_close(found, mean / mean.norm())
 
 
-def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, judges):
-    part = tiny_data.part("test")
+def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, networks):
+    split = tiny_data.split("test")
     evaluation = evaluate(
-        generator, Normaliser(), part, [SHORT, FUSED], judges, TWICE, with_fid=True
+        generator, Normaliser(), split, [SHORT, FUSED], networks, TWICE, with_fid=True
     )
     assert (evaluation.identities, evaluation.gallery) == (3, 3)
     assert set(evaluation.real) == {"vfs", "inception"}
-    speaker = Speaker(part, Normaliser(), TWICE)
-    truth = real_embeddings(part, 64, judges)
+    speaker = Speaker(split, Normaliser(), TWICE)
+    truth = real_embeddings(split, 64, networks)
     for result in evaluation.results:
         runs = []
         for run in range(2):
             crops = [generate(generator, speaker, result.condition, run, c) for c in range(3)]
-            queries = np.concatenate([judges.embed(pictures) for pictures in crops])
+            queries = np.concatenate([networks.embed(pictures) for pictures in crops])
             who = np.tile(np.arange(3), 3)
             recalls = recall_at_k(queries, who, truth).values()
             runs.append([cosine(queries, truth[who]), l1(queries, truth[who]), *recalls])
@@ -158,36 +163,36 @@ def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, j
         assert {"vfs", "inception", "fid"} <= set(result.scores)
 
 
-def test_ground_truth_is_over_all_real_faces(tiny_data, judges):
-    part = tiny_data.part("val")
-    truth = real_embeddings(part, 64, judges)
-    for person, rows in enumerate(part.faces_of):
+def test_ground_truth_is_over_all_real_faces(tiny_data, networks):
+    split = tiny_data.split("val")
+    truth = real_embeddings(split, 64, networks)
+    for person, rows in enumerate(split.faces_of):
         faces = torch.from_numpy(np.array(tiny_data.faces[64][rows])).float() / 255
-        own = normalised(judges.embed(faces)).mean(axis=0)
+        own = normalised(networks.embed(faces)).mean(axis=0)
         np.testing.assert_allclose(truth[person], own / np.linalg.norm(own), atol=1e-6)
-    assert sum(len(pictures) for pictures, _ in real_faces(part, 64)) == 6
+    assert sum(len(pictures) for pictures, _ in real_faces(split, 64)) == 6
 
 
-def test_the_same_arguments_give_the_same_figures(tiny_data, generator, judges):
-    part = tiny_data.part("test")
+def test_the_same_arguments_give_the_same_figures(tiny_data, generator, networks):
+    split = tiny_data.split("test")
     torch.manual_seed(7)
-    first = evaluate(generator, Normaliser(), part, [SHORT], judges, TWICE)
+    first = evaluate(generator, Normaliser(), split, [SHORT], networks, TWICE)
     state = torch.get_rng_state()
-    again = evaluate(generator, Normaliser(), part, [SHORT], judges, TWICE)
+    again = evaluate(generator, Normaliser(), split, [SHORT], networks, TWICE)
     assert first.results == again.results
     assert torch.equal(state, torch.get_rng_state())
-    other = evaluate(generator, Normaliser(), part, [SHORT], judges, replace(TWICE, seed=1))
+    other = evaluate(generator, Normaliser(), split, [SHORT], networks, replace(TWICE, seed=1))
     assert other.results != first.results
 
 
-def test_what_is_missing_is_left_out_and_the_rest_is_measured(tiny_data, generator, judges):
-    part = tiny_data.part("test")
+def test_what_is_missing_is_left_out_and_the_rest_is_measured(tiny_data, generator, networks):
+    split = tiny_data.split("test")
     [result] = evaluate(
-        generator, Normaliser(), part, [SHORT], Judges(classify=judges.classify), TWICE
+        generator, Normaliser(), split, [SHORT], MetricNetworks(classify=networks.classify), TWICE
     ).results
     assert set(result.scores) == {"vfs"}
     [result] = evaluate(
-        generator, Normaliser(), part, [SHORT], Judges(judges.embed, "quarters"), TWICE
+        generator, Normaliser(), split, [SHORT], MetricNetworks(networks.embed, "quarters"), TWICE
     ).results
     assert "vfs" not in result.scores
     assert "recall_10" in result.scores
@@ -196,18 +201,18 @@ def test_what_is_missing_is_left_out_and_the_rest_is_measured(tiny_data, generat
 def test_missing_weights_name_the_command_that_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("HQVOX_OFFLINE", "1")
     store = ModelStore(cache_dir=tmp_path)
-    missing = load_judges(store).missing
+    missing = load_metric_networks(store).missing
     assert "hqvox models pull facenet_vggface2" in missing["similarity and retrieval"]
     assert "dlib_resnet" in missing["similarity and retrieval"]
     assert "hqvox models pull vggface2_resnet50" in missing["VFS"]
     assert "hqvox models pull inception_v3" in missing["IS and FID"]
-    assert not load_judges(store, "dlib_resnet", scores=False).missing
+    assert not load_metric_networks(store, "dlib_resnet", scores=False).missing
     with pytest.raises(HqvoxError, match="there are facenet_vggface2, dlib_resnet"):
-        load_judges(store, "arcface_r50")
+        load_metric_networks(store, "arcface_r50")
 
 
-def test_a_face_is_judged_alike_whatever_stands_beside_it():
-    embed = load_judges(ModelStore(), "dlib_resnet", scores=False).embed
+def test_a_face_is_measured_alike_whatever_stands_beside_it():
+    embed = load_metric_networks(ModelStore(), "dlib_resnet", scores=False).embed
     assert embed is not None
     torch.manual_seed(0)
     pictures = torch.rand(3, 3, 64, 64)
@@ -216,23 +221,23 @@ def test_a_face_is_judged_alike_whatever_stands_beside_it():
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, rtol=1e-5)
 
 
-def test_quick_metrics_measure_a_training_run(tiny_data, generator, judges):
-    part = tiny_data.part("val")
+def test_quick_metrics_measure_a_training_run(tiny_data, generator, networks):
+    split = tiny_data.split("val")
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    quick = {"judges": judges, "normaliser": Normaliser(), "seed": 3}
-    found = quick_metrics(generator, part, fused=False, **quick)
+    quick = {"networks": networks, "normaliser": Normaliser(), "seed": 3}
+    found = quick_metrics(generator, split, fused=False, **quick)
     assert {"cosine", "l1", "recall_1", "recall_5", "recall_10", "vfs"} <= set(found)
-    truth = real_embeddings(part, 64, judges)
-    assert quick_metrics(generator, part, fused=False, truth=truth, **quick) == found
-    assert quick_metrics(generator, part, fused=True, **quick) != found
+    truth = real_embeddings(split, 64, networks)
+    assert quick_metrics(generator, split, fused=False, truth=truth, **quick) == found
+    assert quick_metrics(generator, split, fused=True, **quick) != found
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_part_without_people_and_other_filters_are_refused(tmp_path, generator, judges):
+def test_a_part_without_people_and_other_filters_are_refused(tmp_path, generator, networks):
     release = make_tiny_release(tmp_path / "r", train=2, val=0, test=1, filters=64)
     data = TrainingData.open(release, (64,), cache_dir=tmp_path / "c")
     with pytest.raises(HqvoxError, match="nobody in val"):
-        evaluate(generator, Normaliser(), data.part("val"), [SHORT], judges, TWICE)
+        evaluate(generator, Normaliser(), data.split("val"), [SHORT], networks, TWICE)
     with pytest.raises(HqvoxError, match=r"64 mel filters, the checkpoint needs 40"):
-        evaluate(generator, Normaliser(), data.part("test"), [SHORT], judges, TWICE)
+        evaluate(generator, Normaliser(), data.split("test"), [SHORT], networks, TWICE)

@@ -13,21 +13,19 @@ import torch.nn.functional as F
 from hqvox.errors import HqvoxError
 from hqvox.phantom.person import Person
 from hqvox.phantom.portraits import portrait
-from hqvox.trainer import feature_cache
+from hqvox.trainer import features
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.feature_cache import RealFeatures
 from hqvox.trainer.features import (
     DLIB_BOX,
     DlibFeatures,
     FaceNetFeatures,
+    RealFeatures,
     dlib_input,
     load_features,
 )
 from hqvox.trainer.losses import perceptual
-from models.embedding.dlib_network import read_network
-from models.embedding.dlib_resnet import DlibResnet
-from models.embedding.facenet import FaceNet, face_input
-from models.embedding.inception_resnet_v1 import InceptionResnetV1
+from models.embedding.dlib_resnet import DlibResnet, read_network
+from models.embedding.facenet import FaceNet, InceptionResnetV1, face_input
 from models.geometry import aligned_transform, eye_centres
 from models.landmarks import load as load_landmarker
 from models.sf2f.colour import from_unit
@@ -200,7 +198,7 @@ def test_gradients_reach_the_generated_picture_inside_the_box_and_no_weight(
 
 
 def real_features(data: TrainingData, dlib: DlibFeatures, **options: object) -> RealFeatures:
-    return RealFeatures(dlib, data.part("train"), 64, **options)  # type: ignore[arg-type]
+    return RealFeatures(dlib, data.split("train"), 64, **options)  # type: ignore[arg-type]
 
 
 def recomputed(data: TrainingData, dlib: DlibFeatures, rows: torch.Tensor) -> list[torch.Tensor]:
@@ -216,7 +214,7 @@ def all_of(features: tuple[list[torch.Tensor], torch.Tensor]) -> list[torch.Tens
 
 @pytest.fixture(scope="module")
 def rows(tiny_data: TrainingData) -> torch.Tensor:
-    own = np.concatenate(tiny_data.part("train").faces_of)
+    own = np.concatenate(tiny_data.split("train").faces_of)
     return torch.from_numpy(np.random.default_rng(1).permutation(own)[:10])
 
 
@@ -263,13 +261,13 @@ def test_little_memory_keeps_halves_and_less_nothing(
 ) -> None:
     whole = real_features(tiny_data, dlib).bytes
     wanted = recomputed(tiny_data, dlib, rows)
-    monkeypatch.setattr(feature_cache, "_memory", lambda device: whole * 8 * 0.6)
+    monkeypatch.setattr(features, "_memory", lambda device: whole * 8 * 0.6)
     halves = real_features(tiny_data, dlib)
     assert (halves.dtype, halves.bytes) == (torch.float16, whole // 2)
     for ours, theirs in zip(all_of(halves.of(rows, pictures)), wanted, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
-    monkeypatch.setattr(feature_cache, "_memory", lambda device: whole)
+    monkeypatch.setattr(features, "_memory", lambda device: whole)
     nothing = real_features(tiny_data, dlib)
     assert (nothing.dtype, nothing.bytes) == (None, 0)
     for ours, theirs in zip(all_of(nothing.of(rows, pictures)), wanted, strict=True):

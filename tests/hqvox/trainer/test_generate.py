@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from hqvox.cli.app import app
 from hqvox.errors import HqvoxError
-from hqvox.phantom.voices import RATE_HZ, VoiceIdentity, speak
+from hqvox.phantom.identity import VoiceIdentity
+from hqvox.phantom.voices import RATE_HZ, speak
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.vad import speech
 from hqvox.trainer.checkpoint import load_generator, save
@@ -90,7 +91,7 @@ def test_a_file_shorter_than_a_window_is_padded(folder):
     [
         ("silence.wav", "it is silent"),
         ("blip.wav", "nobody speaks in it"),
-        ("words.wav", "no audio that is known"),
+        ("words.wav", "no audio format that is known"),
         ("missing.wav", "cannot be read"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_checkpoint_says_how_it_normalises(folder):
     assert normaliser_of(loaded) == Normaliser("release", 9.0, 2.0)
     for newer in ({"kind": "later"}, {"kind": "sf2f", "scale": 2.0}):
         loaded.meta["normalise"] = newer
-        with pytest.raises(HqvoxError, match=r"unknown way to normalise.*upgrade"):
+        with pytest.raises(HqvoxError, match=r"unknown normalisation.*upgrade"):
             normaliser_of(loaded)
 
 

@@ -11,12 +11,11 @@ from scipy.stats import binom
 
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.evaluate import evaluate, real_faces
+from hqvox.trainer.evaluate import SHORT, Protocol, evaluate, real_faces
 from hqvox.trainer.generate import normaliser_of
-from hqvox.trainer.judges import Judges
 from hqvox.trainer.loop import train
+from hqvox.trainer.metric_networks import MetricNetworks
 from hqvox.trainer.metrics import chance
-from hqvox.trainer.protocol import SHORT, Protocol
 from hqvox.trainer.recipes import load_train_config
 from tests.helpers.tiny_release import make_tiny_release
 
@@ -53,7 +52,7 @@ def test_a_short_training_tells_strangers_by_their_voices(tmp_path: Path) -> Non
 
     data = TrainingData.open(release, (64,))
     loaded = load_generator(tmp_path / "run" / "checkpoints" / "last.pt")
-    known, strangers = data.part("train"), data.part("test")
+    known, strangers = data.split("train"), data.split("test")
     assert not set(known.identity_ids) & set(strangers.identity_ids)
     middle = torch.cat([pictures for pictures, _ in real_faces(known, 64)]).mean(dim=0)
 
@@ -65,7 +64,7 @@ def test_a_short_training_tells_strangers_by_their_voices(tmp_path: Path) -> Non
         normaliser_of(loaded),
         strangers,
         [SHORT],
-        Judges(blocks, "blocks"),
+        MetricNetworks(blocks, "blocks"),
         Protocol(runs=1, crops=1),
     ).results
     recall = result.scores["recall_10"].mean

@@ -16,13 +16,13 @@ from hqvox.release.read import Release
 from hqvox.trainer import checkpoint, log
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import Team
+from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.loop import Event, Note, Stepped, train
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.runs import read_info
 from hqvox.trainer.speed import Speed
 from hqvox.trainer.state import build_state
-from hqvox.trainer.step import Step
+from hqvox.trainer.step import TrainStep
 from tests.helpers.tiny_release import make_tiny_release
 from tests.helpers.training_runs import small_config
 
@@ -35,10 +35,10 @@ def _cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_four_pairs_are_learnt_by_heart(tiny_data: TrainingData) -> None:
     off = ("loss.gan.weight=0", "loss.classifier.weight=0")
     config = small_config("model.width=0.1", "optimiser.learning_rate=0.01", *off)
-    part, team = tiny_data.part("train"), Team(torch.device("cpu"))
-    state = build_state(config, len(part), Speed(), team)
-    step = Step(state, None, [], config, Speed(), team)
-    batch = BatchSource(part, config).stage1(0)
+    split, group = tiny_data.split("train"), ProcessGroup(torch.device("cpu"))
+    state = build_state(config, len(split), Speed(), group)
+    step = TrainStep(state, None, [], config, Speed(), group)
+    batch = BatchSource(split, config).stage1(0)
     found = [step(batch)[step.names.index("l1")].item() for _ in range(150)]
     assert min(found[-10:]) < 0.25 * found[0]
 
@@ -102,14 +102,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     config = small_config(
         "stage1.iterations=9", "stage2.iterations=0", "cadence.checkpoint_every=2"
     )
-    call = Step.__call__
+    call = TrainStep.__call__
 
-    def spoiled(step: Step, batch: object) -> torch.Tensor:
+    def spoiled(step: TrainStep, batch: object) -> torch.Tensor:
         spoiled.count += 1
         return call(step, batch) * (float("nan") if spoiled.count == 5 else 1.0)
 
     spoiled.count = 0
-    monkeypatch.setattr(Step, "__call__", spoiled)
+    monkeypatch.setattr(TrainStep, "__call__", spoiled)
     with pytest.raises(HqvoxError, match=r"step 5: a loss is not finite \(total nan") as error:
         train(config, tiny, tmp_path)
     text = str(error.value)
@@ -147,5 +147,7 @@ def test_without_tensorboard_one_line_says_so(
     notes: list[str] = []
     with log.RunLog(tmp_path, 0, notes.append) as written:
         written.train(1, 1, {"l1": 1.0}, {"steps_per_second": 2.0})
-    assert notes == ["TensorBoard is not installed, so only log.jsonl: pip install 'hqvox[train]'"]
+    assert notes == [
+        "TensorBoard is not installed, so only log.jsonl is written: pip install 'hqvox[train]'"
+    ]
     assert log.read_log(tmp_path)[0]["terms"] == {"l1": 1.0}

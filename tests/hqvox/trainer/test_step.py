@@ -14,15 +14,16 @@ from hqvox.errors import HqvoxError
 from hqvox.trainer.batches import BatchSource
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
-from hqvox.trainer.distributed import Team, pick_device
-from hqvox.trainer.feature_cache import RealFeatures
-from hqvox.trainer.features import FeatureNetwork, load_features
+from hqvox.trainer.distributed import ProcessGroup
+from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
 from hqvox.trainer.speed import Speed, resolve
 from hqvox.trainer.state import State, build_state, enter_stage_2
-from hqvox.trainer.step import Step
+from hqvox.trainer.step import TrainStep
+from models.errors import ModelError
+from models.inference import pick_device
 from tests.helpers.training_runs import small_config
 
-CPU = Team(torch.device("cpu"))
+CPU = ProcessGroup(torch.device("cpu"))
 PLAIN = Speed()
 CONFIG = small_config("loss.perceptual.weight=100")
 
@@ -38,14 +39,14 @@ def make(
     config: TrainConfig = CONFIG,
     speed: Speed = PLAIN,
     stage: int = 1,
-) -> tuple[State, Step, BatchSource]:
-    part = data.part("train")
-    state = build_state(config, len(part), speed, CPU)
+) -> tuple[State, TrainStep, BatchSource]:
+    split = data.split("train")
+    state = build_state(config, len(split), speed, CPU)
     if stage == 2:
         enter_stage_2(state, config, speed)
     known = network if config.loss.perceptual.weight else None
-    features = [RealFeatures(network, part, px) for px in config.model.resolutions if known]
-    return state, Step(state, known, features, config, speed, CPU), BatchSource(part, config)
+    features = [RealFeatures(network, split, px) for px in config.model.resolutions if known]
+    return state, TrainStep(state, known, features, config, speed, CPU), BatchSource(split, config)
 
 
 def weights(state: State) -> dict[str, torch.Tensor]:
@@ -147,13 +148,13 @@ def test_a_step_is_the_papers_iteration(tiny_data: TrainingData) -> None:
 
 
 def written_out(state: State, config: TrainConfig, batch: SimpleNamespace) -> dict[str, float]:
-    judge, classify = state.critics["discriminator_64"], state.critics["classifier_64"]
+    discriminate, classify = state.critics["discriminator_64"], state.critics["classifier_64"]
     adam, weight = state.optimisers, config.loss
     fake = state.generator(batch.log_mel)[0]
     real = batch.pictures[0]
     terms = {
         "l1": (fake - real).abs().mean(),
-        "gan": -judge(fake).log_softmax(1)[:, 1].mean(),
+        "gan": -discriminate(fake).log_softmax(1)[:, 1].mean(),
         "classifier": torch.nn.functional.cross_entropy(classify(fake), batch.identity),
     }
     total = sum(getattr(weight, name).weight * value for name, value in terms.items())
@@ -161,7 +162,10 @@ def written_out(state: State, config: TrainConfig, batch: SimpleNamespace) -> di
     total.backward()
     adam["generator"].step()
     fake = fake.detach()
-    scores = judge(real).log_softmax(1)[:, 1].mean() + judge(fake).log_softmax(1)[:, 0].mean()
+    scores = (
+        discriminate(real).log_softmax(1)[:, 1].mean()
+        + discriminate(fake).log_softmax(1)[:, 0].mean()
+    )
     adam["discriminator_64"].zero_grad()
     (-scores).backward()
     adam["discriminator_64"].step()
@@ -209,15 +213,15 @@ def test_compiled_networks_agree_with_the_plain_ones(tiny_data: TrainingData) ->
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("path", ["tf32", "bfloat16", "compile", "cuda_graphs", "channels_last"])
 def test_a_fast_path_of_a_gpu_agrees_with_the_plain_one(tiny_data: TrainingData, path: str) -> None:
-    team = Team(pick_device("cuda"))
-    config, part, found = small_config(), tiny_data.part("train"), []
+    group = ProcessGroup(pick_device("cuda"))
+    config, split, found = small_config(), tiny_data.split("train"), []
     for speed in (
         PLAIN,
         replace(PLAIN, **{path: True}, compile=path in ("compile", "cuda_graphs")),
     ):
-        state = build_state(config, len(part), speed, team)
-        step = Step(state, None, [], config, speed, team)
-        source = BatchSource(part, config, device=team.device)
+        state = build_state(config, len(split), speed, group)
+        step = TrainStep(state, None, [], config, speed, group)
+        source = BatchSource(split, config, device=group.device)
         found.append(torch.stack([step(source.stage1(number)) for number in range(3)]).cpu())
     torch.testing.assert_close(found[1], found[0], rtol=0.05, atol=1e-3)
 
@@ -258,5 +262,7 @@ def test_every_path_can_be_switched_off_by_name() -> None:
 
 def test_devices_that_are_not_there_are_one_line() -> None:
     for name in ("cuda:99", "tpu", "meta", "nonsense"):
-        with pytest.raises(HqvoxError, match=f"--device {name}"):
+        with pytest.raises(ModelError, match=f"device {name!r} cannot be used"):
             pick_device(name)
+    with pytest.raises(HqvoxError, match="--device mps: training runs on cpu or cuda"):
+        resolve(small_config().speed, torch.device("mps"))

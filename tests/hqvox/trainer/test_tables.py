@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from hqvox.cli.app import app
 from hqvox.release.read import Release
 from hqvox.trainer.checkpoint import Loaded, load_generator, save
-from hqvox.trainer.evaluate import Evaluation, Result
+from hqvox.trainer.evaluate import FUSED, LENGTHS, LONG, SHORT, Evaluation, Result
 from hqvox.trainer.metrics import Score
-from hqvox.trainer.paper_tables import TABLE_2, TABLES
-from hqvox.trainer.protocol import FUSED, LENGTHS, LONG, SHORT
 from hqvox.trainer.report import labels_of
 from hqvox.trainer.tables import (
     PAPER,
-    Evaluated,
+    TABLE_2,
+    TABLES,
+    EvaluatedCheckpoint,
     ablation_of,
     conditions_of,
     fill,
@@ -42,12 +42,12 @@ def loaded(loss: dict[str, float] | None = None, **spec) -> Loaded:
     return Loaded(build_generator(full), full, config, {"recipe": "test"})
 
 
-def evaluated(label: str, one: Loaded, number: int, people: int = 378) -> Evaluated:
+def evaluated(label: str, one: Loaded, number: int, people: int = 378) -> EvaluatedCheckpoint:
     results = [
         Result(c, {"cosine": Score(0.25, 0.001), "recall_10": Score(12.5, 0.5)})
         for c in conditions_of(number, one)
     ]
-    return Evaluated(label, one, Evaluation(results, people, min(100, people)))
+    return EvaluatedCheckpoint(label, one, Evaluation(results, people, min(100, people)))
 
 
 SF2F = {"fuser": "attention"}

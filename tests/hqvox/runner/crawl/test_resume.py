@@ -61,10 +61,10 @@ def test_a_second_build_asks_for_nothing(tmp_path: Path) -> None:
     with Site() as site:
         workspace = make(tmp_path / "w", photos(site), allow_hosts=[site.host])
         build(workspace)
-        assert not build(workspace).tasks
+        assert not build(workspace).jobs
         # Forced to run again, it finds everything by its url, and finds nothing to change.
         before = {p: p.stat().st_mtime_ns for p in (tmp_path / "w" / "stages").rglob("*.*")}
-        assert build(workspace, start="discover").tasks
+        assert build(workspace, start="discover").jobs
     assert site.asked() == {f"/{n}": 1 for n in range(COUNT)}
     assert {p: p.stat().st_mtime_ns for p in before} == before
     check_pixels(workspace)
@@ -106,7 +106,7 @@ def test_retry_failed_asks_only_for_what_can_pass(tmp_path: Path) -> None:
         workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
         build(workspace)
         assert reasons(workspace)["/down"] == "http_server_error"
-        assert not build(workspace).tasks
+        assert not build(workspace).jobs
         build(workspace, retry_failed=True)
     assert reasons(workspace) == {
         "/0": None,
@@ -204,7 +204,7 @@ def test_the_pool_takes_shards_as_they_are_crawled(tmp_path: Path) -> None:
         result = build(workspace, workers=2, target="duplicates")
         assert not result.failed
         assert result.photos == COUNT
-        assert not build(workspace, target="duplicates").tasks
+        assert not build(workspace, target="duplicates").jobs
     for shard in workspace.shards():
         table = workspace.read_stage("duplicates", shard, ["reason"])
         assert table is not None
@@ -242,7 +242,7 @@ def test_cut_anywhere_a_rerun_fetches_nothing_again(
         cut(crawl_shard, "withdraw")
         cut(crawl_shard, "write_found")
         cut(spool.Spool, "commit_tar")
-        cut(spool.Spool, "done")
+        cut(spool.Spool, "remove")
         cut(spool.Spool, "note")
         cut(Workspace, "write_stage")
         cut(PendingFile, "commit")
@@ -274,7 +274,7 @@ def test_a_journal_that_the_disk_did_not_bear_out_is_not_believed(tmp_path: Path
         journal.write_bytes(journal.read_bytes()[:-20])
         again = spool.Spool(workspace, "00000", {"robots": False})
         again.close()
-    assert again.found == {}  # names are no hashes of the bytes here
+    assert again.rows == {}  # names are no hashes of the bytes here
     assert (tmp_path / "w/crawl/00000.tar").stat().st_size == 0
     (line,) = journal.read_text().splitlines()
     assert json.loads(line)["settings"] == {"robots": True}

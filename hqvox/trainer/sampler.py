@@ -1,0 +1,165 @@
+"""The stateless sampler: which person, face, utterance and crop is trained on at which step.
+
+A sample is a function of (seed, step) alone, so a resumed run needs no stored state. As a data
+loader over the released code's list of identities does, each epoch goes through all people once, in
+a random order, however many faces or utterances they have. A person's face, utterance and the
+crop's position are uniform. Every process samples the whole batch and takes its slice, so the
+number of processes changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hqvox.errors import HqvoxError
+from hqvox.trainer.config import TrainConfig
+from hqvox.trainer.data import Split
+
+Integers = NDArray[np.int64]
+FRAMES_PER_SECOND = 100
+_EPOCHS, _STAGE_1, _STAGE_2 = 0, 1, 2
+"""Second number of each random seed, so that no two streams of random numbers are the same."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch of stage 1: one crop of each person, arrays (n,)."""
+
+    frames: int
+    """Length of every crop, frames of 10 ms."""
+    identity: Integers
+    """The person's position in the split."""
+    face: Integers
+    """Row of ``TrainingData.faces``."""
+    utterance: Integers
+    """Row of ``TrainingData.utterances``."""
+    start: Integers
+    """First frame of the crop; 0 where the utterance is shorter than it."""
+    mirrored: NDArray[np.bool_]
+    """Whether the picture is mirrored."""
+
+
+@dataclass(frozen=True)
+class SpeechWindows:
+    """A batch of stage 2: windows of each person's utterances; else as :class:`Crops`."""
+
+    identity: Integers
+    face: Integers
+    mirrored: NDArray[np.bool_]
+    windows: list[Integers]
+    """For each person (w, 2): utterance, first frame."""
+
+
+class Sampler:
+    """Samples the batches of one split, for one process of several."""
+
+    def __init__(self, split: Split, config: TrainConfig, rank: int = 0, world: int = 1) -> None:
+        """Raises HqvoxError where ``world`` processes cannot share a batch evenly."""
+        self._config, self._rank, self._world = config, rank, world
+        for stage in ("stage1", "stage2"):
+            size = getattr(config, stage).batch_size
+            if size % world:
+                raise HqvoxError(
+                    f"{stage}.batch_size is {size}, which {world} processes cannot share evenly; "
+                    f"set {stage}.batch_size={max(1, size // world) * world}"
+                )
+        self._people = len(split)
+        self._faces, self._face_counts = _padded(split.faces_of)
+        self._utterances, self._utterance_counts = _padded(split.utterances_of)
+        self._frames = split.data.utterances.frames
+        self._epochs: dict[int, Integers] = {}
+
+    def stage1(self, step: int) -> Crops:
+        """The crops of a step, counted from 0; this process's slice."""
+        config = self._config.stage1
+        size = config.batch_size
+        rng = np.random.default_rng([self._config.seed, _STAGE_1, step])
+        low, high = config.crop_frames
+        frames = int(rng.integers(low, high, endpoint=True))
+        chances = rng.random((4, size))
+        mine = self._slice(size)
+        identity, chances = self._identities(step, size)[mine], chances[:, mine]
+        face = self._faces[identity, _pick(chances[0], self._face_counts[identity])]
+        utterance = self._utterances[identity, _pick(chances[1], self._utterance_counts[identity])]
+        room = np.maximum(self._frames[utterance] - frames + 1, 1)
+        start = _pick(chances[2], room)
+        return Crops(frames, identity, face, utterance, start, self._mirrored(chances[3]))
+
+    def stage2(self, step: int) -> SpeechWindows:
+        """The windows of a step, counted from 0; this process's slice."""
+        size = self._config.stage2.batch_size
+        rng = np.random.default_rng([self._config.seed, _STAGE_2, step])
+        chances = rng.random((2, size))
+        seeds = rng.integers(0, 2**63, size)
+        mine = self._slice(size)
+        identity, chances = self._identities(step, size)[mine], chances[:, mine]
+        face = self._faces[identity, _pick(chances[0], self._face_counts[identity])]
+        windows = [
+            self._windows(np.random.default_rng(seed), person)
+            for seed, person in zip(seeds[mine], identity, strict=True)
+        ]
+        return SpeechWindows(identity, face, self._mirrored(chances[1]), windows)
+
+    def _windows(self, rng: np.random.Generator, person: int) -> Integers:
+        """Windows (w, 2) over 6 to 25 s of a person's utterances, which come in random order.
+
+        No window spans two utterances. Of more windows than allowed a random selection is kept.
+        """
+        config = self._config.stage2
+        least, most = config.seconds
+        left = round(rng.uniform(least, most) * FRAMES_PER_SECOND)
+        utterances = self._utterances[person, : self._utterance_counts[person]]
+        pairs: list[tuple[int, int]] = []
+        for utterance in rng.permutation(utterances).tolist():
+            frames = min(int(self._frames[utterance]), left)
+            if pairs and frames < config.window_frames:
+                continue
+            first = int(rng.integers(0, int(self._frames[utterance]) - frames, endpoint=True))
+            last = max(frames - config.window_frames, 0)
+            pairs += [(utterance, first + at) for at in range(0, last + 1, config.stride_frames)]
+            left -= frames
+            if left < config.window_frames:
+                break
+        windows = np.array(pairs, np.int64)
+        if len(windows) > config.max_windows:
+            kept = rng.choice(len(windows), config.max_windows, replace=False)
+            windows = windows[np.sort(kept)]
+        return windows
+
+    def _mirrored(self, chances: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return (chances < 0.5) & self._config.data.flip
+
+    def _slice(self, size: int) -> slice:
+        """This process's slice of a batch of all processes."""
+        share = size // self._world
+        return slice(self._rank * share, (self._rank + 1) * share)
+
+    def _identities(self, step: int, size: int) -> Integers:
+        """The people of a whole batch: positions in the split, (size,)."""
+        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), self._people)
+        needed = range(int(epochs[0]), int(epochs[-1]) + 1)
+        cached = self._epochs  # Another thread may replace it meanwhile.
+        orders = {n: cached[n] if n in cached else self._shuffled(n) for n in needed}
+        self._epochs = orders
+        return np.stack([orders[n] for n in needed])[epochs - epochs[0], places]
+
+    def _shuffled(self, epoch: int) -> Integers:
+        rng = np.random.default_rng([self._config.seed, _EPOCHS, epoch])
+        return rng.permutation(self._people)
+
+
+def _pick(chances: NDArray[np.float64], counts: Integers) -> Integers:
+    """A whole number from 0 to below each count; chances lie in 0 to below 1."""
+    return np.minimum((chances * counts).astype(np.int64), counts - 1)
+
+
+def _padded(rows: tuple[Integers, ...]) -> tuple[Integers, Integers]:
+    """Arrays of unequal length as one array padded with zeros, and their lengths."""
+    counts = np.array([len(row) for row in rows], np.int64)
+    table = np.zeros((len(rows), int(counts.max(initial=0))), np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table, counts
