@@ -21,7 +21,7 @@ from hqvox.config.build import BuildConfig, DownloadConfig
 from hqvox.imaging.codec import UndecodableError, read_header
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
 from pipelines.discover.folder import FolderSource, local_path
 from pipelines.fetch.content import unsupported_type
@@ -102,7 +102,7 @@ class DownloadStage(Stage):
         super().__init__(config, store)
         self.photos = photos
         self.remote = remote
-        self.tombstones = Tombstones()
+        self.takedowns = Takedowns()
         """The workspace's takedowns; set by whoever runs the stage."""
 
     @classmethod
@@ -132,7 +132,7 @@ class DownloadStage(Stage):
 
     def read_file(self, row: Row) -> tuple[str | None, bytes]:
         """Reason and bytes of a local row; sets its columns, except where the bytes are stored."""
-        if covered(self.tombstones, row):
+        if covered(self.takedowns, row):
             return "taken_down", b""
         path = local_path(self.photos, row["url"])
         try:
@@ -150,7 +150,7 @@ class DownloadStage(Stage):
             missing = error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
             return "not_found" if missing else "unreadable", b""
         row["photo_id"] = hashlib.sha256(data).hexdigest()
-        if self.tombstones.covers_photo(row["photo_id"]):
+        if self.takedowns.covers_photo(row["photo_id"]):
             row.update(dict.fromkeys(self.writes))
             return "taken_down", b""
         return self.inspect(row, data), data
@@ -177,8 +177,8 @@ def is_local(row: Row) -> bool:
     return bool(row["source"] == FolderSource.name)
 
 
-def covered(tombstones: Tombstones, row: Row) -> bool:
+def covered(takedowns: Takedowns, row: Row) -> bool:
     """Whether a candidate is known to be taken down before it is fetched."""
-    return tombstones.covers_identity(row["identity_id"]) or any(
-        tombstones.covers_url(row.get(name)) for name in ("url", "page_url", "final_url")
+    return takedowns.covers_identity(row["identity_id"]) or any(
+        takedowns.covers_url(row.get(name)) for name in ("url", "page_url", "final_url")
     )

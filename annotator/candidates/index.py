@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hqvox.config.build import STAGE_SECTIONS
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.measures import MEASURES
 from hqvox.workspace.storage import Storage
@@ -302,3 +303,11 @@ def _keys(table: pa.Table, identity_ids: Sequence[str]) -> NDArray[np.int64]:
     candidate = table["candidate"].to_numpy().astype(np.int64)
     face = pc.fill_null(table["face"], 0).to_numpy().astype(np.int64)
     return np.asarray((number << _WHO) | (candidate << _FACE) | face, np.int64)
+
+
+def erase_index(covered: Covered) -> None:
+    """Remove the index: it is made again when needed."""
+    covered.workspace.storage.remove(INDEX)
+
+
+CANDIDATES_INDEX = Owner("index of candidates", (INDEX,), erase_index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,6 +12,7 @@ from annotator.candidates.tiles import stored
 from hqvox.errors import HqvoxError
 from hqvox.imaging.codec import UndecodableError, decode
 from hqvox.imaging.pictures import encode_jpeg
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 
@@ -81,3 +82,14 @@ def reference(workspace: Workspace, identity_id: str) -> bytes | None:
         except (OSError, UndecodableError):
             continue
     return None
+
+
+def erase_references(covered: Covered) -> None:
+    """Remove the reference photographs of covered identities."""
+    storage = covered.workspace.storage
+    for name in storage.names(REFERENCES):
+        if covered.takedowns.covers_identity(unquote(name.rsplit(".", 1)[0])):
+            storage.remove(f"{REFERENCES}/{name}")
+
+
+REFERENCE_PHOTOGRAPHS = Owner("reference photographs", (f"{REFERENCES}/*",), erase_references)

@@ -27,7 +27,7 @@ from annotator.log.rules import check_key
 from annotator.log.store import Store
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 
 FORMAT = 1
 
@@ -147,19 +147,19 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     an entry undoes one that is not among them.
     """
     people = set(workspace.identities()["identity_id"].to_pylist())
-    stones = Tombstones.read(workspace)
+    takedowns = Takedowns.read(workspace)
     known = {entry.key for entry in store.entries(shown=False)}
     unknown: dict[str, int] = {}
     down: set[int] = set()
     taken: list[Entry] = []
     for entry in entries:
         decision = entry.decision
-        if stones.covers_identity(decision.identity_id) or decision.undoes in down:
+        if takedowns.covers_identity(decision.identity_id) or decision.undoes in down:
             down.add(entry.seq)
         elif decision.identity_id not in people:
             unknown[decision.identity_id] = unknown.get(decision.identity_id, 0) + 1
         else:
-            kept = _without(entry, stones, store.min_faces)
+            kept = _without(entry, takedowns, store.min_faces)
             if kept is None:
                 down.add(entry.seq)
             else:
@@ -174,14 +174,14 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     )
 
 
-def _without(entry: Entry, stones: Tombstones, min_faces: int) -> Entry | None:
+def _without(entry: Entry, takedowns: Takedowns, min_faces: int) -> Entry | None:
     """The entry without photographs that were taken down; None where too little is left of it."""
     decision = entry.decision
-    faces, shown = (_staying(refs, stones) for refs in (decision.faces, decision.shown))
+    faces, shown = (_staying(refs, takedowns) for refs in (decision.faces, decision.shown))
     if len(faces) < len(decision.faces) and len(faces) < min_faces:
         return None
     return replace(entry, decision=replace(decision, faces=faces, shown=shown))
 
 
-def _staying(refs: Collection[FaceRef], stones: Tombstones) -> tuple[FaceRef, ...]:
-    return tuple(ref for ref in refs if not stones.covers_photo(ref.photo_id))
+def _staying(refs: Collection[FaceRef], takedowns: Takedowns) -> tuple[FaceRef, ...]:
+    return tuple(ref for ref in refs if not takedowns.covers_photo(ref.photo_id))

@@ -1,4 +1,4 @@
-"""Where a workspace's decisions are. Needs no database, so that a release can ask first."""
+"""Where a workspace's decisions are. Needs no database, so that others can ask first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 
 FILE = "reviews.sqlite"
@@ -56,3 +57,34 @@ def nothing_yet(workspace: Workspace) -> bool:
         return False
     file = Path(path.removeprefix("/") if found else url)
     return file.parent.is_dir() and not file.exists()
+
+
+def erase_decisions(covered: Covered) -> None:
+    """Erase decisions on covered identities and photographs, wherever they are kept.
+
+    Raises HqvoxError where the store cannot be opened: the purge is not finished then.
+    """
+    workspace = covered.workspace
+    values = {
+        kind: [entry.value for entry in covered.takedowns.entries if entry.kind == kind]
+        for kind in ("identity", "photo")
+    }
+    photos = covered.photos.union(values["photo"])
+    if not has_store(workspace) or not (values["identity"] or photos):
+        return
+    try:
+        from annotator.log.store import open_store
+    except ImportError as error:
+        raise HqvoxError(
+            f"{workspace.url}: erasing reviews needs another package: pip install 'hqvox[review]' "
+            f"({error}); then finish with `hqvox purge {workspace.url}`"
+        ) from None
+    store = open_store(workspace)
+    try:
+        store.forget(values["identity"], photos)
+    finally:
+        store.close()
+
+
+DECISIONS = Owner("decisions", (FILE, f"{FILE}-*"), erase_decisions)
+OWNERSHIP = Owner("name of the review", (PLACE,), None)

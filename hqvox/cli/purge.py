@@ -15,7 +15,7 @@ from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstone, normalised_host, url_digest
+from hqvox.workspace.takedowns import Takedown, normalised_host, url_digest
 
 SHOWN = 10
 """Files of a release that are named before the rest is counted."""
@@ -53,17 +53,17 @@ def purge(
 ) -> None:
     """Take photographs down: out of every stage, and never to come back.
 
-    Writes a tombstone first, so that no later crawl or build brings them back; then removes them
+    Notes the takedown first, so that no later crawl or build brings them back; then removes them
     from tables, pixels, logs and unfinished output. Releases never change: it names the files of
     each that show them. Each option may be given several times. Without any it finishes a purge
     that was cut short.
 
     Example: hqvox purge work --identity id10001 --reason "request 17" --dry-run
     """
-    asked = [Tombstone("identity", value, reason) for value in identity or []]
-    asked += [Tombstone("photo", _sha256(value), reason) for value in photo or []]
-    asked += [Tombstone("host", _host(value), reason) for value in host or []]
-    asked += [Tombstone("url", url_digest(value), reason) for value in url or []]
+    asked = [Takedown("identity", value, reason) for value in identity or []]
+    asked += [Takedown("photo", _sha256(value), reason) for value in photo or []]
+    asked += [Takedown("host", _host(value), reason) for value in host or []]
+    asked += [Takedown("url", url_digest(value), reason) for value in url or []]
     opened = Workspace.open(workspace)
     with opened.lock(purging=True):
         with console.status("looking for it"):
@@ -95,7 +95,9 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     unreadable = [find.shard for find in plan.shards if find.unreadable]
     if unreadable:
         say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
-    if plan.new and not plan.shards:
+    if plan.spooled:
+        say(f"crawls that were cut short hold {plan.spooled:,} of its addresses, which go")
+    if plan.new and not (plan.shards or plan.spooled):
         say("nothing of it is here now; it is noted, so that no crawl brings it")
     for name, files in plan.released.items():
         say(

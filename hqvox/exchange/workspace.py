@@ -7,9 +7,10 @@ any photographs, with every filter off: they measure and refuse nobody.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import yaml
 
@@ -17,6 +18,7 @@ from hqvox.errors import HqvoxError
 from hqvox.exchange.tree import Folder, Picture, Tree, nfc
 from hqvox.release.plan import with_folders
 from hqvox.workspace import identities as source
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.storage import disk_error
@@ -151,3 +153,22 @@ def placed(workspace: Workspace, tree: Tree) -> list[tuple[Row, Folder]]:
         (placed_row, of_link[row["folder"]])
         for row, placed_row in zip(identities, with_folders(identities), strict=True)
     ]
+
+
+def erase_links(covered: Covered) -> None:
+    """Remove the links of covered identities, whose folders bear their names."""
+    workspace = covered.workspace
+    links = Path(workspace.storage.path(LINKS))
+    if not workspace.storage.local or not links.is_dir():
+        return
+    gone = {identity_id for _, identity_id in covered.identities}
+    try:
+        for row in workspace.identities().to_pylist():
+            folder = links / unquote(row["folder"] or "")
+            if row["identity_id"] in gone and row["folder"] and folder.is_dir():
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise disk_error(error, str(error.filename or links)) from None
+
+
+IMPORT_LINKS = Owner("links of an import", (f"{LINKS}/**",), erase_links)

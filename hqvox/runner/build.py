@@ -25,12 +25,14 @@ from hqvox.runner.jobs import Failed, Finished, Pool, Started, process_pool, run
 from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, make_plan
 from hqvox.runner.ray import run_ray
 from hqvox.runner.worker import Crawling, Event, Progress, ShardWorker
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.fetch.client import user_agent
 
+RUNS = "runs"
 CRAWL_LOGGED_SECONDS = 30.0
 """How often the state of the crawl is logged."""
 Executor = Literal["local", "ray"]
@@ -212,7 +214,7 @@ class RunLog:
     def __init__(self, workspace: Workspace, config: BuildConfig) -> None:
         self.storage = workspace.storage
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        self.folder = f"runs/{stamp}-{uuid.uuid4().hex[:6]}"
+        self.folder = f"{RUNS}/{stamp}-{uuid.uuid4().hex[:6]}"
         self._lines: list[str] = []
         self._written = 0.0
         self._crawl_logged = 0.0
@@ -270,3 +272,35 @@ class RunLog:
     def _flush(self) -> None:
         self._written = time.monotonic()
         self.storage.write(f"{self.folder}/log.jsonl", "\n".join([*self._lines, ""]).encode())
+
+
+def erase_run_logs(covered: Covered) -> None:
+    """Erase covered identities, and what failures of covered shards quote, from logs of runs."""
+    storage, takedowns = covered.workspace.storage, covered.takedowns
+    shards = {shard.shard for shard in covered.shards}
+    for run in storage.names(RUNS):
+        name = f"{RUNS}/{run}/log.jsonl"
+        if not storage.exists(name):
+            continue
+        lines = storage.read(name).decode().splitlines()
+        kept = []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # damaged: what it names cannot be known
+            if takedowns.covers_identity(str(record.get("identity"))):
+                continue
+            if record.get("shard") in shards:
+                record = {k: v for k, v in record.items() if k not in ("error", "trace")}
+            kept.append(json.dumps(record))
+        if kept != lines:
+            storage.write(name, "\n".join([*kept, ""]).encode())
+
+
+RUN_LOGS = Owner("logs of runs", (f"{RUNS}/*/log.jsonl",), erase_run_logs)
+RUN_RECORDS = Owner(
+    "records of runs",
+    tuple(f"{RUNS}/*/{name}" for name in ("config.yaml", "versions.json", "timings.json")),
+    None,
+)

@@ -17,7 +17,7 @@ from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.shards import ShardReader, ShardWriter
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Chain, Stages, Tallies
 from pipelines.pixels import ChainPixels
@@ -67,7 +67,7 @@ class ShardWorker:
         self.workspace = Workspace(root)
         self.config = config
         self.stages = Stages(config, ModelStore(), self.workspace.storage)
-        self.stages.download.tombstones = Tombstones.read(self.workspace)
+        self.stages.download.takedowns = Takedowns.read(self.workspace)
         self.fingerprints = Fingerprints(self.stages)
         self.chains: dict[tuple[int, int], Chain] = {}
         self.identities = self.workspace.shards()

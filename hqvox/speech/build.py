@@ -24,8 +24,9 @@ from hqvox.speech.index import AudioFile, AudioIndex, index_csv, index_folders, 
 from hqvox.speech.listing import Listing
 from hqvox.speech.pack import FOLDER, SpeechPack, remove_shard
 from hqvox.speech.worker import SpeechEvent, SpeechJob, SpeechProgress, pack_shards, start_worker
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from pipelines.chain import STAGE_NAMES
 
 SOURCES = f"{FOLDER}/index/sources.json"
@@ -122,7 +123,7 @@ def plan_speech(
 ) -> SpeechPlan:
     """Index the audio and find the shards that are missing or stale, and why."""
     # Identities taken down stay out, even if their files are still in the folders of audio.
-    takedowns = Tombstones.read(workspace)
+    takedowns = Takedowns.read(workspace)
     shards = {
         shard: [row for row in rows if not takedowns.covers_identity(row["identity_id"])]
         for shard, rows in workspace.shards().items()
@@ -237,3 +238,13 @@ def _fingerprint(config: SpeechConfig, files: Sequence[AudioFile]) -> dict[str, 
         "input": inputs.hexdigest(),
     }
     return {"hash": digest(parts), "parts": parts}
+
+
+def erase_listing(covered: Covered) -> None:
+    """Remove the listing of audio folders, which bear names; it is made again when needed."""
+    if covered.identities:
+        covered.workspace.storage.remove(LISTING)
+
+
+AUDIO_LISTING = Owner("listing of audio", (LISTING,), erase_listing)
+AUDIO_SOURCES = Owner("folders of audio", (SOURCES,), None)

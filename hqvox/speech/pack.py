@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.speech.statistics import MeanVariance
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import FINGERPRINT, Workspace
 from hqvox.workspace.parquet import read_parquet
 from hqvox.workspace.storage import PendingFile
@@ -212,3 +213,12 @@ def array_name(shard: str) -> str:
 def table_name(shard: str) -> str:
     """Relative name of a shard's table."""
     return f"{FOLDER}/{shard}.parquet"
+
+
+def erase_speech(covered: Covered) -> None:
+    """Remove the packed speech of shards that lose an identity; what stays is packed again."""
+    for shard in sorted({shard for shard, _ in covered.identities}):
+        remove_shard(covered.workspace, shard)
+
+
+SPEECH = Owner("packed speech", (f"{FOLDER}/*.parquet", f"{FOLDER}/*.f16"), erase_speech)

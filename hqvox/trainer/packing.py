@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from hqvox.errors import HqvoxError
 from hqvox.release.layout import CHECKSUMS, FOLDER
 from hqvox.release.read import Release, release_names
-from hqvox.workspace.layout import Workspace
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import Storage, disk_error
 
@@ -62,10 +62,17 @@ def drop_packs(cache: Path, release: Storage, but: Path | None = None) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def drop_packs_of(workspace: Workspace) -> None:
-    """Remove what was packed of a workspace's releases on this machine."""
-    for name in release_names(workspace):
-        drop_packs(training_cache(), Storage(f"{workspace.url.rstrip('/')}/{FOLDER}/{name}"))
+def erase_packs(covered: Covered) -> None:
+    """Remove what was packed, on this machine, of the workspace's releases."""
+    if not any(shard.rows or shard.identities for shard in covered.shards):
+        return
+    url = covered.workspace.url.rstrip("/")
+    for name in release_names(covered.workspace):
+        drop_packs(training_cache(), Storage(f"{url}/{FOLDER}/{name}"))
+
+
+PACKS = Owner("packed for training", (), erase_packs)
+"""In the user's cache folder, outside the workspace."""
 
 
 def _hash_of_place(release: Storage) -> str:

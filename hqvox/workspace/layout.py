@@ -3,7 +3,7 @@
 <workspace>/hqvox.yaml  identities.parquet
   stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
   stages/{download,align,segment}/<shard>.tar   pixels
-  tombstones.jsonl      what was taken down, see hqvox.workspace.tombstones
+  tombstones.jsonl      what was taken down, see hqvox.workspace.takedowns
   failed/<shard>.json   a shard that could not be finished, with its trace
   runs/<time>-<id>/     config, versions, log.jsonl, timings
   releases/<name>/
@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.locks import file_lock
-from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import IDENTITIES, KEYS, Row
 
@@ -232,3 +233,31 @@ class Workspace:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
+
+
+# Takedowns ---------------------------------------------------------------------------------------
+
+
+def erase_failures(covered: Covered) -> None:
+    """Forget the failures of covered shards: their traces may quote names of files."""
+    for shard in covered.shards:
+        covered.workspace.clear_failed(shard.shard)
+
+
+def erase_identities(covered: Covered) -> None:
+    """Erase covered identities from the identities table.
+
+    Must come last: until then the table says which shards a purge that was killed has to finish.
+    """
+    gone = {identity_id for _, identity_id in covered.identities}
+    if not gone:
+        return
+    table = covered.workspace.identities()
+    keep = [identity_id not in gone for identity_id in table["identity_id"].to_pylist()]
+    with covered.workspace.storage.writing(IDENTITIES_FILE) as file:
+        pq.write_table(filtered(table, keep), file, compression="zstd")
+
+
+FAILURES = Owner("failed shards", ("failed/*.json",), erase_failures)
+IDENTITIES_TABLE = Owner("identities", (IDENTITIES_FILE,), erase_identities)
+SETTINGS = Owner("configuration and lock", (CONFIG, ".lock", PURGING), None)

@@ -31,6 +31,19 @@ def read_parquet(
     return table
 
 
+def filtered(table: pa.Table, keep: Sequence[bool]) -> pa.Table:
+    """The rows to keep, and in dictionaries no value that only the other rows had.
+
+    Arrow's own filter keeps dictionaries whole, and so would a file that is written of the result.
+    """
+    left = table.filter(pa.array(keep, pa.bool_()))
+    for number, field in enumerate(left.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = left.column(number).cast(field.type.value_type)
+            left = left.set_column(number, field, plain.dictionary_encode().cast(field.type))
+    return left
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """The table as a Parquet file, compressed with zstd."""
     sink = io.BytesIO()

@@ -11,6 +11,9 @@ import tarfile
 
 from hqvox.workspace.storage import PendingFile, Storage
 
+ERASED = "taken-down"
+"""Name of a member whose bytes were erased."""
+
 
 class ShardWriter:
     """Appends members to a tar that appears under its name on :meth:`commit`."""
@@ -68,3 +71,10 @@ class ShardReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def blank_header(size: int) -> bytes:
+    """Tar header of an erased member; the one it replaces named the photo by its hash."""
+    header = tarfile.TarInfo(ERASED)
+    header.size = size
+    return header.tobuf(tarfile.USTAR_FORMAT)

@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Owner
 from hqvox.workspace.storage import Storage
 from pipelines.discover.source import QuotaSpent, SourceError
 
+QUOTAS = Owner("quotas of sources", ("discover/*/quota.json",), None)
 LOOK_SECONDS = 0.5
 """How often a waiting thread checks whether it should stop."""
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from hqvox.config.discover import ApiConfig
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
@@ -55,9 +56,8 @@ class KeptPages:
     ) -> None:
         self.storage = storage
         self.settings = settings
-        leaf = f"{quote(identity['identity_id'], safe=' ') or '_'}.jsonl"
         self.shard: str = identity["shard"]
-        self.file = f"{FOLDER}/{source}/{self.shard}/{leaf}"
+        self.file = f"{FOLDER}/{source}/{self.shard}/{_leaf(identity['identity_id'])}"
         self._lines: list[str] = []
         self._pages: dict[str, ResultPage] = {}
         try:
@@ -93,6 +93,47 @@ class KeptPages:
     def _name(self, token: Token) -> str:
         request = json.dumps([self.settings, token], sort_keys=True)
         return hashlib.sha256(request.encode()).hexdigest()[:24]
+
+
+def erase_answers(covered: Covered) -> None:
+    """Erase covered identities and candidates; pages stay, and are not asked for again."""
+    storage = covered.workspace.storage
+    for source in storage.names(FOLDER):
+        folder = f"{FOLDER}/{source}"
+        for shard, identity_id in covered.identities:
+            storage.remove(f"{folder}/{shard}/{_leaf(identity_id)}")
+        for shard in storage.names(folder):
+            for leaf in storage.names(f"{folder}/{shard}"):
+                if leaf.endswith(".jsonl"):
+                    _erase_candidates(storage, f"{folder}/{shard}/{leaf}", covered)
+
+
+ANSWERS = Owner("answers of sources", (f"{FOLDER}/*/*/*.jsonl",), erase_answers)
+
+
+def _erase_candidates(storage: Storage, name: str, covered: Covered) -> None:
+    lines = storage.read(name).decode("utf-8", "replace").split("\n")
+    kept = []
+    for line in lines:
+        try:
+            page = json.loads(line)
+            candidates = page["candidates"]
+            page["candidates"] = [
+                c
+                for c in candidates
+                if not (covered.address(c.get("url")) or covered.address(c.get("page_url")))
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # no reader uses such a line
+        changed = len(page["candidates"]) < len(candidates)
+        kept.append(json.dumps(page, ensure_ascii=False) if changed else line)
+    if kept != [line for line in lines if line]:
+        text = "\n".join([*kept, ""])
+        storage.write(name, text.encode("utf-8", "replace"))
+
+
+def _leaf(identity_id: str) -> str:
+    return f"{quote(identity_id, safe=' ') or '_'}.jsonl"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hqvox.config.build import BuildConfig
 from hqvox.config.discover import DiscoverConfig
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import normalised_url
+from hqvox.workspace.takedowns import normalised_url
 from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource

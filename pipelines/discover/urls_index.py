@@ -23,14 +23,30 @@ from numpy.typing import NDArray
 
 from hqvox.config.discover import UrlsConfig
 from hqvox.errors import HqvoxError
-from hqvox.workspace.storage import TEMPORARY, disk_error
+from hqvox.workspace.covered import Covered, Owner
+from hqvox.workspace.storage import TEMPORARY, Storage, disk_error
 from hqvox.workspace.tables import Row
+from models.store import ModelStore
 from pipelines.discover.urls_read import KEY, SCHEMA, read_batches
 
 VERSION = 1
 """Increase it when reading, sorting or digests change."""
+FOLDER = "discover/urls"
+"""Below the workspace; on object storage, below the user's cache folder."""
 WINDOW_ROWS = 65_536
 FIELDS = [field.name for field in SCHEMA if field.name != KEY]
+
+
+def erase_index(covered: Covered) -> None:
+    """Remove the index: it is made again from the user's own file when it is needed."""
+    storage = covered.workspace.storage
+    if not storage.local:
+        storage = Storage(ModelStore().cache_dir)
+    for leaf in storage.names(FOLDER):
+        storage.remove(f"{FOLDER}/{leaf}")
+
+
+URLS_INDEX = Owner("index of urls", (f"{FOLDER}/*.arrow", f"{FOLDER}/*.json"), erase_index)
 
 
 class UrlsIndex:

@@ -28,7 +28,7 @@ from hqvox.runner.worker import Crawling, Event, Progress, job_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
 from pipelines.chain import Stages, Tallies
@@ -100,7 +100,7 @@ class Crawler:
         stages = Stages(self.config, ModelStore(), self._workspace.storage)
         self._fingerprints = Fingerprints(stages)
         self._discover, self._download = stages.discover, stages.download
-        self._download.tombstones = Tombstones.read(self._workspace)
+        self._download.takedowns = Takedowns.read(self._workspace)
         self._identities = self._workspace.shards()
         self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="crawl")
         self._stopping = threading.Event()
@@ -110,7 +110,7 @@ class Crawler:
         waiting = deque(self.order.jobs)
         running: set[asyncio.Task[None]] = set()
         reported = 0.0
-        takedowns = self._download.tombstones
+        takedowns = self._download.takedowns
 
         def refuse(url: str) -> str | None:
             return "taken_down" if takedowns.covers_url(url) else None
@@ -192,7 +192,7 @@ class Crawler:
         for identity in identities:
             if self._stopping.is_set():
                 raise SourceError("stopped")
-            if self._download.tombstones.covers_identity(identity["identity_id"]):
+            if self._download.takedowns.covers_identity(identity["identity_id"]):
                 continue
             try:
                 found += self._discover.process([dict(identity)], _NO_PIXELS)

@@ -7,6 +7,7 @@ interrupted crawl. :mod:`hqvox.runner.crawl.retry` decides what is requested aga
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
@@ -19,17 +20,19 @@ from hqvox.runner.crawl.retry import Request, replaces, request_for
 from hqvox.runner.crawl.spool import Spool
 from hqvox.runner.plan import DOWNLOAD, ShardJob
 from hqvox.runner.worker import withdraw
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.parquet import read_parquet
+from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.shards import ShardReader
 from hqvox.workspace.tables import ATTEMPTS, Row, stage_schema
-from hqvox.workspace.tombstones import Tombstones
+from hqvox.workspace.takedowns import Takedowns
 from pipelines.chain import Tallies, Tally
 from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage, covered, is_local
 from pipelines.fetch.engine import FetchResult
 
 _COLUMNS = DownloadStage.writes
+ATTEMPTS_FOLDER = "attempts"
 
 
 class ShardCrawl:
@@ -46,8 +49,9 @@ class ShardCrawl:
         self.job = job
         self.records = records
         self.stage = stage
-        self.takedowns: Tombstones = stage.tombstones
+        self.takedowns: Takedowns = stage.takedowns
         self.rows: list[Row] = []
+        self._pages: defaultdict[str, set[str]] = defaultdict(set)
         self._committed = _committed_rows(workspace, job.shard)
         self._spool: Spool | None = None
         self._reader: ShardReader | None = None
@@ -55,6 +59,9 @@ class ShardCrawl:
     def prepare(self, rows: list[Row], *, retry_failed: bool, refresh: bool) -> list[Request]:
         """Take the shard's candidates; return the requests to make, one per url."""
         self.rows = rows
+        for row in rows:
+            if row["page_url"] is not None:
+                self._pages[row["url"]].add(row["page_url"])
         self._open_spool()
         now = self.records[DOWNLOAD]["parts"]["config"]
         before = self.workspace.committed("download", self.job.shard)
@@ -83,7 +90,7 @@ class ShardCrawl:
             row = self._row(outcome)
             outcome.reason = row["reason"]
             outcome.attempts[-1]["reason"] = outcome.reason
-        self.spool.note(outcome.url, row, outcome.attempts)
+        self.spool.note(outcome.url, row, outcome.attempts, pages=self._pages[outcome.url])
 
     def _row(self, outcome: FetchResult) -> Row:
         """The download columns of an outcome; stores its photo."""
@@ -131,7 +138,8 @@ class ShardCrawl:
         withdraw(self.workspace, self.job, self.records)
         if found is not None:
             write_found(self.workspace, self.job.shard, found, self.records[0])
-        self.spool.commit_tar()
+        places = [(result["photo_offset"], result["photo_bytes"]) for result in results]
+        self.spool.commit_tar({place for place in places if place[0] is not None})
         self.workspace.write_stage("download", self.job.shard, table, self.records[DOWNLOAD])
         self.spool.remove()
         return tallies(found, table)
@@ -187,7 +195,7 @@ class ShardCrawl:
                 row["reason"] = self.stage.inspect(row, data)
             if row["reason"] is None and not self.takedowns.covers_photo(row["photo_id"]):
                 row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], data)
-        self.spool.note(url, row, [], requested=False)
+        self.spool.note(url, row, [], requested=False, pages=self._pages[url])
         return row
 
     def _known(self, url: str) -> Row | None:
@@ -252,7 +260,28 @@ class ShardCrawl:
 
 def attempts_name(shard: str) -> str:
     """Relative name of a shard's table of attempts."""
-    return f"attempts/{shard}.parquet"
+    return f"{ATTEMPTS_FOLDER}/{shard}.parquet"
+
+
+def erase_attempts(covered: Covered) -> None:
+    """Erase the attempts at covered addresses."""
+    storage = covered.workspace.storage
+    for leaf in storage.names(ATTEMPTS_FOLDER):
+        name = f"{ATTEMPTS_FOLDER}/{leaf}"
+        try:
+            with storage.open(name) as file:
+                table = read_parquet(file)
+        except (OSError, pa.ArrowException):  # damaged: what it holds cannot be known
+            storage.remove(name)
+            continue
+        pairs = zip(table["url"].to_pylist(), table["final_url"].to_pylist(), strict=True)
+        keep = [not (covered.address(url) or covered.address(final)) for url, final in pairs]
+        if not all(keep):
+            with storage.writing(name) as file:
+                pq.write_table(filtered(table, keep), file, compression="zstd")
+
+
+ATTEMPTS_FILES = Owner("attempts", (f"{ATTEMPTS_FOLDER}/*.parquet",), erase_attempts)
 
 
 def write_found(

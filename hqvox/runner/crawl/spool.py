@@ -16,13 +16,15 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.storage import disk_error
+from hqvox.workspace.shards import blank_header
+from hqvox.workspace.storage import Storage, disk_error
 from hqvox.workspace.tables import Row
 
 FOLDER = "crawl"
@@ -94,14 +96,18 @@ class Spool:
                     url, row, attempts = entry["url"], entry["row"], entry["attempts"]
                 except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
                     break
-                if not line.endswith(b"\n") or (row is not None and not self._has_photo(row)):
+                dropped = row is not None and self._is_dropped(row)
+                valid = row is None or dropped or self._has_photo(row)
+                if not line.endswith(b"\n") or not valid:
                     break
                 valid_bytes += len(line)
+                if dropped:
+                    continue
                 self._remember(url, row, attempts, entry["asked"])
         self._journal.truncate(valid_bytes)
         if not valid_bytes:
             # The first line has the same keys as the others, so that readers need one form only.
-            nothing: Row = {"url": "", "row": None, "attempts": [], "asked": False}
+            nothing: Row = {"url": "", "pages": [], "row": None, "attempts": [], "asked": False}
             self._write_line({**nothing, "settings": self.settings})
 
     def _has_photo(self, row: Row) -> bool:
@@ -113,6 +119,18 @@ class Spool:
         if hashlib.sha256(self._tar.read(size)).hexdigest() != name:
             return False
         self._places[name] = (offset, size)
+        self._end = max(self._end, offset + _padded(size))
+        return True
+
+    def _is_dropped(self, row: Row) -> bool:
+        """Whether an interrupted commit overwrote the row's photo; finishes overwriting it."""
+        offset, size = row["photo_offset"], row["photo_bytes"]
+        if offset is None:
+            return False
+        self._tar.seek(offset - tarfile.BLOCKSIZE)
+        if self._tar.read(tarfile.BLOCKSIZE) != blank_header(size):
+            return False
+        _blank(self._tar.fileno(), [(offset, size)])
         self._end = max(self._end, offset + _padded(size))
         return True
 
@@ -130,15 +148,22 @@ class Spool:
         return self._places[name]
 
     def note(
-        self, url: str, row: Row | None, attempts: Sequence[Row], requested: bool = True
+        self,
+        url: str,
+        row: Row | None,
+        attempts: Sequence[Row],
+        requested: bool = True,
+        pages: Iterable[str] = (),
     ) -> None:
         """Append a record of a url to the journal, after its photo is stored. Raises OSError.
 
         ``row``: None where the row known before still holds. ``requested``: false where the row is
-        copied from the committed table.
+        copied from the committed table. ``pages``: that show the photo, so that a takedown of the
+        page finds it.
         """
         self._remember(url, row, attempts, requested)
-        self._write_line({"url": url, "row": row, "attempts": list(attempts), "asked": requested})
+        entry = {"url": url, "pages": sorted(pages), "row": row, "attempts": list(attempts)}
+        self._write_line({**entry, "asked": requested})
 
     def _write_line(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, default=datetime.isoformat) + "\n"
@@ -153,12 +178,15 @@ class Spool:
             self.requested.add(url)
         self.attempts += attempts
 
-    def commit_tar(self) -> None:
+    def commit_tar(self, kept: Collection[tuple[int, int]]) -> None:
         """Finish the tar and rename it to its place; the journal stays until :meth:`remove`.
 
+        ``kept``: offset and size of the photos that the table points to. The others are
+        overwritten: they were taken down after they were fetched, or are no candidates any more.
         Raises HqvoxError where the disk refuses.
         """
         try:
+            _blank(self._tar.fileno(), set(self._places.values()).difference(kept))
             self._tar.seek(self._end)
             end = self._end + 2 * tarfile.BLOCKSIZE
             trailer = end + (-end) % tarfile.RECORDSIZE - self._end
@@ -195,7 +223,12 @@ def spool_folder(workspace: Workspace) -> Path:
     return cache / "hqvox" / FOLDER / hashlib.sha256(storage.url.encode()).hexdigest()[:16]
 
 
-def erase_spool(workspace: Workspace, shard: str) -> None:
+def has_spool(workspace: Workspace, shard: str) -> bool:
+    """Whether a crawl of the shard was interrupted."""
+    return (spool_folder(workspace) / f"{shard}.jsonl").exists()
+
+
+def remove_spool(workspace: Workspace, shard: str) -> None:
     """Remove what an interrupted crawl left of a shard, wherever it was interrupted.
 
     Raises HqvoxError where the disk refuses.
@@ -209,6 +242,102 @@ def erase_spool(workspace: Workspace, shard: str) -> None:
         journal.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(error, str(folder)) from error
+
+
+def spooled_rows(workspace: Workspace) -> Iterator[Row]:
+    """What interrupted crawls have fetched: a row for each page that shows a photo.
+
+    Keys: ``photo_id``, ``photo_offset`` and the addresses; ``identity_id`` is null, for the journal
+    does not name it. Damaged lines are left out.
+    """
+    spools = Storage(spool_folder(workspace))
+    for leaf in spools.names(""):
+        for line in spools.read(leaf).splitlines() if leaf.endswith(".jsonl") else ():
+            try:
+                entry = json.loads(line)
+                row, pages = entry["row"] or {}, entry["pages"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            names = ("photo_id", "photo_offset", "requested_url", "final_url")
+            known = {name: row.get(name) for name in names}
+            for page in pages or [None]:
+                yield {**known, "identity_id": None, "url": entry["url"], "page_url": page}
+
+
+def erase_spools(covered: Covered) -> None:
+    """Erase covered photographs from interrupted crawls; the others need no new request.
+
+    The spool of a shard that loses an identity goes as a whole: the journal does not say to whom a
+    url belongs. Raises HqvoxError where the disk refuses.
+    """
+    workspace = covered.workspace
+    for shard in sorted({shard for shard, _ in covered.identities}):
+        remove_spool(workspace, shard)
+    spools = Storage(spool_folder(workspace))
+    spools.remove_leftovers("")
+    for leaf in spools.names(""):
+        shard, _, ending = leaf.rpartition(".")
+        if ending != "jsonl":
+            if not has_spool(workspace, shard):
+                spools.remove(leaf)  # a tar that the next crawl would begin again
+            continue
+        try:
+            whole = _erase_spool(spools, shard, covered)
+        except (ValueError, KeyError, TypeError):  # damaged: what it holds cannot be known
+            whole = False
+        except OSError as error:
+            raise disk_error(error, spools.path(leaf)) from error
+        if not whole:
+            remove_spool(workspace, shard)
+
+
+SPOOLS = Owner("interrupted crawls", (f"{FOLDER}/*.jsonl", f"{FOLDER}/*.tar"), erase_spools)
+
+
+def _erase_spool(spools: Storage, shard: str, covered: Covered) -> bool:
+    """Returns whether nothing that is covered is left; else the spool must go as a whole."""
+    lines = spools.read(f"{shard}.jsonl").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    entries = [json.loads(line) for line in whole]
+    going = [_is_covered(entry, covered) for entry in entries]
+    if not spools.exists(f"{shard}.tar"):
+        return not any(going)  # killed between the tar's commit and the end of the journal
+    places = [_place(entry) for entry in entries]
+    kept = {place for place, goes in zip(places, going, strict=True) if not goes}
+    with open(spools.path(f"{shard}.tar"), "r+b", buffering=0) as file:
+        # What lies after the last photo of the journal is not known, and the next crawl drops it.
+        file.truncate(max((place[0] + _padded(place[1]) for place in places if place), default=0))
+        _blank(file.fileno(), {place for place in places if place} - kept)
+        os.fsync(file.fileno())
+    left = [line for line, goes in zip(whole, going, strict=True) if not goes]
+    if left != lines:
+        spools.write(f"{shard}.jsonl", b"".join(left))
+    return True
+
+
+def _is_covered(entry: dict[str, Any], covered: Covered) -> bool:
+    row = entry["row"] or {}
+    addresses = [entry["url"], row.get("requested_url"), row.get("final_url")]
+    addresses += [attempt["final_url"] for attempt in entry["attempts"]]
+    addresses += entry["pages"]  # not in journals of old versions: those go as a whole
+    return covered.takedowns.covers_photo(row.get("photo_id")) or any(
+        map(covered.address, addresses)
+    )
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """Offset and size of the entry's photo in the tar."""
+    row = entry["row"] or {}
+    return None if row.get("photo_offset") is None else (row["photo_offset"], row["photo_bytes"])
+
+
+def _blank(handle: int, places: Iterable[tuple[int, int]]) -> None:
+    """Overwrite members of a tar, by offset and size, with zeros, and their headers."""
+    for offset, size in sorted(places):
+        os.pwrite(handle, blank_header(size), offset - tarfile.BLOCKSIZE)
+        left = size
+        while left:
+            left -= os.pwrite(handle, bytes(min(left, 1 << 22)), offset + size - left)
 
 
 def _with_times(record: dict[str, Any]) -> dict[str, Any]:

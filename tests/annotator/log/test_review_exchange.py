@@ -28,7 +28,7 @@ from annotator.work.changes import changes_since, for_another_look
 from hqvox.cli.review_exchange import register
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstone, Tombstones
+from hqvox.workspace.takedowns import Takedown, Takedowns
 from pipelines.chain import STAGE_NAMES
 from tests.helpers.synthetic_build import commit, make_build
 
@@ -134,8 +134,8 @@ def test_what_was_taken_down_does_not_come_back(build: Workspace, other: Workspa
     store = reviewed(build)
     first = store.entries()[0].decision
     lines = list(export_lines(store))
-    stones = [Tombstone("identity", "id4"), Tombstone("photo", first.faces[0].photo_id)]
-    Tombstones.read(other).add(other, stones)
+    takedowns = [Takedown("identity", "id4"), Takedown("photo", first.faces[0].photo_id)]
+    Takedowns.read(other).add(other, takedowns)
     there = open_store(other)
     done = import_entries(other, there, parse_lines(lines, "x"))
     assert (done.added, done.taken_down) == (2, 2)  # a choice of three needs all three

@@ -19,6 +19,7 @@ from hqvox.phantom.world import COLUMNS
 from hqvox.release.read import release_names
 from hqvox.report.truth import compare_with_truth
 from models.geometry import eye_centres
+from tests.helpers.owned import assert_owned
 from tests.helpers.synthetic_build import face_landmarks, make_build
 
 
@@ -68,6 +69,8 @@ def test_demo_from_nothing_to_report_and_on_where_it_stopped(
     assert made.generated is not None
     assert 2 == made.generated.trained_on == len(made.generated.people)
     assert made.report.read_text().count("generated from 5 s, fused") == 2
+
+    assert_owned(made.workspace)
 
     before = bytes_of(folder)
     monkeypatch.setattr(hqvox.demo.training, "STEPS", (4, 3))  # a run keeps those it began with

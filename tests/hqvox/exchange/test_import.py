@@ -29,9 +29,11 @@ from hqvox.release.read import Release
 from hqvox.release.verify import verify_release
 from hqvox.release.write import Written
 from hqvox.trainer.packing import ReleaseCache
+from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.errors import ModelError
 from models.geometry import aligned_transform, eye_centres
+from tests.helpers.owned import assert_owned
 
 SIDE_PX = 168
 NAMES = {
@@ -161,6 +163,7 @@ def _rows(work: Path, name: str) -> dict[str, Row]:
 
 def test_every_face_is_measured_and_none_refused(imported: tuple[Path, Written]) -> None:
     work, done = imported
+    assert_owned(Workspace.open(work))
     rows = _rows(work, "faces")
     assert list(rows) == [
         "vox1/masked_faces/A.J._Buckley/1.jpg",

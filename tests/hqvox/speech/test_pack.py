@@ -24,7 +24,7 @@ from hqvox.speech.vad import speech
 from hqvox.speech.worker import SpeechProgress
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstone, Tombstones
+from hqvox.workspace.takedowns import Takedown, Takedowns
 from tests.helpers.sounds import RATE, av_file, babble, put, sine, sound_file, video_without_sound
 
 CONFIG = SpeechConfig()
@@ -135,7 +135,7 @@ def test_only_what_changed_is_packed_again(tmp_path: Path, audio: Path) -> None:
 def test_whoever_was_taken_down_is_not_packed(tmp_path: Path, audio: Path) -> None:
     workspace = make_workspace(tmp_path)
     pack(workspace, audio)
-    Tombstones.read(workspace).add(workspace, [Tombstone("identity", "p1")])
+    Takedowns.read(workspace).add(workspace, [Takedown("identity", "p1")])
     assert pack(workspace) == []
     assert SpeechPack(workspace).shards() == ["00000", "00002"]
 

@@ -19,12 +19,12 @@ from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.write import write_release
 from hqvox.runner.build import plan_build
-from hqvox.takedown.erasure import ShardEraser
+from hqvox.runner.erasure import ShardEraser
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.layout import PURGING, Workspace
 from hqvox.workspace.storage import PendingFile, Storage
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import FILE, Tombstone, Tombstones, url_digest
+from hqvox.workspace.takedowns import FILE, Takedown, Takedowns
 from models.store import ModelStore
 from tests.helpers.synthetic_build import make_build
 
@@ -57,7 +57,7 @@ def workspace(finished: Path, tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "w")
 
 
-def purge(workspace: Workspace, *asked: Tombstone) -> PurgePlan:
+def purge(workspace: Workspace, *asked: Takedown) -> PurgePlan:
     with workspace.lock(purging=True):
         plan = plan_purge(workspace, asked, near_copies=False)
         run_purge(workspace, plan)
@@ -101,7 +101,7 @@ def test_photo_goes_from_every_stage_and_the_rest_stays(workspace: Workspace) ->
     sha, size = photo(workspace, ADA, 4), tar.stat().st_size
     data = workspace.pixels("photo", next(r for r in before["download"] if r["photo_id"] == sha))
     untouched = files_of(Path(workspace.url) / "stages/quality")["00001.parquet"]
-    plan = purge(workspace, Tombstone("photo", sha, "asked"))
+    plan = purge(workspace, Takedown("photo", sha, "asked"))
     assert (plan.photos, plan.candidates, plan.identities) == ({sha}, 1, [])
     for stage, rows in before.items():
         left = [row for row in rows if (row["identity_id"], row["candidate"]) != (ADA, 4)]
@@ -117,10 +117,12 @@ def test_photo_goes_from_every_stage_and_the_rest_stays(workspace: Workspace) ->
     assert files_of(Path(workspace.url) / "stages/quality")["00001.parquet"] == untouched
     tasks = plan_build(workspace, workspace.config(), ModelStore())
     assert [(task.shard, task.stages[0]) for task in tasks] == [("00000", "duplicates")]
-    stones = Tombstones.read(workspace)
-    assert stones.covers_photo(sha)
-    assert stones.entries[0].reason == "asked"
-    assert not stones.covers_url(f"{before['discover'][4]['url']}")  # another file may stand there
+    takedowns = Takedowns.read(workspace)
+    assert takedowns.covers_photo(sha)
+    assert takedowns.entries[0].reason == "asked"
+    assert not takedowns.covers_url(
+        f"{before['discover'][4]['url']}"
+    )  # another file may stand there
 
 
 def test_bytes_that_another_row_uses_stay(workspace: Workspace) -> None:
@@ -132,13 +134,10 @@ def test_bytes_that_another_row_uses_stay(workspace: Workspace) -> None:
         twin = {c: rows[0][c] for c in ("photo_id", "photo_offset", "photo_bytes") if c in rows[0]}
         rows = [row | (twin if row["identity_id"] == BED else {}) for row in rows]
         workspace.write_stage(stage, "00000", table.from_pylist(rows, table.schema), record)
-    url = rows_of(workspace, "discover")[0]["url"]
-    # A url of this machine names its own row; with the photograph go all its copies.
-    stones = Tombstones([Tombstone("url", url_digest(url))])
-    eraser = ShardEraser(workspace, "00000", stones)
+    eraser = ShardEraser(workspace, "00000")
     eraser.erase([rows_of(workspace, "download")[0]], {})
     check_pixels(workspace)
-    plan = plan_purge(workspace, [Tombstone("photo", photo(workspace, BED, 0))])
+    plan = plan_purge(workspace, [Takedown("photo", photo(workspace, BED, 0))])
     assert plan.candidates == sum(r["identity_id"] == BED for r in rows_of(workspace, "discover"))
 
 
@@ -157,7 +156,7 @@ def test_identity_goes_with_name_logs_and_copies_elsewhere(workspace: Workspace)
         for row in table.to_pylist()
     ]
     workspace.write_stage("download", "00000", table.from_pylist(rows, table.schema), record)
-    plan = purge(workspace, Tombstone("identity", ADA))
+    plan = purge(workspace, Takedown("identity", ADA))
     assert plan.identities == [ADA]
     assert len(workspace.identities()) == 3
     for stage in ("discover", "download"):
@@ -180,7 +179,7 @@ def test_identity_goes_with_name_logs_and_copies_elsewhere(workspace: Workspace)
 
 
 def test_shard_without_identities_leaves_no_file(workspace: Workspace) -> None:
-    purge(workspace, Tombstone("identity", ADA), Tombstone("identity", BED))
+    purge(workspace, Takedown("identity", ADA), Takedown("identity", BED))
     assert list(workspace.shards()) == ["00001"]
     assert not [name for name in files_of(Path(workspace.url)) if "00000" in name]
     assert plan_build(workspace, workspace.config(), ModelStore()) == []
@@ -200,8 +199,8 @@ def test_near_copies_go_with_a_photo_unless_exact(workspace: Workspace) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Workspace, "config", lambda self: narrow)
-        plan = plan_purge(workspace, [Tombstone("photo", one)])
-        exact = plan_purge(workspace, [Tombstone("photo", one)], near_copies=False)
+        plan = plan_purge(workspace, [Takedown("photo", one)])
+        exact = plan_purge(workspace, [Takedown("photo", one)], near_copies=False)
     assert {one, other} <= plan.photos
     assert plan.near_copies == len(plan.photos) - 1
     assert exact.photos == {one}
@@ -210,26 +209,34 @@ def test_near_copies_go_with_a_photo_unless_exact(workspace: Workspace) -> None:
 
 def test_nothing_found_is_noted_for_later_crawls(workspace: Workspace) -> None:
     before = files_of(Path(workspace.url) / "stages")
-    plan = purge(workspace, Tombstone("host", "example.org"))
+    plan = purge(workspace, Takedown("host", "example.org"))
     assert plan.shards == []
-    assert Tombstones.read(workspace).covers_url("https://a.example.org/x")
+    assert Takedowns.read(workspace).covers_url("https://a.example.org/x")
     assert files_of(Path(workspace.url) / "stages") == before
 
 
 def test_unknown_identity_is_one_clear_line(workspace: Workspace) -> None:
     with pytest.raises(HqvoxError, match="no identity 'id7'; give its id"):
-        plan_purge(workspace, [Tombstone("identity", "id7")])
+        plan_purge(workspace, [Takedown("identity", "id7")])
     assert not workspace.storage.exists(FILE)
 
 
 def test_damaged_shard_goes_as_a_whole(workspace: Workspace) -> None:
     name = workspace.table_name("download", "00000")
     workspace.storage.write(name, b"PAR1 no more")
-    plan = purge(workspace, Tombstone("host", "example.org"))
+    plan = purge(workspace, Takedown("host", "example.org"))
     assert [find.shard for find in plan.shards if find.unreadable] == ["00000"]
     assert not [name for name in files_of(Path(workspace.url) / "stages") if "00000" in name]
     tasks = plan_build(workspace, workspace.config(), ModelStore())
     assert [task.stages[0] for task in tasks] == ["discover"]
+
+
+def test_damaged_tar_goes_with_its_shard(workspace: Workspace) -> None:
+    sha = photo(workspace, ADA, 4)
+    name = workspace.tar_name("download", "00000")
+    workspace.storage.write(name, b"x" * 3000)
+    purge(workspace, Takedown("photo", sha))
+    assert not [name for name in files_of(Path(workspace.url) / "stages") if "00000" in name]
 
 
 def test_interrupted_purge_keeps_everything_else_out(workspace: Workspace) -> None:
@@ -246,15 +253,15 @@ def test_releases_that_show_it_are_named_by_their_files(tmp_path: Path) -> None:
     write_release(workspace, "v1", workspace.config(), auto=True)
     before = files_of(tmp_path / "w/releases")
     row = Release(workspace, "v1").manifest().to_pylist()[0]
-    plan = purge(workspace, Tombstone("photo", row["photo_id"]))
+    plan = purge(workspace, Takedown("photo", row["photo_id"]))
     assert plan.released == {"v1": [row["masked_file"], row["origin_file"]]}
     # Who was left out is named in release.json only.
-    assert purge(workspace, Tombstone("identity", "id2")).released["v1"][-1] == "release.json"
+    assert purge(workspace, Takedown("identity", "id2")).released["v1"][-1] == "release.json"
     assert files_of(tmp_path / "w/releases") == before
 
 
-def asked_of(workspace: Workspace) -> list[Tombstone]:
-    return [Tombstone("identity", ADA), Tombstone("photo", photo(workspace, BED, 0))]
+def asked_of(workspace: Workspace) -> list[Takedown]:
+    return [Takedown("identity", ADA), Takedown("photo", photo(workspace, BED, 0))]
 
 
 class KilledError(BaseException):
@@ -288,27 +295,27 @@ def die_before(step: int, die: Callable[[], object], patch: pytest.MonkeyPatch) 
     patch.setattr(Storage, "remove", counted(Storage.remove))
 
 
-def purge_until_killed(root: str, asked: list[Tombstone], step: int) -> None:
+def purge_until_killed(root: str, asked: list[Takedown], step: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         die_before(step, lambda: os.kill(os.getpid(), signal.SIGKILL), patch)
         purge(Workspace.open(root), *asked)
 
 
-def finish(root: Path, asked: list[Tombstone], whole: dict[str, bytes]) -> None:
+def finish(root: Path, asked: list[Takedown], whole: dict[str, bytes]) -> None:
     """Look at what a kill left, finish it, and compare it with the purge that nothing disturbed."""
     workspace = Workspace.open(root)
     check_pixels_of_the_others(workspace)
     if workspace.storage.exists(FILE):
         with pytest.raises(HqvoxError, match="finish it"), workspace.lock():
             pass
-        purge(workspace)  # what to finish follows from the tombstones
+        purge(workspace)  # what to finish follows from the takedowns
     else:
         purge(workspace, *asked)
     assert files_of(root) == whole
 
 
 @pytest.fixture
-def whole(finished: Path, tmp_path: Path) -> tuple[list[Tombstone], dict[str, bytes]]:
+def whole(finished: Path, tmp_path: Path) -> tuple[list[Takedown], dict[str, bytes]]:
     """What to take down, and the files of a workspace in which that was done undisturbed."""
     root = tmp_path / "whole"
     shutil.copytree(finished, root)
@@ -318,7 +325,7 @@ def whole(finished: Path, tmp_path: Path) -> tuple[list[Tombstone], dict[str, by
 
 
 def test_cut_short_before_any_change_and_run_again_ends_the_same(
-    finished: Path, tmp_path: Path, whole: tuple[list[Tombstone], dict[str, bytes]]
+    finished: Path, tmp_path: Path, whole: tuple[list[Takedown], dict[str, bytes]]
 ) -> None:
     def die() -> None:
         raise KilledError
@@ -341,7 +348,7 @@ def test_cut_short_before_any_change_and_run_again_ends_the_same(
 
 @pytest.mark.slow
 def test_killed_for_real_and_run_again_ends_the_same(
-    finished: Path, tmp_path: Path, whole: tuple[list[Tombstone], dict[str, bytes]]
+    finished: Path, tmp_path: Path, whole: tuple[list[Takedown], dict[str, bytes]]
 ) -> None:
     asked, files = whole
     context = multiprocessing.get_context("forkserver")
@@ -358,9 +365,11 @@ def test_killed_for_real_and_run_again_ends_the_same(
 
 def check_pixels_of_the_others(workspace: Workspace) -> None:
     """Between any two changes, rows that stay point at their own bytes."""
-    stones = Tombstones.read(workspace)
+    takedowns = Takedowns.read(workspace)
     for row in rows_of(workspace, "download"):
-        going = stones.covers_identity(row["identity_id"]) or stones.covers_photo(row["photo_id"])
+        going = takedowns.covers_identity(row["identity_id"]) or takedowns.covers_photo(
+            row["photo_id"]
+        )
         if row["photo_offset"] is not None and not going:
             data = workspace.pixels("photo", row)
             assert hashlib.sha256(data).hexdigest() == row["photo_id"]

@@ -5,104 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-import hqvox.workspace.identities
 from hqvox.cli.app import app
-from hqvox.phantom.website import Website, urls_csv
-from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.crawl.spool import Spool
-from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.identities import read_folders, to_table
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
-from hqvox.workspace.tombstones import Tombstone, Tombstones, url_digest
-from models.store import ModelStore
-
-PEOPLE, PICTURES = ("Ada", "Bob"), 6
-
-
-@dataclass
-class Crawled:
-    """A workspace and the site that it crawls."""
-
-    workspace: Workspace
-    site: Website
-
-    def build(self, start: str | None = None) -> int:
-        """Bring download up to date; return the requests for pictures that it took."""
-        before = self.pictures()
-        config = self.workspace.config()
-        with self.workspace.lock():
-            tasks = plan_build(self.workspace, config, ModelStore(), target="download", start=start)
-            result = run_build(self.workspace, config, tasks, workers=0)
-        assert result.failed == []
-        return self.pictures() - before
-
-    def pictures(self) -> int:
-        """Requests for pictures so far."""
-        return sum(n for path, n in self.site.requests.items() if path != "/robots.txt")
-
-    def purge(self, *asked: Tombstone) -> PurgePlan:
-        with self.workspace.lock(purging=True):
-            plan = plan_purge(self.workspace, asked)
-            run_purge(self.workspace, plan)
-        return plan
-
-    def rows(self) -> list[Row]:
-        """Download rows with their urls."""
-        found = []
-        for shard in self.workspace.shards():
-            tables = [self.workspace.read_stage(s, shard) for s in ("discover", "download")]
-            first, second = (table.to_pylist() for table in tables if table is not None)
-            urls = {(row["identity_id"], row["candidate"]): row["url"] for row in first}
-            found += [r | {"url": urls[r["identity_id"], r["candidate"]]} for r in second]
-        return found
-
-    def kept(self, place: int) -> Row:
-        """Ada's photo of that place, which arrived."""
-        return next(
-            row
-            for row in self.rows()
-            if row["url"].endswith(f"/photos/Ada/{place:03d}.jpg") and row["reason"] is None
-        )
+from hqvox.workspace.takedowns import Takedown, Takedowns, url_digest
+from tests.helpers.crawled import PEOPLE, PICTURES, Crawled, crawling
 
 
 @pytest.fixture
 def crawled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crawled]:
     """Two people in one shard, crawled."""
-    monkeypatch.setattr(hqvox.workspace.identities, "shard_size", lambda count: 2)
-    monkeypatch.setattr("hqvox.phantom.website.SLOW_SECONDS", 0.0)
-    monkeypatch.setattr("hqvox.phantom.website.RETRY_AFTER_SECONDS", 0)
-    for number, name in enumerate(PEOPLE):
-        folder = tmp_path / "world/photos" / name
-        folder.mkdir(parents=True)
-        for shot in range(PICTURES):
-            noise = np.random.default_rng([number, shot]).integers(0, 256, (40, 40, 3), np.uint8)
-            (folder / f"{shot:03d}.jpg").write_bytes(cv2.imencode(".jpg", noise)[1].tobytes())
-    with Website(tmp_path / "world") as site:
-        (tmp_path / "urls.csv").write_bytes(urls_csv(tmp_path / "world", site.url))
-        text = yaml.safe_dump(
-            {
-                "discover": {"sources": ["urls"], "urls": {"file": str(tmp_path / "urls.csv")}},
-                "download": {
-                    "contact": "tests",
-                    "allow_hosts": [f"127.0.0.1:{site.port}"],
-                    "host_requests_per_second": 1000.0,
-                    "backoff_seconds": 0.01,
-                },
-            }
-        )
-        people = to_table(read_folders(tmp_path / "world/photos"))
-        made = Crawled(Workspace.create(tmp_path / "w", text, people), site)
+    with crawling(tmp_path, monkeypatch) as made:
         assert made.build() >= len(PEOPLE) * PICTURES
         assert made.build() == 0
         yield made
@@ -111,7 +33,7 @@ def crawled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crawled
 def test_purged_url_is_never_asked_for_again_and_nothing_else_is(crawled: Crawled) -> None:
     gone = crawled.kept(0)
     before = {row["url"]: row for row in crawled.rows()}
-    plan = crawled.purge(Tombstone("url", url_digest(gone["url"])))
+    plan = crawled.purge(Takedown("url", url_digest(gone["url"])))
     assert plan.photos == {gone["photo_id"]}
     after = {row["url"]: row for row in crawled.rows()}
     assert after == {url: row for url, row in before.items() if url != gone["url"]}
@@ -128,9 +50,9 @@ def test_purged_url_is_never_asked_for_again_and_nothing_else_is(crawled: Crawle
 
 def test_purged_photo_does_not_come_back_from_another_address(crawled: Crawled) -> None:
     gone = crawled.kept(1)
-    crawled.purge(Tombstone("photo", gone["photo_id"]))
-    stones = Tombstones.read(crawled.workspace)
-    assert stones.covers_url(gone["url"])
+    crawled.purge(Takedown("photo", gone["photo_id"]))
+    takedowns = Takedowns.read(crawled.workspace)
+    assert takedowns.covers_url(gone["url"])
     world = crawled.site.world
     (world / "photos/Bob/000.jpg").write_bytes((world / "photos/Ada/001.jpg").read_bytes())
     table = Path(crawled.workspace.storage.path("stages/download/00000.parquet"))
@@ -144,7 +66,7 @@ def test_purged_photo_does_not_come_back_from_another_address(crawled: Crawled) 
 
 def test_page_stands_for_all_its_photographs(crawled: Crawled) -> None:
     page = f"{crawled.site.url}/people/Ada.html"
-    plan = crawled.purge(Tombstone("url", url_digest(page)))
+    plan = crawled.purge(Takedown("url", url_digest(page)))
     assert plan.candidates == PICTURES + 1  # its decoy, too
     assert {row["identity_id"] for row in crawled.rows()} == {"Bob"}
 
@@ -153,14 +75,14 @@ def test_attempts_forget_the_address_and_keep_the_others(crawled: Crawled) -> No
     name = crawled.workspace.storage.path("attempts/00000.parquet")
     before = pq.read_table(name).num_rows
     gone = crawled.kept(5)  # it was moved: two requests
-    crawled.purge(Tombstone("photo", gone["photo_id"]))
+    crawled.purge(Takedown("photo", gone["photo_id"]))
     left = pq.read_table(name)
     assert left.num_rows == before - 2
     assert not [u for u in left["final_url"].to_pylist() if u.endswith("/Ada/005.jpg")]
     assert not crawled.workspace.storage.names("discover/urls")
 
 
-def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: Path) -> None:
+def test_identity_leaves_nothing_but_its_takedown(crawled: Crawled, tmp_path: Path) -> None:
     storage = crawled.workspace.storage
     for name in (
         "speech/00000.parquet",
@@ -169,7 +91,7 @@ def test_identity_leaves_nothing_but_its_tombstone(crawled: Crawled, tmp_path: P
         "discover/brave/00000/Ada.jsonl",
     ):
         storage.write(name, b"Ada speaks")
-    crawled.purge(Tombstone("identity", "Ada"))
+    crawled.purge(Takedown("identity", "Ada"))
     assert crawled.build() == 0
     (tmp_path / "urls.csv").write_text(
         "\n".join(li for li in (tmp_path / "urls.csv").read_text().splitlines() if "Ada" not in li)
@@ -186,7 +108,7 @@ def test_local_photograph_does_not_come_back(crawled: Crawled, tmp_path: Path) -
     local = Crawled(workspace, crawled.site)
     local.build()
     data = (photos / "Ada/002.jpg").read_bytes()
-    plan = local.purge(Tombstone("photo", hashlib.sha256(data).hexdigest()))
+    plan = local.purge(Takedown("photo", hashlib.sha256(data).hexdigest()))
     assert plan.candidates == 1
     # A new file makes discover stale; the folder still holds the photograph, also by a new name.
     (photos / "Ada/900.jpg").write_bytes(data)
@@ -213,7 +135,7 @@ def test_answers_of_sources_lose_what_was_taken_down(crawled: Crawled) -> None:
     paged = {"url": "https://c.example/3.jpg", "page_url": "https://www.a.example/page"}
     storage.write(name, f"{page(one, other, paged)}\n{page()}\ndamaged\n".encode())
     storage.write("discover/openverse/quota.json", b"{}")
-    crawled.purge(Tombstone("host", "a.example"))
+    crawled.purge(Takedown("host", "a.example"))
     lines = storage.read(name).decode().splitlines()
     assert [json.loads(line)["candidates"] for line in lines] == [[other], []]
     assert storage.read("discover/openverse/quota.json") == b"{}"
@@ -234,7 +156,7 @@ def test_shard_cut_short_loses_what_was_taken_down_and_no_more(crawled: Crawled)
     urls = [f"https://a.example/{n}.jpg" for n in range(3)]
     photos = {url: bytes([65 + n]) * 3000 for n, url in enumerate(urls)}
     spooled(crawled.workspace, photos)
-    crawled.purge(Tombstone("url", url_digest(urls[1])))
+    crawled.purge(Takedown("url", url_digest(urls[1])))
     folder = Path(crawled.workspace.storage.path("crawl"))
     everything = b"".join(file.read_bytes() for file in folder.iterdir())
     assert photos[urls[1]] not in everything
@@ -249,7 +171,7 @@ def test_cut_short_between_pixels_and_table_is_erased_too(crawled: Crawled) -> N
     storage = crawled.workspace.storage
     storage.remove("stages/download/00000.parquet")
     Path(storage.path("crawl/00000.tar")).replace(storage.path("stages/download/00000.tar"))
-    crawled.purge(Tombstone("host", "a.example"))
+    crawled.purge(Takedown("host", "a.example"))
     assert not storage.exists("stages/download/00000.tar")
     assert not storage.names("crawl")
 
@@ -271,12 +193,12 @@ def test_command_asks_shows_and_purges(crawled: Crawled) -> None:
     code, said = command(root, "--photo", sha, answer="n\n")
     assert code == 1
     assert crawled.kept(0)["photo_id"] == sha
-    assert Tombstones.read(crawled.workspace).entries == ()
+    assert Takedowns.read(crawled.workspace).entries == ()
     code, said = command(root, "--photo", sha, "--reason", "request 17", answer="y\n")
     assert code == 0
     assert "delete there the lines that name it" in said
     assert "next: hqvox build" in said
-    assert Tombstones.read(crawled.workspace).entries[0].reason == "request 17"
+    assert Takedowns.read(crawled.workspace).entries[0].reason == "request 17"
     code, said = command(root)
     assert (code, "nothing to take down" in said) == (0, True)
 
@@ -293,4 +215,4 @@ def test_command_refuses_in_one_line(crawled: Crawled, arguments: list[str], lin
     code, said = command(crawled.workspace.url, *arguments, "--yes")
     assert code == 1
     assert line in said
-    assert Tombstones.read(crawled.workspace).entries == ()
+    assert Takedowns.read(crawled.workspace).entries == ()

@@ -18,7 +18,7 @@ from hqvox.cli.app import app
 from hqvox.errors import HqvoxError
 from hqvox.takedown.purge import plan_purge, run_purge
 from hqvox.workspace.layout import PURGING, Workspace
-from hqvox.workspace.tombstones import Tombstone
+from hqvox.workspace.takedowns import Takedown
 from tests.helpers.synthetic_build import make_build
 
 ADA = Actor("ada")
@@ -51,7 +51,7 @@ def faces(workspace: Workspace, identity_id: str) -> tuple[FaceRef, ...]:
     return tuple(face.ref for face in Candidates(workspace).faces(identity_id))
 
 
-def purge(workspace: Workspace, *asked: Tombstone) -> None:
+def purge(workspace: Workspace, *asked: Takedown) -> None:
     with workspace.lock(purging=True):
         run_purge(workspace, plan_purge(workspace, asked, near_copies=False))
 
@@ -64,7 +64,7 @@ def bytes_of(workspace: Workspace) -> bytes:
 def test_a_persons_decisions_and_pictures_go(workspace: Workspace) -> None:
     mine = faces(workspace, "id0")[0].photo_id.encode()
     assert mine in bytes_of(workspace)
-    purge(workspace, Tombstone("identity", "id0"))
+    purge(workspace, Takedown("identity", "id0"))
     store = open_store(workspace)
     assert [entry.decision.identity_id for entry in store.entries()] == ["id1"]
     assert set(store.state()) == {"id1"}
@@ -78,8 +78,8 @@ def test_a_photograph_goes_out_of_the_decisions(workspace: Workspace) -> None:
     first, second = faces(workspace, "id0"), faces(workspace, "id1")
     purge(
         workspace,
-        Tombstone("photo", first[1].photo_id),
-        Tombstone("photo", second[1].photo_id),
+        Takedown("photo", first[1].photo_id),
+        Takedown("photo", second[1].photo_id),
     )
     store = open_store(workspace)
     (entry,) = store.entries()  # id1 has too few faces left, and comes up again
@@ -95,7 +95,7 @@ def test_without_the_stores_package_a_purge_is_not_finished(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "annotator.log.store", None)
         with pytest.raises(HqvoxError, match=r"pip install 'hqvox\[review\]'.*hqvox purge"):
-            purge(workspace, Tombstone("identity", "id0"))
+            purge(workspace, Takedown("identity", "id0"))
         assert workspace.storage.exists(PURGING)
     purge(workspace)
     assert not workspace.storage.exists(PURGING)
@@ -106,7 +106,7 @@ def test_without_the_stores_package_a_purge_is_not_finished(
 
 def test_without_a_review_none_is_made(finished: Path, tmp_path: Path) -> None:
     found = Workspace.open(shutil.copytree(finished, tmp_path / "w"))
-    purge(found, Tombstone("identity", "id0"))
+    purge(found, Takedown("identity", "id0"))
     assert not found.storage.exists("reviews.sqlite")
 
 
@@ -116,7 +116,7 @@ def test_a_database_elsewhere_is_reached_too(
     elsewhere = tmp_path / "elsewhere.sqlite"
     shutil.move(str(Path(workspace.url) / "reviews.sqlite"), elsewhere)
     monkeypatch.setenv("HQVOX_REVIEW_STORE", str(elsewhere))
-    purge(workspace, Tombstone("identity", "id0"))
+    purge(workspace, Takedown("identity", "id0"))
     store = Store.open(elsewhere)
     assert set(store.state()) == {"id1"}
     store.close()

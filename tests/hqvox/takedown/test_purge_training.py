@@ -11,7 +11,7 @@ from hqvox.release.write import write_release
 from hqvox.takedown.purge import plan_purge, run_purge
 from hqvox.trainer.packing import ReleaseCache
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import Tombstone
+from hqvox.workspace.takedowns import Takedown
 from tests.helpers.synthetic_build import make_build
 
 
@@ -29,7 +29,7 @@ def test_packed_faces_go_with_a_person(tmp_path: Path, monkeypatch: pytest.Monke
     assert (cache.folder / "masked_16.npy").exists()
 
     with workspace.lock(purging=True):
-        run_purge(workspace, plan_purge(workspace, [Tombstone("identity", "id0")]))
+        run_purge(workspace, plan_purge(workspace, [Takedown("identity", "id0")]))
 
     assert not cache.folder.exists()
     assert elsewhere.exists()

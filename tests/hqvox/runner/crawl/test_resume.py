@@ -22,7 +22,7 @@ from hqvox.runner.crawl import spool
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import PendingFile
-from hqvox.workspace.tombstones import Tombstone, Tombstones, url_digest
+from hqvox.workspace.takedowns import Takedown, Takedowns, url_digest
 from tests.helpers.crawl_site import (
     QUICK,
     Request,
@@ -178,12 +178,12 @@ def test_what_was_taken_down_is_neither_asked_for_nor_kept(tmp_path: Path) -> No
     with Site() as site:
         urls = photos(site)
         workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
-        Tombstones.read(workspace).add(
+        Takedowns.read(workspace).add(
             workspace,
             [
-                Tombstone("url", url_digest(site.url("/0"))),
-                Tombstone("identity", "b"),
-                Tombstone("photo", hashlib.sha256(picture(3)).hexdigest()),
+                Takedown("url", url_digest(site.url("/0"))),
+                Takedown("identity", "b"),
+                Takedown("photo", hashlib.sha256(picture(3)).hexdigest()),
             ],
         )
         build(workspace)

@@ -16,18 +16,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from hqvox.errors import HqvoxError
-from hqvox.workspace.layout import Workspace
+from hqvox.workspace.covered import Owner
+
+if TYPE_CHECKING:
+    from hqvox.workspace.layout import Workspace
 
 FILE = "tombstones.jsonl"
 Kind = Literal["identity", "photo", "host", "url"]
+TAKEDOWNS_FILE = Owner("takedowns", (FILE,), None)
 
 
 @dataclass(frozen=True)
-class Tombstone:
+class Takedown:
     """One thing that was taken down."""
 
     kind: Kind
@@ -39,10 +43,10 @@ class Tombstone:
     """UTC day, ISO 8601."""
 
 
-class Tombstones:
+class Takedowns:
     """Everything that was taken down in a workspace."""
 
-    def __init__(self, entries: Iterable[Tombstone] = ()) -> None:
+    def __init__(self, entries: Iterable[Takedown] = ()) -> None:
         self.entries = tuple(entries)
         self._of: dict[str, frozenset[str]] = {
             kind: frozenset(e.value for e in self.entries if e.kind == kind)
@@ -50,7 +54,7 @@ class Tombstones:
         }
 
     @classmethod
-    def read(cls, workspace: Workspace) -> Tombstones:
+    def read(cls, workspace: Workspace) -> Takedowns:
         """The workspace's list; empty where nothing was taken down.
 
         Raises HqvoxError where a line is damaged: what it named must not come back unseen.
@@ -83,27 +87,27 @@ class Tombstones:
             return True
         return bool(self._of["host"]) and self._covers_host(host_of(url))
 
-    def missing(self, wanted: Iterable[Tombstone]) -> list[Tombstone]:
+    def missing(self, wanted: Iterable[Takedown]) -> list[Takedown]:
         """Those of ``wanted`` that the list does not hold yet, each once."""
         unique = {(e.kind, e.value): e for e in wanted}
         return [e for e in unique.values() if e.value not in self._of[e.kind]]
 
-    def added(self, wanted: Iterable[Tombstone]) -> Tombstones:
+    def added(self, wanted: Iterable[Takedown]) -> Takedowns:
         """This list with ``wanted`` at its end; nothing is written."""
-        return Tombstones((*self.entries, *self.missing(wanted)))
+        return Takedowns((*self.entries, *self.missing(wanted)))
 
     def add(
-        self, workspace: Workspace, wanted: Iterable[Tombstone], today: date | None = None
-    ) -> Tombstones:
+        self, workspace: Workspace, wanted: Iterable[Takedown], today: date | None = None
+    ) -> Takedowns:
         """Write the list with ``wanted`` added, whole or not at all; return it.
 
         The caller holds ``workspace.lock()``. Raises HqvoxError where the disk refuses.
         """
         day = (today or datetime.now(UTC).date()).isoformat()
-        new = [Tombstone(e.kind, e.value, e.reason, e.date or day) for e in self.missing(wanted)]
+        new = [Takedown(e.kind, e.value, e.reason, e.date or day) for e in self.missing(wanted)]
         if not new:
             return self
-        both = Tombstones((*self.entries, *new))
+        both = Takedowns((*self.entries, *new))
         lines = [json.dumps(asdict(e), ensure_ascii=False, sort_keys=True) for e in both.entries]
         workspace.storage.write(FILE, ("\n".join(lines) + "\n").encode())
         return both
@@ -150,7 +154,7 @@ def normalised_url(url: str) -> str:
 
 
 def url_digest(url: str) -> str:
-    """SHA-256 of the normalised url, hex: what a tombstone keeps of it."""
+    """SHA-256 of the normalised url, hex: what a takedown keeps of it."""
     return hashlib.sha256(normalised_url(url).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -167,10 +171,10 @@ def _one_spelling(text: str) -> str:
     )  # fmt: skip
 
 
-def _parsed(workspace: Workspace, number: int, line: str) -> Tombstone:
+def _parsed(workspace: Workspace, number: int, line: str) -> Takedown:
     try:
         record: dict[str, Any] = json.loads(line)
-        entry = Tombstone(**record)
+        entry = Takedown(**record)
     except (json.JSONDecodeError, TypeError):
         raise _damaged(workspace, number) from None
     if entry.kind not in get_args(Kind) or not isinstance(entry.value, str) or not entry.value:

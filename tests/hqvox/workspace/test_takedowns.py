@@ -10,7 +10,7 @@ import pytest
 
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tombstones import FILE, Tombstone, Tombstones, normalised_url, url_digest
+from hqvox.workspace.takedowns import FILE, Takedown, Takedowns, normalised_url, url_digest
 
 DAY = date(2026, 1, 31)
 
@@ -50,45 +50,45 @@ def test_other_addresses_stay_others(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://[", "http://h:99999/", "", "http://a..ü/", "\udcff.jpg"])
 def test_what_is_no_address_is_compared_as_it_is(url: str) -> None:
-    list_of_it = Tombstones([Tombstone("url", url_digest(url)), Tombstone("host", "example.org")])
+    list_of_it = Takedowns([Takedown("url", url_digest(url)), Takedown("host", "example.org")])
     assert list_of_it.covers_url(url) == bool(url)
 
 
 def test_covers_what_was_taken_down_and_nothing_else() -> None:
-    stones = Tombstones(
+    takedowns = Takedowns(
         [
-            Tombstone("identity", "id1"),
-            Tombstone("photo", "ab" * 32),
-            Tombstone("host", "example.org"),
-            Tombstone("url", url_digest("https://other.net/one.jpg")),
+            Takedown("identity", "id1"),
+            Takedown("photo", "ab" * 32),
+            Takedown("host", "example.org"),
+            Takedown("url", url_digest("https://other.net/one.jpg")),
         ]
     )
-    assert stones.covers_identity("id1")
-    assert not stones.covers_identity("id10")
-    assert stones.covers_photo("ab" * 32)
-    assert not stones.covers_photo("cd" * 32)
-    assert not stones.covers_photo(None)
-    assert stones.covers_url("http://example.org:81/x.jpg")
-    assert stones.covers_url("https://a.b.EXAMPLE.org/x.jpg")
-    assert not stones.covers_url("https://notexample.org/x.jpg")
-    assert not stones.covers_url("https://org/x.jpg")
-    assert stones.covers_url("http://other.net/one.jpg")
-    assert not stones.covers_url("http://other.net/two.jpg")
-    assert not stones.covers_url(None)
-    assert not Tombstones().covers_url("http://example.org/")
+    assert takedowns.covers_identity("id1")
+    assert not takedowns.covers_identity("id10")
+    assert takedowns.covers_photo("ab" * 32)
+    assert not takedowns.covers_photo("cd" * 32)
+    assert not takedowns.covers_photo(None)
+    assert takedowns.covers_url("http://example.org:81/x.jpg")
+    assert takedowns.covers_url("https://a.b.EXAMPLE.org/x.jpg")
+    assert not takedowns.covers_url("https://notexample.org/x.jpg")
+    assert not takedowns.covers_url("https://org/x.jpg")
+    assert takedowns.covers_url("http://other.net/one.jpg")
+    assert not takedowns.covers_url("http://other.net/two.jpg")
+    assert not takedowns.covers_url(None)
+    assert not Takedowns().covers_url("http://example.org/")
 
 
 def test_list_is_only_added_to_and_keeps_no_urls(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    assert Tombstones.read(workspace).entries == ()
+    assert Takedowns.read(workspace).entries == ()
     asked = "she asked, by letter «é»"
-    first = [Tombstone("url", url_digest("https://a.example/private-name.jpg"), asked)]
-    Tombstones.read(workspace).add(workspace, first, DAY)
+    first = [Takedown("url", url_digest("https://a.example/private-name.jpg"), asked)]
+    Takedowns.read(workspace).add(workspace, first, DAY)
     before = (tmp_path / FILE).read_bytes()
-    later = [Tombstone("identity", "id1"), Tombstone("identity", "id1"), *first]
-    both = Tombstones.read(workspace).add(workspace, later, date(2026, 2, 1))
+    later = [Takedown("identity", "id1"), Takedown("identity", "id1"), *first]
+    both = Takedowns.read(workspace).add(workspace, later, date(2026, 2, 1))
     assert (tmp_path / FILE).read_bytes().startswith(before)
-    assert Tombstones.read(workspace).entries == both.entries
+    assert Takedowns.read(workspace).entries == both.entries
     assert [e.kind for e in both.entries] == ["url", "identity"]
     assert (both.entries[0].reason, both.entries[0].date) == (asked, "2026-01-31")
     assert b"private-name" not in (tmp_path / FILE).read_bytes()
@@ -100,7 +100,7 @@ def test_list_is_only_added_to_and_keeps_no_urls(tmp_path: Path) -> None:
 
 
 def test_what_would_be_covered_can_be_asked_before_it_is_written(tmp_path: Path) -> None:
-    would = Tombstones.read(Workspace(tmp_path)).added([Tombstone("identity", "id1")])
+    would = Takedowns.read(Workspace(tmp_path)).added([Takedown("identity", "id1")])
     assert would.covers_identity("id1")
     assert not (tmp_path / FILE).exists()
 
@@ -120,4 +120,4 @@ def test_what_would_be_covered_can_be_asked_before_it_is_written(tmp_path: Path)
 def test_damaged_list_stops_everything_in_one_line(tmp_path: Path, line: bytes) -> None:
     (tmp_path / FILE).write_bytes(line + b"\n")
     with pytest.raises(HqvoxError, match=r"tombstones\.jsonl:1: not a takedown; restore"):
-        Tombstones.read(Workspace(tmp_path))
+        Takedowns.read(Workspace(tmp_path))
