@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hqvox.errors import HqvoxError
+from hqvox.workspace.covered import Owner
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import disk_error
 
 FILE = "review-tokens.json"
+_LOCK = ".review-tokens.lock"
+TOKENS = Owner("tokens of reviewers", (FILE, _LOCK), None)
 FORMAT = 1
 Role = Literal["annotator", "lead"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -163,7 +166,7 @@ class TokenFile:
 
     def _locked(self) -> AbstractContextManager[int]:
         """One change at a time."""
-        return file_lock(self.path.with_name(".review-tokens.lock"), mode=0o600)
+        return file_lock(self.path.with_name(_LOCK), mode=0o600)
 
 
 def _from_json(item: tuple[str, dict[str, str]]) -> tuple[str, tuple[Role, str]]:

@@ -16,6 +16,7 @@ from hqvox.exchange.tree import Tree, read_tree
 from hqvox.release.read import find_release
 from hqvox.release.write import Written
 from hqvox.runner.bars import progress_bar, progress_bars
+from hqvox.workspace.outputs import register_output, workspace_of
 
 SHOWN = 20
 """Files that were not taken, of which each gets a line; the rest is counted."""
@@ -62,7 +63,13 @@ def export(
             kind=faces,
             on_progress=show,
         )
-    for line in (*done.notes, f"{done.faces:,} faces, {done.utterances:,} utterances", names[-1]):
+    note = register_output(workspace_of(release.storage), "export", Path(names[-1]), release.name)
+    for line in (
+        *done.notes,
+        *([note] if note else []),
+        f"{done.faces:,} faces, {done.utterances:,} utterances",
+        names[-1],
+    ):
         say(line)
 
 

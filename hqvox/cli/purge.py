@@ -15,6 +15,7 @@ from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.outputs import Output
 from hqvox.workspace.takedowns import Takedown, normalised_host, url_digest
 
 SHOWN = 10
@@ -109,6 +110,8 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
             say(f"  {file}")
         if len(files) > SHOWN:
             say(f"  and {len(files) - SHOWN:,} more")
+    for output in plan.outputs:
+        say(_output_line(output))
     discover = workspace.config().discover
     if plan.candidates and discover.photos:
         say(f"your own files in {discover.photos} stay: delete there what must not stay")
@@ -117,7 +120,20 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     if (plan.photos or plan.identities) and has_store(workspace):
         say("decisions on them go; files of `hqvox review export` stay: delete or renew them")
     if plan.photos:
-        say("reports and pictures that were written outside the workspace stay: delete them")
+        say("copies, and pictures that were written outside the workspace, stay: delete them")
+
+
+def _output_line(output: Output) -> str:
+    """What an export, a report or a training run may hold, and what to do about it."""
+    of = f" of release {output.release}" if output.release else ""
+    holds = {
+        "export": "it has the same pictures, names and voices: delete it",
+        "report": "it shows pictures: delete it",
+        "training run": "its checkpoints name the people of train, its samples show faces: delete "
+        "it, and train again",
+    }[output.kind]
+    gone = "" if output.exists else "; it is not there any more, so look where it went"
+    return f"{output.kind}{of}, {output.date}: {output.path}: {holds}{gone}"
 
 
 def _sha256(value: str) -> str:

@@ -10,6 +10,7 @@ import typer
 from hqvox.cli.common import WorkspaceArgument, console, say
 from hqvox.release.read import Release, release_names
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.outputs import register_output
 from hqvox.workspace.storage import disk_error
 
 
@@ -45,5 +46,8 @@ def report(
         path.write_text(page, "utf-8")
     except OSError as error:
         raise disk_error(error, str(path)) from None
+    note = register_output(opened, "report", path, name or "")
+    if note:
+        say(note)
     size = path.stat().st_size / 1e6
     say(f"{path.resolve()} ({size:.1f} MB)")

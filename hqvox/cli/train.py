@@ -15,6 +15,7 @@ from hqvox.errors import HqvoxError
 from hqvox.release.read import find_release
 from hqvox.runner.bars import progress_bars
 from hqvox.trainer.runs import CHECKPOINTS, CONFIG, HIGHER_IS_BETTER, LAST, find_runs
+from hqvox.workspace.outputs import register_output, workspace_of
 
 if TYPE_CHECKING:
     from hqvox.trainer.config import TrainConfig
@@ -70,6 +71,12 @@ def train(
         print_plan(config, release, device)
         return
     leader = int(os.environ.get("RANK", 0)) == 0
+    if leader:
+        refuse_taken(out, resume)
+        # Before it begins, for a run that is killed leaves checkpoints too.
+        note = register_output(workspace_of(release.storage), "training run", out, release.name)
+        if note:
+            say(note)
     with progress_bars(console) as bars, TrainDisplay(console) as display:
         outcome = run_training(
             config,

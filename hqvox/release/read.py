@@ -21,8 +21,6 @@ from hqvox.release.layout import (
     SPEECH_INDEX,
     SPEECH_STATS,
 )
-from hqvox.release.target import remove_leftovers
-from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.parquet import read_parquet
 from hqvox.workspace.storage import Storage
@@ -161,15 +159,3 @@ def _hint(where: str | Path) -> str:
         which = f"its releases: {', '.join(names)}" if names else "it has no release yet"
         return f"this is a workspace; name a release of it ({which})"
     return "name the folder that holds it, or a workspace and a release's name"
-
-
-def erase_unfinished(covered: Covered) -> None:
-    """Remove releases that were never finished; finished ones never change."""
-    workspace = covered.workspace
-    finished = release_names(workspace)
-    unfinished = [name for name in workspace.storage.names(FOLDER) if name not in finished]
-    for name in unfinished or [""]:
-        remove_leftovers(workspace.storage, f"{FOLDER}/{name}")
-
-
-RELEASES = Owner("releases", (f"{FOLDER}/*/**",), erase_unfinished)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from annotator.candidates.index import CANDIDATES_INDEX
 from annotator.candidates.originals import REFERENCE_PHOTOGRAPHS
+from annotator.log.access import TOKENS
 from annotator.log.place import DECISIONS, OWNERSHIP
 from hqvox.exchange.workspace import IMPORT_LINKS
-from hqvox.release.read import RELEASES
+from hqvox.release.takedown import RELEASES
 from hqvox.runner.build import RUN_LOGS, RUN_RECORDS
 from hqvox.runner.crawl.shard import ATTEMPTS_FILES
 from hqvox.runner.crawl.spool import SPOOLS
@@ -20,7 +21,7 @@ from hqvox.speech.pack import SPEECH
 from hqvox.trainer.packing import PACKS
 from hqvox.workspace.covered import Owner
 from hqvox.workspace.layout import FAILURES, IDENTITIES_TABLE, SETTINGS
-from hqvox.workspace.outputs import REPORTS
+from hqvox.workspace.outputs import OUTPUTS, REPORTS
 from hqvox.workspace.takedowns import TAKEDOWNS_FILE
 from pipelines.discover.budget import QUOTAS
 from pipelines.discover.paged import ANSWERS
@@ -49,8 +50,10 @@ OWNERS: tuple[Owner, ...] = (
     # These hold nothing about photographs or people.
     SETTINGS,
     TAKEDOWNS_FILE,
+    OUTPUTS,
     AUDIO_SOURCES,
     QUOTAS,
     RUN_RECORDS,
     OWNERSHIP,
+    TOKENS,
 )

@@ -9,16 +9,16 @@ released from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hqvox.errors import HqvoxError
-from hqvox.release.layout import INFO
-from hqvox.release.read import Release, release_names
+from hqvox.release.takedown import released_files
 from hqvox.runner.crawl.spool import spooled_rows
 from hqvox.runner.erasure import covered_shards, lone_photos, lookalikes
 from hqvox.takedown.owners import OWNERS
 from hqvox.workspace.covered import ADDRESSES, Covered, CoveredShard, covers_row
 from hqvox.workspace.layout import IDENTITIES_FILE, PURGING, Workspace
+from hqvox.workspace.outputs import Output, read_outputs
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedown, Takedowns, host_of, url_digest
 
@@ -33,6 +33,8 @@ class PurgePlan:
     shards: list[CoveredShard]
     released: dict[str, list[str]]
     """Of each finished release that holds any of it, the files, below the release's folder."""
+    outputs: list[Output] = field(default_factory=list)
+    """Exports, reports and training runs that may hold any of it: a purge does not reach them."""
     spooled: int = 0
     """Urls that go of crawls that were cut short."""
     lone_photos: frozenset[str] = frozenset()
@@ -71,13 +73,20 @@ def plan_purge(
     more, near = _what_follows(workspace, asked, near_copies)
     takedowns = before.added([*asked, *more])
     shards = [shard for shard in covered_shards(workspace, takedowns) if shard.touched]
+    released = released_files(Covered(workspace, takedowns, shards))
+    outputs = [
+        output
+        for output in read_outputs(workspace)
+        if output.release in released or (output.kind == "report" and shards)
+    ]
     return PurgePlan(
         new=before.missing([*asked, *more]),
         takedowns=takedowns,
         shards=shards,
         spooled=len({row["url"] for row in _spooled(workspace, takedowns)}),
         lone_photos=lone_photos(workspace, takedowns, shards),
-        released=_released(workspace, takedowns),
+        released=released,
+        outputs=outputs,
         near_copies=near,
     )
 
@@ -156,25 +165,3 @@ def _check_identities(workspace: Workspace, before: Takedowns, asked: Sequence[T
                 f"{workspace.url}: no identity {entry.value!r}; give its id as "
                 f"{workspace.storage.path(IDENTITIES_FILE)} has it"
             )
-
-
-def _released(workspace: Workspace, takedowns: Takedowns) -> dict[str, list[str]]:
-    found = {}
-    for name in release_names(workspace):
-        try:
-            release = Release(workspace, name)
-            rows, info = release.manifest().to_pylist(), release.info()
-        except HqvoxError as error:
-            found[name] = [f"it cannot be read, look yourself: {error}"]
-            continue
-        files = [
-            row[kind]
-            for row in rows
-            if covers_row(takedowns, row)
-            for kind in ("masked_file", "origin_file")
-        ]
-        if any(takedowns.covers_identity(row["identity_id"]) for row in info.get("dropped", ())):
-            files.append(INFO)  # it names those who were left out
-        if files:
-            found[name] = files
-    return found

@@ -61,6 +61,12 @@ class Covered:
         found = {row[name] for row in rows for name in ADDRESSES if name != "page_url"}
         return frozenset(found - {None})
 
+    @cached_property
+    def candidates(self) -> frozenset[tuple[str, int]]:
+        """Identity and position of every candidate that is covered."""
+        rows = (row for shard in self.shards for row in shard.rows)
+        return frozenset((row["identity_id"], row["candidate"]) for row in rows)
+
     @property
     def identities(self) -> list[tuple[str, str]]:
         """Shard and id of every identity that is covered."""

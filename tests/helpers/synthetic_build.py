@@ -7,7 +7,7 @@ knows every count: see :data:`FATES`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from hqvox.config.build import BuildConfig
 from hqvox.imaging.codec import encode_png
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.runner.plan import Fingerprints
+from hqvox.speech.pack import PackWriter
 from hqvox.workspace.identities import to_table
 from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.shards import ShardWriter
-from hqvox.workspace.tables import COLUMNS, stage_schema
+from hqvox.workspace.tables import COLUMNS, UTTERANCES, stage_schema
 from models.geometry import aligned_transform, eye_centres
 from models.store import ModelStore
 from pipelines.chain import COLUMNS_OF, STAGE_NAMES, Stages
@@ -140,6 +141,30 @@ def commit(
     for stage, record in zip(STAGE_NAMES, records, strict=True):
         schema = stage_schema(COLUMNS_OF[stage])
         workspace.write_stage(stage, shard, pa.Table.from_pylist(tables[stage], schema), record)
+
+
+def pack_voices(build: Workspace, spoken: Mapping[str, int]) -> None:
+    """Pack utterances of noise, as many of each identity; one more of each is refused."""
+    rng = np.random.default_rng(0)
+    for shard, identities in build.shards().items():
+        writer = PackWriter(build, shard, 40)
+        for row in identities:
+            identity_id = row["identity_id"]
+            for number in range(spoken.get(identity_id, -1) + 1):
+                frames = 120 + 10 * number
+                own = dict.fromkeys(UTTERANCES.names) | {
+                    "identity_id": identity_id,
+                    "video": "v",
+                    "utterance": f"{number}",
+                    "path": f"{identity_id}/v/{number}.wav",
+                    "seconds": frames / 100,
+                    "sha256": f"{number:064x}",
+                }
+                if number == spoken[identity_id]:
+                    writer.add(own | {"reason": "no_voice", "seconds": 0.0}, None)
+                else:
+                    writer.add(own, rng.normal(row["row"], 2, (frames, 40)).astype(np.float32))
+        writer.commit({})
 
 
 def _photo(

@@ -13,38 +13,13 @@ from hqvox.release.read import Release
 from hqvox.release.stats import release_stats, table_1
 from hqvox.release.verify import verify_release
 from hqvox.release.write import write_release
-from hqvox.speech.pack import PackWriter, SpeechPack
+from hqvox.speech.pack import SpeechPack
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.tables import UTTERANCES
-from tests.helpers.synthetic_build import make_build
+from tests.helpers.synthetic_build import make_build, pack_voices
 
 PEOPLE = ("Ada Lovelace", "Bedřich Ω", "Few Faces", "Nobody", "Emmy Noether", "Zoë O'Neil")
 SPOKEN = {"id0": 3, "id3": 2, "id4": 1, "id5": 2}
 """Utterances; id1 has faces only, id3 speech only."""
-
-
-def pack_voices(build: Workspace, spoken: dict[str, int]) -> None:
-    """Pack utterances of noise; one of each identity is refused."""
-    rng = np.random.default_rng(0)
-    for shard, identities in build.shards().items():
-        writer = PackWriter(build, shard, 40)
-        for row in identities:
-            identity_id = row["identity_id"]
-            for number in range(spoken.get(identity_id, -1) + 1):
-                frames = 120 + 10 * number
-                own = dict.fromkeys(UTTERANCES.names) | {
-                    "identity_id": identity_id,
-                    "video": "v",
-                    "utterance": f"{number}",
-                    "path": f"{identity_id}/v/{number}.wav",
-                    "seconds": frames / 100,
-                    "sha256": f"{number:064x}",
-                }
-                if number == spoken[identity_id]:
-                    writer.add(own | {"reason": "no_voice", "seconds": 0.0}, None)
-                else:
-                    writer.add(own, rng.normal(row["row"], 2, (frames, 40)).astype(np.float32))
-        writer.commit({})
 
 
 @pytest.fixture(scope="module")

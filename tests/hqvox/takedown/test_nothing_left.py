@@ -10,24 +10,27 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 import hqvox.runner.crawl.spool
 from annotator.candidates.candidates import Candidates
 from annotator.log.access import Actor
 from annotator.log.decisions import Decision
 from annotator.log.store import open_store
-from hqvox.exchange.export import Form, export_release
+from hqvox.cli.app import app
+from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.write import write_release
 from hqvox.runner.crawl.spool import Spool
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.trainer.packing import ReleaseCache
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.outputs import read_outputs, register_output, workspace_of
 from hqvox.workspace.tables import Row, stage_schema
 from hqvox.workspace.takedowns import FILE, Takedown, Takedowns, url_digest
 from pipelines.chain import COLUMNS_OF
 from tests.helpers.crawled import PICTURES, Crawled, crawling
-from tests.helpers.synthetic_build import make_build
+from tests.helpers.synthetic_build import make_build, pack_voices
 from tests.helpers.traces import traces
 
 KINDS = ("photo", "url", "page", "host", "identity")
@@ -177,6 +180,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("built")
     workspace = make_build(root / "w", root / "photos")
     give_addresses(workspace)
+    pack_voices(workspace, {ADA: 2, "id1": 1, "id2": 2})
     return root / "w"
 
 
@@ -199,12 +203,20 @@ def state(
     if reached >= STATES.index("released"):
         write_release(workspace, "v1", workspace.config(), auto=True, split="seed:0", workers=1)
     if reached >= STATES.index("exported"):
-        export_release(Release(workspace, "v1"), Form.FOLDERS, tmp_path / "exported")
+        command("export", workspace.url, "v1", str(tmp_path / "exported"), "--to", "folders")
+        command("report", workspace.url, "v1", "--out", str(tmp_path / "report.html"))
     if reached >= STATES.index("trained"):
         cache = ReleaseCache(Release(workspace, "v1"))
         files = cache.release.manifest(["masked_file"])["masked_file"].to_pylist()
         cache.pictures(files, "masked", (16,), None)
+        register_output(workspace, "training run", tmp_path / "run", "v1")
     return workspace
+
+
+def command(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def named_of_build(workspace: Workspace, kind: str) -> Named:
@@ -241,15 +253,86 @@ def named_of_build(workspace: Workspace, kind: str) -> Named:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state", STATES, indirect=True)
-def test_of_a_build(state: Workspace, kind: str, tmp_path: Path) -> None:
+def test_of_a_build(
+    state: Workspace, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     root, named = tmp_path / "w", named_of_build(state, kind)
     assert traces(root, named.needles)
     before = files_of(root / "releases")
-    purge(state, named.takedown)
+    plan = purge(state, named.takedown)
     assert traces(root, named.needles, but=[FILE, "releases/v1"]) == []
     assert not list((tmp_path / "cache").rglob("*.npy"))
+    # What a release holds does not change: it is named, and so is what was made from it.
     assert files_of(root / "releases") == before
+    assert set(plan.released) == ({"v1"} if before else set())
+    if before:
+        check_named(state, named, kind, plan.released["v1"])
+    expected = {
+        "exported": {"export": "exported", "report": "report.html"},
+        "trained": {"export": "exported", "report": "report.html", "training run": "run"},
+    }.get(request.node.callspec.params["state"], {})
+    assert {output.kind: Path(output.path).name for output in plan.outputs} == expected
+
+
+def check_named(workspace: Workspace, named: Named, kind: str, files: list[str]) -> None:
+    release = Release(workspace, "v1")
+    folder = Path(workspace.url) / "releases/v1"
+    assert len(set(files)) == len(files)
+    assert all((folder / file).is_file() for file in files)
+    holding = {trace.split(": b")[0] for trace in traces(folder, named.needles)}
+    faces = [
+        row
+        for row in release.manifest().to_pylist()
+        if row["identity_id"] == ADA
+        and (kind not in ("photo", "url") or row["candidate"] == TARGET)
+    ]
+    assert faces
+    holding |= {row[name] for row in faces for name in ("masked_file", "origin_file")}
+    holding |= {"contact_sheets/001.jpg", "SHA256SUMS"}
+    if kind == "identity":
+        speech = [row for row in release.speech().to_pylist() if row["identity_id"] == ADA]
+        holding |= {row["file"] for row in speech} | {"split.json", "speech/index.parquet"}
+        assert speech
+    assert holding <= set(files)
+    pictures = [file for file in files if "_faces/" in file]
+    assert len(pictures) == 2 * len(faces)  # and nobody else's
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("state", ["trained"], indirect=True)
+def test_the_command_names_what_it_cannot_reach(state: Workspace, tmp_path: Path) -> None:
+    lines = command("purge", state.url, "--identity", ADA, "--yes").splitlines()
+    export = next(line for line in lines if line.startswith("export of release v1"))
+    assert f"{tmp_path}/exported: it has the same pictures, names and voices" in export
+    run = next(line for line in lines if line.startswith("training run of release v1"))
+    assert "checkpoints name the people of train" in run
+    assert run.endswith("look where it went")  # nothing is at its place
+    assert next(line for line in lines if line.startswith("report of release v1"))
+
+
+def test_a_place_is_registered_once_and_a_damaged_register_is_one_line(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos", names=("Ada Lovelace",))
+    for _ in range(2):
+        assert register_output(workspace, "export", tmp_path / "there", "v1") is None
+    assert len(read_outputs(workspace)) == 1
+    assert register_output(None, "export", tmp_path / "there", "v1") is None
+    workspace.storage.write("outputs.jsonl", b"{")
+    note = register_output(workspace, "export", tmp_path / "there", "v1")
+    assert note is not None
+    assert "not in the register" in note
+    with pytest.raises(HqvoxError, match=r"outputs\.jsonl:1: not a line of the register"):
+        read_outputs(workspace)
+
+
+def test_the_workspace_of_a_release_is_found_by_its_folder(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    write_release(workspace, "v1", workspace.config(), auto=True, split="seed:0", workers=1)
+    for release in (Release(workspace, "v1"), Release(f"{tmp_path}/w/releases/v1/")):
+        found = workspace_of(release.storage)
+        assert found is not None
+        assert Path(found.url) == tmp_path / "w"
+    elsewhere = shutil.copytree(tmp_path / "w/releases/v1", tmp_path / "releases/v1")
+    assert workspace_of(Release(elsewhere).storage) is None

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from annotator.candidates.index import open_index
+from annotator.log.access import TokenFile
 from annotator.log.store import claim, open_store
 from hqvox.cli.app import app
 from hqvox.exchange.workspace import LINKS
@@ -50,6 +51,7 @@ def build_and_review(root: Path) -> Workspace:
     with store.database.writing() as connection:
         claim(connection, workspace, "as a server's database does")
     store.close()
+    TokenFile(workspace).add("lea", "lead")
     open_index(workspace)
     workspace.storage.write("references/id0.jpg", b"picture")
     write_release(workspace, "v1", config, auto=True, split="seed:0", speech=False)
@@ -73,6 +75,27 @@ def test_a_file_without_an_owner_is_noticed(tmp_path: Path) -> None:
     assert owners_of(workspace)["thumbnails/ada.jpg"] == []
     with pytest.raises(AssertionError, match=r"thumbnails/ada\.jpg"):
         assert_owned(workspace)
+
+
+def test_every_file_that_the_docs_list_has_an_owner() -> None:
+    text = (Path(__file__).parents[3] / "docs/architecture.md").read_text("utf-8")
+    listing = text.partition("## A workspace on disk")[2].split("```")[1]
+    names = [line.strip().split("   ")[0] for line in listing.splitlines() if line.strip()]
+    names = [name for line in names for name in line.removeprefix("<workspace>/").split("  ")]
+    assert "attempts/<shard>.parquet" in names
+    for name in names:
+        if not name.endswith("/"):  # what is in a folder is tested with files
+            for one in expanded(name):
+                assert len([owner for owner in OWNERS if owner.claims(one)]) == 1, one
+
+
+def expanded(name: str) -> list[str]:
+    """The names that one with alternatives in braces stands for."""
+    head, brace, rest = name.partition("{")
+    if not brace:
+        return [name]
+    choices, _, tail = rest.partition("}")
+    return [f"{head}{choice}{tail}" for choice in choices.split(",")]
 
 
 def test_names_and_order_of_owners() -> None:

@@ -254,7 +254,8 @@ def test_releases_that_show_it_are_named_by_their_files(tmp_path: Path) -> None:
     before = files_of(tmp_path / "w/releases")
     row = Release(workspace, "v1").manifest().to_pylist()[0]
     plan = purge(workspace, Takedown("photo", row["photo_id"]))
-    assert plan.released == {"v1": [row["masked_file"], row["origin_file"]]}
+    tables = ["contact_sheets/001.jpg", "manifest.parquet", "LICENSES.csv", "SHA256SUMS"]
+    assert plan.released == {"v1": [row["masked_file"], row["origin_file"], *tables]}
     # Who was left out is named in release.json only.
     assert purge(workspace, Takedown("identity", "id2")).released["v1"][-1] == "release.json"
     assert files_of(tmp_path / "w/releases") == before

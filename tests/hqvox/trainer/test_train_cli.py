@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from hqvox.cli import app
 from hqvox.release.read import Release
 from hqvox.trainer import step as training_step
+from hqvox.workspace.layout import Workspace
+from hqvox.workspace.outputs import read_outputs
 from tests.helpers.tiny_release import make_tiny_release, write_checksums
 from tests.helpers.training_runs import SMALL
 
@@ -60,6 +63,22 @@ def test_train_then_resume_then_list(
     assert "first" in said
     assert "finished" in said
     assert "4/4" in said
+
+
+def test_a_run_is_in_the_register_of_its_releases_workspace(
+    hqvox, tiny: Release, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path / "w")
+    workspace.storage.write("hqvox.yaml", b"format: 1\n")
+    data = shutil.copytree(tiny.url, tmp_path / "w/releases/v1")
+    given = ["train", "sf2f-64-tiny", "--data", data, "--out", tmp_path / "run", *SETTINGS, *SHORT]
+    assert hqvox(*given, "--dry-run")[0] == 0
+    assert read_outputs(workspace) == []
+    code, said = hqvox(*given)
+    assert code == 0, said
+    (output,) = read_outputs(workspace)
+    assert (output.kind, output.release) == ("training run", "v1")
+    assert output.path == str(tmp_path / "run")
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(
