@@ -387,7 +387,7 @@ def test_what_cannot_be_reviewed_is_said_in_one_line(
         Server(tmp_path / "empty").start()
     assert "Traceback" not in str(failure.value)
     # The same without a process for each.
-    monkeypatch.setattr("annotator.serve.serve", lambda *_: pytest.fail("it is served"))
+    monkeypatch.setattr("annotator.server.serve.serve", lambda *_: pytest.fail("it is served"))
     for options, said_line in (
         (["--sign-in"], "hqvox review token add"),
         (["--address", "0.0.0.0"], "hqvox review token add"),
