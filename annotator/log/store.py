@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from annotator.log.access import Actor
 from annotator.log.database import Database
 from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
-from annotator.log.erasure import Forgotten, forget_entries
+from annotator.log.erasure import Forgotten, forget_entries, named_in
 from annotator.log.fold import MIN_OVERLAP, Fold, Verdict, fold
 from annotator.log.migrations import migrate
 from annotator.log.ownership import claim
@@ -189,6 +189,11 @@ class Store:
         """
         with self.step() as step:
             return _adopt(step, entries)
+
+    def subjects(self) -> tuple[set[str], set[str]]:
+        """Ids of all identities and photographs that the log, leases and skips name."""
+        with self.database.reading() as connection:
+            return named_in(connection)
 
     def forget(
         self, identity_ids: Collection[str] = (), photo_ids: Collection[str] = ()
