@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 DEMO ?= demo
+# Each file's tests run in one process; the order, longest first, is that of tests/conftest.py.
+TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint docs rooms clean
 
@@ -11,10 +13,10 @@ demo: $(INSTALLED)
 	$(BIN)/hqvox demo $(DEMO)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(TESTS)
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(TESTS) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
-"""What a build costs: photos per second, how it splits over stages, overhead, peak memory.
+"""Cost of a build: photos per second, share of each stage, overhead, peak memory.
 
     python benchmarks/build.py                     240 phantoms, two workers
     python benchmarks/build.py --photos 1000 20000 --side 240   memory at two sizes
 
-Phantom photographs are made once; larger sizes repeat identities by links, every photo processed
-in full. Runner overhead is the workers' time outside stages, reading, decoding and encoding.
+Phantom photographs are rendered once. Larger sizes repeat identities by links, and every photo is
+processed in full. The runner's overhead is the workers' time outside stages, reading, decoding and
+encoding.
 """
 
 from __future__ import annotations
@@ -114,10 +115,10 @@ def measure(photos: Path, workers: int) -> None:
         each = 1000 * value / result.photos
         table.add_row(name, f"{value:.2f}", f"{share:.1f}", f"{each:.2f}")
     console.print(table)
-    own = peak_mib(os.getpid())
+    parent_mib = peak_mib(os.getpid())
     console.print(
         f"{seconds:.1f} s with start-up: {result.photos / seconds:.1f} photos/s; peak memory "
-        f"{memory.peak_mib:.0f} MiB in the largest worker, {own:.0f} MiB in the parent"
+        f"{memory.peak_mib:.0f} MiB in the largest worker, {parent_mib:.0f} MiB in the parent"
     )
 
 
@@ -148,26 +149,26 @@ class WorkersMemory:
 
 def descendants(pid: int) -> list[int]:
     """Processes started by this one, by those, and so on."""
-    found: list[int] = []
+    pids: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the process has ended meanwhile
             for child in map(int, task.read_text().split()):
-                found += [child, *descendants(child)]
-    return found
+                pids += [child, *descendants(child)]
+    return pids
 
 
 def peak_mib(pid: int) -> float:
     """The most memory that a process held at a time; 0 where it has ended."""
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
-        return int(found[1]) / 1024 if found else 0.0
+        match = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+        return int(match[1]) / 1024 if match else 0.0
     return 0.0
 
 
 def processor() -> str:
     """Name of the processor."""
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else "unknown processor"
+    match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return match[1] if match else "unknown processor"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast a crawl fetches, judges and stores photographs; and whether its memory stays flat.
+"""Speed of a crawl, from fetching to storing, and its memory over time.
 
 Run: python benchmarks/crawl.py                    (one core against nginx, no latency)
-     python benchmarks/crawl.py --latency-ms 200   (what latency allows, and what is reached)
+     python benchmarks/crawl.py --latency-ms 200   (rate reached, and the rate that latency allows)
      python benchmarks/crawl.py --urls 100000 --files 20   (memory; each file under many urls)
 
-nginx serves JPEGs of about 83 kB on the loopback address; with latency, or without nginx, a small
-server of this script does. The crawl runs in a process bound to one core, the server to the others.
-Where other work shares the machine, photographs per second of the crawl's own CPU time say what an
-idle core would do.
+nginx serves JPEGs of about 83 kB on the loopback address. With latency, or without nginx, a small
+server in this script serves them. The crawl runs in a process bound to one core, the server on the
+others. On a busy machine, photographs per second of the crawl's CPU time estimate the rate on an
+idle core.
 """
 
 from __future__ import annotations

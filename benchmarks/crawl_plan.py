@@ -1,10 +1,10 @@
-"""How long planning takes, and how much memory, with every photograph of VoxCeleb in a file.
+"""Time and memory of planning a crawl of every photograph of VoxCeleb from a file of urls.
 
     python benchmarks/crawl_plan.py --identities 7363 --photos 300 --format csv
 
-Writes a file of urls of that size (rows of one person strewn over it with ``--shuffle``), makes a
-workspace, and plans `build --stage download` twice, each time in a process of its own: first with
-the file unread, then with its index there. Then one shard's candidates are listed, as a crawl does.
+Writes a file of urls of that size (with ``--shuffle`` its rows are in random order), makes a
+workspace, and plans `build --stage download` twice, each time in a new process: first without an
+index of the file, then with it. Then it lists the candidates of one shard, as a crawl does.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main() -> None:
         for what in ("file unread", "index there"):
             command = [sys.executable, __file__, "--inside", str(folder / "work")]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout)
+            plan = json.loads(done.stdout)
             print(
-                f"{what}: {found['tasks']} tasks for {found['identities']:,} identities planned in "
-                f"{found['plan_seconds']:.1f} s ({found['plan_cpu_seconds']:.1f} s of computing), "
-                f"{found['peak_mb']:,.0f} MB at most, {found['imported_mb']:,.0f} before; "
-                f"{found['candidates']:,} candidates of one shard in {found['list_seconds']:.2f} s"
+                f"{what}: {plan['tasks']} tasks for {plan['identities']:,} identities planned in "
+                f"{plan['plan_seconds']:.1f} s ({plan['plan_cpu_seconds']:.1f} s of computing), "
+                f"{plan['peak_mb']:,.0f} MB at most, {plan['imported_mb']:,.0f} before; "
+                f"{plan['candidates']:,} candidates of one shard in {plan['list_seconds']:.2f} s"
             )
         size = sum(p.stat().st_size for p in (folder / "work/discover/urls").iterdir())
         print(f"index: {size / 1e6:,.0f} MB on disk")

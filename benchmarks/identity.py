@@ -1,4 +1,4 @@
-"""How well an embedding tells people apart, and how well the core of an identity is found.
+"""How well an embedding separates people, and how well ``identity_core`` refuses strangers.
 
     python benchmarks/identity.py --data DIR
 
@@ -6,8 +6,8 @@
 least two photographs are split into a tuning and a held-out half by a hash of their name. The
 tuning half gives ``same_person_cosine``: the highest cosine, in steps of 0.005, at which
 ``identity_core`` still refuses at most 2 % of right faces. The held-out half gives the figures.
-In the core's test every identity with at least four photographs gets one of somebody else of the
-same half, five times over with other strangers.
+In the test of ``identity_core`` every identity with at least four photographs gets one photograph
+of a stranger of the same half, in five repetitions with different strangers.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def embed(data: Path, embedder: FaceEmbedder, store: ModelStore) -> Half:
             names.append(name)
         if i % 500 == 499:
             print(f"  {i + 1} of {len(wanted)} photographs", flush=True)
-    found = time.monotonic()
+    detected = time.monotonic()
     rows = np.concatenate([embedder(crops[i : i + 32]) for i in range(0, len(crops), 32)])
     print(
         f"{len(wanted)} photographs of {len({n for _, n in wanted})} people, a face found in "
-        f"{len(crops)}; finding {(found - started) / len(wanted) * 1e3:.0f} ms a photograph, "
-        f"embedding {(time.monotonic() - found) / len(crops) * 1e3:.0f} ms a face"
+        f"{len(crops)}; finding {(detected - started) / len(wanted) * 1e3:.0f} ms a photograph, "
+        f"embedding {(time.monotonic() - detected) / len(crops) * 1e3:.0f} ms a face"
     )
     return Half(rows, np.array(names))
 
@@ -93,9 +93,9 @@ def accepted_per_person(half: Half, threshold: float) -> float:
     """Fraction of pairs of one person accepted, every person counting alike."""
     fractions = []
     for name in np.unique(half.names):
-        own = half.rows[half.names == name]
-        if len(own) > 1:
-            cosine = (own @ own.T)[np.triu_indices(len(own), 1)]
+        rows = half.rows[half.names == name]
+        if len(rows) > 1:
+            cosine = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
             fractions.append(float((cosine >= threshold).mean()))
     return float(np.mean(fractions))
 
@@ -104,18 +104,18 @@ def core_figures(half: Half, threshold: float) -> tuple[int, float, float, float
     """Trials, and fractions: planted refused, right ones refused, trials without majority."""
     trials = planted_refused = right = right_refused = undecided = 0
     for name in np.unique(half.names):
-        own = np.flatnonzero(half.names == name)
-        if len(own) < MIN_PHOTOS:
+        members = np.flatnonzero(half.names == name)
+        if len(members) < MIN_PHOTOS:
             continue
         strangers = np.flatnonzero(half.names != name)
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         for planted in np.random.default_rng(seed).choice(strangers, STRANGERS, replace=False):
-            found = identity_core(half.rows[np.append(own, planted)], threshold)
+            decision = identity_core(half.rows[np.append(members, planted)], threshold)
             trials += 1
-            planted_refused += not found.core[-1]
-            right += len(own)
-            right_refused += int((~found.core[:-1]).sum())
-            undecided += not found.has_majority
+            planted_refused += not decision.core[-1]
+            right += len(members)
+            right_refused += int((~decision.core[:-1]).sum())
+            undecided += not decision.has_majority
     return trials, planted_refused / trials, right_refused / right, undecided / trials
 
 

@@ -1,16 +1,16 @@
-"""What models learn where it is known how much there is to learn: phantoms' voices and faces.
+"""What models learn from phantoms, whose voices and faces have a known dependence.
 
     python benchmarks/known_answers.py OUT                             everything: half an hour
     python benchmarks/known_answers.py OUT --train 30 --val 6 --test 12 --steps 40 --runs 1
 
-Makes a corpus of phantoms whose voices tell a known part of their faces and a release of it, trains
-sf2f-64-tiny and voice2face-64-tiny, and measures them on people whom they never saw, between two
-answers that need no training: the mean face, which is what can be said without listening (floor),
-and a ridge regression from the true traits of the voice to the face's embedding (ceiling). Stopped,
-the same command goes on. Writes OUT/known_answers.{json,md}, curves.png and gallery.jpg.
+Makes a corpus of phantoms whose voices share known traits with their faces, and a release of it.
+Trains sf2f-64-tiny and voice2face-64-tiny and measures them on unseen people, between two baselines
+without training: the mean face, which needs no voice (floor), and a ridge regression from the true
+traits of the voice to the face's embedding (ceiling). A stopped run resumes with the same command.
+Writes OUT/known_answers.{json,md}, curves.png and gallery.jpg.
 
-Nothing is chosen by the test people: settings were chosen on val, models are taken as their last
-step leaves them, and the regression's strength is chosen on val.
+Nothing is selected on the test people: settings and the strength of the regression were chosen on
+val, and models are those of the last step.
 """
 
 from __future__ import annotations
@@ -192,9 +192,9 @@ def figures(
 ) -> dict[str, float]:
     """The metrics of some queries."""
     unit = normalised(queries)
-    found = {"cosine": cosine(unit, truth[identity]), "l1": l1(unit, truth[identity])}
+    figures = {"cosine": cosine(unit, truth[identity]), "l1": l1(unit, truth[identity])}
     recalls = recall_at_k(unit, identity, truth)
-    return found | {f"recall_{k}": value for k, value in recalls.items()}
+    return figures | {f"recall_{k}": value for k, value in recalls.items()}
 
 
 def floor_and_ceiling(corpus: Path, data: TrainingData, networks: MetricNetworks) -> list[Row]:
@@ -232,7 +232,7 @@ def measure(
     loaded = load_generator(rounds(out, recipe)[1] / CHECKPOINTS / LAST)
     conditions = [SHORT, LONG, *([FUSED] if loaded.spec.fuser is not None else [])]
     with progress_bar(console, f"evaluating {recipe}") as show:
-        found = evaluate(
+        evaluation = evaluate(
             loaded.generator,
             normaliser_of(loaded),
             part,
@@ -242,7 +242,7 @@ def measure(
             on_progress=show,
         )
     rows = []
-    for result in found.results:
+    for result in evaluation.results:
         name = RECIPES[recipe]
         if name == "SF2F" and not result.condition.fused:
             name += " (no fuser)"
@@ -319,8 +319,8 @@ def _joined_log(out: Path, recipe: str) -> list[dict[str, Any]]:
     return whole
 
 
-def _recall_10(found: dict[str, float]) -> float:
-    return next(value for name, value in found.items() if name.endswith("recall_10"))
+def _recall_10(figures: dict[str, float]) -> float:
+    return next(value for name, value in figures.items() if name.endswith("recall_10"))
 
 
 def _smooth(values: list[float], over: int = 10) -> NDArray[np.float64]:
@@ -368,15 +368,15 @@ def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) ->
     ]
     (out / "gallery.jpg").write_bytes(encode_jpeg(gallery(test, shown, protocol, 96), 90))
     fused = next(row for row in rows if row.name == "SF2F")
-    found = {
+    answers = {
         "people": people,
         "minutes": minutes,
         "rows": [vars(row) for row in rows],
         "chance_reaches_it": beats_chance(fused.figures["recall_10"], 10, people),
     }
-    (out / "known_answers.json").write_text(json.dumps(found, indent=1))
+    (out / "known_answers.json").write_text(json.dumps(answers, indent=1))
     (out / "known_answers.md").write_text(to_markdown(rows, people))
-    return found
+    return answers
 
 
 def main() -> None:
@@ -395,13 +395,15 @@ def main() -> None:
     if arguments.steps:
         settings.append(f"stage1.iterations={arguments.steps}")
     protocol = Protocol(arguments.runs, arguments.crops)
-    found = run(arguments.out, plan, settings, protocol)
+    answers = run(arguments.out, plan, settings, protocol)
     console.print((arguments.out / "known_answers.md").read_text(), markup=False, soft_wrap=True)
-    spent = ", ".join(f"{recipe} {minutes:.1f} min" for recipe, minutes in found["minutes"].items())
-    console.print(f"training: {spent}")
+    took = ", ".join(
+        f"{recipe} {minutes:.1f} min" for recipe, minutes in answers["minutes"].items()
+    )
+    console.print(f"training: {took}")
     console.print(
-        f"chance reaches SF2F's R@10 with probability {found['chance_reaches_it']:.1e} "
-        f"(binomial, {found['people']} people)"
+        f"chance reaches SF2F's R@10 with probability {answers['chance_reaches_it']:.1e} "
+        f"(binomial, {answers['people']} people)"
     )
 
 

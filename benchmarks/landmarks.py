@@ -1,17 +1,17 @@
-"""Landmarks against annotations and against themselves, and what a photo costs.
+"""Accuracy of landmarks against annotations, their repeatability, and the cost of a photo.
 
     python benchmarks/landmarks.py --data DIR [--network dlib68]
 
 1. ``landmarks/``: eye centres against the annotated 68 points, as a share of the pupil distance.
-   Those annotations are themselves dlib's predictions, in whole pixels. Beside them, what that
-   makes of them: the share of annotated points that one prediction from the annotated box gives to
-   the pixel, how far its eye centres lie from the annotated ones, and how far rounding to whole
-   pixels alone moves the eye centres of the points that dlib68 reads there.
-2. ``celebrities/``: photographs of one person with at least one face; how far eye centres found
-   again in the aligned crop lie from where they were put, as a share of the crop's side; how far
-   they move when the photo is mirrored or reduced to 0.6; CPU time per photo.
-3. ``celebrities/`` reduced until the pupils are 12 to 40 px apart: eye centres against those found
-   in the full photograph, as a share of the pupil distance.
+   Those annotations are themselves dlib's predictions, in whole pixels. So it also prints the
+   share of annotated points that one prediction from the annotated box gives to the pixel, the
+   distance of its eye centres from the annotated ones, and how far rounding to whole pixels alone
+   moves the eye centres of dlib68.
+2. ``celebrities/``: photographs of one person with at least one face. Distance of the eye centres
+   detected in the aligned crop from their target, as a share of the crop's side; their movement
+   when the photo is mirrored or reduced to 0.6; CPU time per photo.
+3. ``celebrities/`` reduced until the pupils are 12 to 40 px apart: eye centres against those
+   detected in the full photograph, as a share of the pupil distance.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ def annotated(network: FaceLandmarker, faces: list[Annotated]) -> Table:
     truths, errors = [], []
     for face in faces:
         truth = eye_centres(face.points)
-        found = [
+        distances = [
             worst_eye(eye_centres(p), truth) / ipd(truth)
             for p in network([face.photo])[0].landmarks_xy
         ]
         truths.append(ipd(truth))
-        errors.append(min((e for e in found if e < 0.5), default=np.nan))
+        errors.append(min((e for e in distances if e < 0.5), default=np.nan))
     error = np.array(errors)
     table = Table("pupils apart", "faces", "found", "median", "worst", "within 4 %")
     for name, of in by_size(np.array(truths)):
@@ -162,9 +162,9 @@ def consistent(network: FaceLandmarker, paths: list[Path]) -> Table:
         whole = round(side)
         matrix, _ = aligned_transform(eyes, whole)
         crop = np.asarray(cv2.warpAffine(photo, matrix, (whole, whole)), np.uint8)
-        found = best_eyes(network([crop])[0])
+        detected = best_eyes(network([crop])[0])
         target = eyes @ matrix[:, :2].T + matrix[:, 2]
-        again.append(np.inf if found is None else worst_eye(found, target) / whole)
+        again.append(np.inf if detected is None else worst_eye(detected, target) / whole)
         flipped = best_eyes(network([np.ascontiguousarray(photo[:, ::-1])])[0])
         if flipped is not None:
             back = (flipped * [-1, 1] + [photo.shape[1] - 1, 0])[::-1]
@@ -207,10 +207,10 @@ def shrunken(network: FaceLandmarker, paths: list[Path]) -> Table:
                 continue
             tried += 1
             small = resized(photo, target_px / ipd(eyes))
-            found = best_eyes(network([small])[0])
-            if found is not None:
+            detected = best_eyes(network([small])[0])
+            if detected is not None:
                 factor = np.array(small.shape[1::-1]) / photo.shape[1::-1]
-                errors.append(worst_eye(found, (eyes + 0.5) * factor - 0.5) / target_px)
+                errors.append(worst_eye(detected, (eyes + 0.5) * factor - 0.5) / target_px)
         table.add_row(
             f"{target_px} px",
             str(tried),

@@ -1,11 +1,11 @@
-"""How far apart copies of a face are, and other people's: what the limits of a release stand on.
+"""Distances between copies of a face, and between people: the basis of a release's limits.
 
     python benchmarks/leaks.py --photos DATA/expressions --people 900
 
 ``--photos``: a folder with ``labels.csv`` (columns image, identity) and ``images/``. One
-photograph a person is compared with copies of itself (cropped, reduced and compressed; reduced and
-compressed; compressed) and with everybody else's: cropped by up to 6 % on each side, to 50 to 90 %
-of the size, JPEG quality 70; to 60 %, quality 60; quality 50.
+photograph per person is compared with copies of itself and with those of all others. The copies:
+cropped by up to 6 % on each side, reduced to 50 to 90 %, JPEG quality 70; reduced to 60 %, quality
+60; quality 50.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ def main() -> None:
         return embedder([crop])[0], np.unpackbits(value.view(np.uint8))
 
     rng = np.random.default_rng(0)
-    own: list[Print] = []
+    prints: list[Print] = []
     copied: dict[str, list[tuple[Print, Print]]] = {}
     for name in chosen[: arguments.people]:
         with Image.open(arguments.photos / "images" / first[name]) as picture:
             photo = np.asarray(picture.convert("RGB"))
-        found = measure(photo)
-        if found is None:
+        original = measure(photo)
+        if original is None:
             continue
-        own.append(found)
+        prints.append(original)
         for kind, variant in copies(photo, rng).items():
             again = measure(variant)
             if again is not None:
-                copied.setdefault(kind, []).append((found, again))
-    show(own, copied)
+                copied.setdefault(kind, []).append((original, again))
+    show(prints, copied)
 
 
 def copies(photo: NDArray[np.uint8], rng: np.random.Generator) -> dict[str, NDArray[np.uint8]]:
@@ -97,17 +97,17 @@ def compressed(photo: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))
 
 
-def show(own: list[Print], copied: dict[str, list[tuple[Print, Print]]]) -> None:
+def show(prints: list[Print], copied: dict[str, list[tuple[Print, Print]]]) -> None:
     limits = ReleaseConfig()
     cosine, bits = limits.min_face_similarity, limits.max_photo_distance_bits
-    table = Table(title=f"{len(own)} people", title_justify="left")
+    table = Table(title=f"{len(prints)} people", title_justify="left")
     for column in (
         "", "pairs", "cosine: 1 %", "99 %", "most", f"≥ {cosine}", "bits: least", f"≤ {bits}"
     ):  # fmt: skip
         table.add_column(column, justify="left" if not column else "right")
-    embeddings = np.array([e for e, _ in own])
-    hashes = np.array([h for _, h in own], dtype=np.float32) * 2 - 1
-    pairs = np.triu_indices(len(own), 1)
+    embeddings = np.array([e for e, _ in prints])
+    hashes = np.array([h for _, h in prints], dtype=np.float32) * 2 - 1
+    pairs = np.triu_indices(len(prints), 1)
     everybody = (embeddings @ embeddings.T)[pairs], (32 - hashes @ hashes.T / 2)[pairs]
     rows = {"other people": everybody} | {
         kind: (

@@ -1,12 +1,12 @@
-"""How well the stages measure phantoms, whose every answer is known.
+"""Accuracy of the stages on phantoms, whose ground truth is known.
 
     python benchmarks/phantoms.py                 500 phantoms within ±30°, dlib68
     python benchmarks/phantoms.py --n 100 --landmarks fan
 
-Yaw and pitch are drawn evenly within ±30°, roll within ±10°; half of the phantoms face the camera
-within 3° so that both error rates rest on enough faces: they count for the kept share only. How
-landmarks err was learned from other phantoms (``pipelines/face_model/fit_landmark_errors.py``);
-their seed is not to be given here.
+Yaw and pitch are uniform within ±30°, roll within ±10°. Half of the phantoms face the camera within
+3°, so that both error rates have enough faces; they count for the kept share only. The covariance
+of landmarks was estimated on other phantoms (``hqvox/phantom/samples.py landmarks``); do not use
+their seed here.
 """
 
 from __future__ import annotations

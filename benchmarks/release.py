@@ -1,11 +1,11 @@
-"""What a release costs: seconds for 8,000 faces with voices, and for checking them.
+"""Cost of a release: seconds to write 8,000 faces with voices, and to verify them.
 
     python benchmarks/release.py                     8,000 faces, a process per core
     python benchmarks/release.py --faces 800 --workers 1
 
-The workspace is made first, and not counted: 24 phantom faces, their crops and masks at the paper's
-mean resolution (sides from 260 to 1,060 px, 505 px in the mean), stored again and again under 2,667
-identities, with utterances of noise of four seconds.
+The workspace is made first and not timed: crops and masks of 24 phantom faces at the paper's mean
+resolution (sides from 260 to 1,060 px, mean 505 px), stored repeatedly under 2,667 identities, with
+utterances of noise of four seconds.
 """
 
 from __future__ import annotations

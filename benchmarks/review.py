@@ -1,14 +1,14 @@
-"""How fast the review UI is for the person before it, measured in a browser, at VoxCeleb's size.
+"""Latency of the review UI at VoxCeleb's size, measured in a browser.
 
     python benchmarks/review_workspace.py big
     python benchmarks/review.py big/work [--people 60] [--think-seconds 1] [--annotators 1]
 
-Cold start is from `hqvox review` on, in a new process, to all pictures of the first person decoded
-on the page of a browser that is open already but has never been there; once with everything that
-the disk's cache has, as after any earlier run. Then somebody reviews with the keyboard, looking at
-each person for the given time. `next` is from the key to the frame with all pictures of the next
-person, by the browser's own clock (User Timing, ``hqvox:next``). With several annotators each has a
-page of their own, and all work at once. Decisions are written to a copy of the store of their own.
+Cold start is the time from `hqvox review` in a new process until all pictures of the first person
+are decoded on the page, in an open browser without a cache of the page. The disk's cache is warm,
+as after an earlier run. Then an annotator reviews with the keyboard, looking at each person for the
+given time. `next` is the time from the key to the frame with all pictures of the next person, by
+the browser's clock (User Timing, ``hqvox:next``). Several annotators work at once, each with a page
+of their own. Decisions go to a copy of the store.
 """
 
 from __future__ import annotations

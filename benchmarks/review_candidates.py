@@ -1,9 +1,9 @@
-"""How fast a workspace's candidates open for review, and what their pictures cost.
+"""Time to open a workspace's candidates for review, and the cost of their pictures.
 
     python benchmarks/review_workspace.py big && python benchmarks/review_candidates.py big/work
 
-Run it twice: the first time the index is made, from then on it is there. It imports nothing but
-what the review UI does, so that the memory is the candidates' own.
+Run it twice: the first run makes the index, later runs load it. It imports only what the review UI
+imports, so that the memory measured is that of the candidates.
 """
 
 from __future__ import annotations

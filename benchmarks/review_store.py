@@ -1,10 +1,10 @@
-"""How long decisions take to be on the disk, with annotators in processes of their own.
+"""Latency of writing decisions to the disk, with one process per annotator.
 
     python benchmarks/review_store.py [--annotators 20] [--decisions 500] [--think-seconds 0]
         [--identities 7363] [--candidates 41] [--url postgresql://…] [--folder DISK]
 
-Each annotator takes an identity (and the one after it), decides, and so on; with no time to think
-that is far more than people do, and the store's limit. The log is counted at the end.
+Each annotator takes an identity (and the next one), decides, and repeats. Without time to think
+this measures the limit of the store, far beyond what people do. The log is counted at the end.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def report(url: str, measured: Sequence[Times], seconds: float, asked: argparse.
     """Percentiles as a table; raises AssertionError where a decision is lost or doubled."""
     store = Store.open(url)
     start = time.perf_counter()
-    verdicts = store.state()
+    outcomes = store.state()
     folded = time.perf_counter() - start
     entries = store.entries(shown=False)
     store.close()
@@ -114,7 +114,7 @@ def report(url: str, measured: Sequence[Times], seconds: float, asked: argparse.
     console = Console()
     console.print(table)
     console.print(
-        f"{count:,} decisions on {len(verdicts):,} identities in {seconds:.1f} s, none lost; "
+        f"{count:,} decisions on {len(outcomes):,} identities in {seconds:.1f} s, none lost; "
         f"opened and folded in {folded:.2f} s"
     )
 

@@ -1,14 +1,14 @@
-"""A workspace as large as VoxCeleb, finished, for whoever measures the review UI.
+"""Make a finished workspace of VoxCeleb's size, to measure the review UI on.
 
     python benchmarks/review_workspace.py big                       7,363 people, 300,000 candidates
     python benchmarks/review_workspace.py small --identities 200 --candidates 8000
     python benchmarks/review_candidates.py big/work                 then: opening it, tiles, memory
 
-Tables are written directly, no network runs. Of every candidate all that the stages measure is
-there, and as many photographs again that some stage refused. Pixels are few: 160 photographs of 24
-phantoms with crops at the paper's mean resolution (505 px), in one set of tars that all shards
-share by hard links. So the pictures of a workspace of this size cost what they would to decode, but
-not to read: they lie in the page cache, which those of 100 GB would not.
+Tables are written directly; no network runs. Every candidate has all measures of the stages, and
+there are as many refused photographs as candidates. The pixels are those of 160 photographs of 24
+phantoms, with crops at the paper's mean resolution (505 px), in one set of tars that all shards
+share by hard links. So decoding costs what it would in a real workspace, but reading does not: the
+files fit into the page cache, unlike 100 GB.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How fast audio is indexed, decoded, cut to speech, turned into log-mels and packed, on one core.
+"""Speed of indexing, decoding, voice activity detection, log-mels and packing, on one core.
 
     python benchmarks/speech.py [--voices DIR] [--files 100000]
 
-``--voices`` is a folder of wav files to measure on; without it, phantom voices are made, with the
-durations of VoxCeleb's utterances (at least 4 s, 8 s on average). The log-mel stands beside
-``python_speech_features`` in the same run, in turns, the best of several rounds of each. CPU is the
-process's own time, which other work on the machine disturbs less than the time on the wall. The
-reference's large arrays make it slower per second the longer the utterance and the less memory
-the process was given before, so figures are also given by duration.
+``--voices`` is a folder of wav files. Without it, phantom voices are synthesised with the durations
+of VoxCeleb's utterances (at least 4 s, 8 s on average). The log-mel is compared with
+``python_speech_features`` in the same run: both alternate, and the best of several rounds counts.
+CPU time is that of the process, which other work on the machine disturbs less than wall-clock time.
+The reference's large arrays make it slower per second for longer utterances and in a process with
+less memory allocated, so figures are also given by duration.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""What the stages do on real photographs of a few people.
+"""Accuracy of the stages on real photographs of a few people.
 
     python benchmarks/stages.py --photos PHOTOS [--sheet results.png]
 
 ``--photos`` holds one folder per person; folders whose name begins with ``_`` are left out (they
-show several people). Into every folder with at least three photographs goes one of somebody else.
-Everything is measured and nothing refused by pose, light or expression, then printed:
+show several people). One photograph of a stranger is added to every folder with at least three
+photographs. Pose, light and expression are measured but refuse nothing. It prints:
 
-- photographs in which a face was found;
-- after align, how far the eye centres found anew on the crop lie from their target, in shares of
-  the crop's side, and how many within 1.5 %;
-- of the planted strangers how many are refused as ``someone_else``, and of the right faces.
+- the photographs in which a face was detected;
+- the distance of the eye centres detected again on the aligned crop from their target, as a share
+  of the crop's side, and how many lie within 1.5 %;
+- the shares of strangers and of right faces refused as ``someone_else``.
 """
 
 from __future__ import annotations

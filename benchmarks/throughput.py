@@ -1,14 +1,14 @@
-"""Throughput of every network: batches of 1, 8 and 32 beside the obvious one-at-a-time use.
+"""Throughput of every network: batches of 1, 8 and 32 against one item at a time.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --device cuda --dtype bfloat16
 
-On the CPU, items per CPU second on one thread: a build runs one such worker per core, so two cores
-do twice that, and other load on the machine does not disturb the figure. On CUDA, items per second
-of wall time. "one at a time" is the package's own call where there is one, in float32, else the
-network called for each item. "of matrix rate": multiplications and additions of the network per
-second at batch 32, over those of a large matrix product measured in the same run; convolutions
-that get by with fewer multiplications than are counted (Winograd's) can pass 100 %.
+On the CPU, items per CPU second on one thread. A build runs one such worker per core, so two cores
+give twice that, and other load on the machine does not disturb the figure. On CUDA, items per
+second of wall-clock time. "one at a time" is the package's own call if there is one, in float32,
+else the network called for each item. "of matrix rate" is the network's multiplications and
+additions per second at batch 32, divided by those of a large matrix product measured in the same
+run. Algorithms that need fewer multiplications than are counted (Winograd's) can exceed 100 %.
 
 Networks whose weights are not on this machine run with seeded random ones of the right names and
 shapes; the table says so.

@@ -1,15 +1,14 @@
-"""Steps per second of a whole training iteration, beside a plain one and the floor.
+"""Steps per second of a whole training iteration, against a plain one and a lower bound.
 
     python benchmarks/train.py                    sf2f-64: batch 16 on the CPU, or 256 on a GPU
     python benchmarks/train.py --batch 64 --steps 30 --recipe sf2f-128
 
-Three figures: hqvox's step with its fast paths, the same mathematics the obvious way
-(`train_reference.py`), and a floor: what is counted in one iteration, its arithmetic at the rate at
-which the machine multiplies large matrices, or the bytes that it has to move at the rate at which
-it copies them, whichever takes longer. The steps of both take turns, so that another load on the
-machine meets both alike, and medians are printed. The face network is FaceNet by structure with
-random weights, which cost the same. Data are a release of noise and drawn faces: people, JPEGs of
-400 px, utterances of 3 to 8 s.
+Three figures: hqvox's step with its fast paths, the same mathematics in plain code
+(`train_reference.py`), and a lower bound of the time: one iteration's arithmetic at the machine's
+rate for large matrix products, or its memory traffic at the machine's copy rate, whichever takes
+longer. Steps of both alternate, so that other load affects both alike; medians are printed. The
+face network has the structure of FaceNet with random weights, which cost the same. The data are a
+release of noise and synthetic faces: JPEGs of 400 px, utterances of 3 to 8 s.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One training iteration of SF2F, written the obvious way: what `benchmarks/train.py` compares.
+"""One training iteration of SF2F in plain code: the reference of `benchmarks/train.py`.
 
-The same mathematics as `hqvox/trainer/step.py`, with the same networks: for each item of a batch
-its picture and log-mel are read from their files, the real faces go through the face network at
-every step, and everything is float32 and eager. What anybody would do is done here too: pictures
-are generated once, the face network is frozen and in evaluation mode.
+The same mathematics as `hqvox/trainer/step.py`, with the same networks. Pictures and log-mels of a
+batch are read from their files, real faces pass through the face network at every step, and
+everything is float32 and eager. Common optimisations are kept: pictures are generated once, and the
+face network is frozen and in evaluation mode.
 """
 
 from __future__ import annotations

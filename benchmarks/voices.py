@@ -1,9 +1,9 @@
-"""How well phantom voices keep to their truth, and how fast they speak.
+"""Accuracy of phantom voices against their ground truth, and the speed of synthesis.
 
     python benchmarks/voices.py                   60 voices, and the traits of 240
     python benchmarks/voices.py --voices 20 --persons 0
 
-The measures (``hqvox/phantom/hearing.py``, the WebRTC VAD) know nothing of how voices are made.
+The measures (``hqvox/phantom/hearing.py``, the WebRTC VAD) do not use the synthesis.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class BatchRunner:
     def __init__(self, network: nn.Module, device: str, precision: Precision) -> None:
         """Put ``network`` on ``device`` in evaluation mode; ModelError where it is missing."""
         if precision not in ("float32", "bfloat16"):
-            raise ModelError(f"precision {precision!r} is unknown; take float32 or bfloat16")
+            raise ModelError(f"precision {precision!r} is unknown; use float32 or bfloat16")
         self._bfloat16 = precision == "bfloat16"
         layout = torch.channels_last if self._bfloat16 else torch.contiguous_format
         self.network = on_device(network, device).to(memory_format=layout)

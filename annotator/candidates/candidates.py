@@ -1,8 +1,7 @@
-"""What annotators choose from: the faces that every stage kept, with their pictures.
+"""The candidates of annotators: the faces that every stage kept, with their pictures.
 
-Read only, and safe for many threads at once. Identities and faces are named by id and position;
-nothing that a caller passes becomes part of a path before it was found in the workspace's own
-tables.
+Read only, and safe for threads. Identities and faces are named by id and position; no value from a
+caller is used in a path unless it is in the workspace's tables.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ class IdentitySummary:
     candidates: int
     """Faces that every stage kept."""
     certainty: float
-    """How far the machine's own pick can be trusted, 0 to 1; see :func:`certainties`."""
+    """Certainty of the automatic selection, 0 to 1; see :func:`certainties`."""
     shard: str
 
     @property
     def shown_name(self) -> str:
-        """The name as people read it: VoxCeleb writes an underscore for each space."""
+        """The name for people: VoxCeleb writes an underscore for each space."""
         return self.name.replace("_", " ")
 
 
@@ -99,10 +98,10 @@ class Candidates:
         people = []
         for row in workspace.identities().to_pylist():
             first, last = self._index.starts.get(row["identity_id"], (0, 0))
-            own = {name: row[name] for name in ("identity_id", "name", "subset", "gender")}
+            plain = {name: row[name] for name in ("identity_id", "name", "subset", "gender")}
             people.append(
                 IdentitySummary(
-                    **own,
+                    **plain,
                     nationality=row["nationality"],
                     candidates=last - first,
                     certainty=certainty.get(row["identity_id"], 0.0),
@@ -110,7 +109,7 @@ class Candidates:
                 )
             )
         self.everyone: list[IdentitySummary] = people
-        """All identities, in the workspace's order, whether people get to see them or not."""
+        """All identities, in the workspace's order, also those that are not reviewed."""
         self.identities: list[IdentitySummary] = [
             person for person in people if person.candidates >= self.min_faces
         ]
@@ -123,7 +122,7 @@ class Candidates:
         return [s for s in self.workspace.shards() if s not in self._index.fingerprints]
 
     def changed(self) -> bool:
-        """Whether the build was made anew, or further, since this was opened: open it again."""
+        """Whether the build changed since this was opened: open it again then."""
         return shard_tokens(self.workspace, self.workspace.shards()) != self._index.tokens
 
     def summary(self, identity_id: str) -> IdentitySummary:
@@ -144,10 +143,10 @@ class Candidates:
         ]
 
     def too_few(self) -> list[IdentitySummary]:
-        """Identities with fewer candidates than a release needs; they do not reach people.
+        """Identities with fewer candidates than a release needs; they are not reviewed.
 
-        :func:`annotator.limits.too_few.too_few` finds out what would have saved them. Those of
-        shards that are not built are left out.
+        :func:`annotator.limits.too_few.too_few` computes which limits would have kept them.
+        Those of shards that are not built are left out.
         """
         built = self._index.fingerprints
         return [p for p in self.everyone if p.candidates < self.min_faces and p.shard in built]
@@ -182,7 +181,7 @@ class Candidates:
         return original(self.workspace, self._row(identity_id, n))
 
     def reference(self, identity_id: str) -> bytes | None:
-        """JPEG of a photograph that says who the identity is; None where there is none.
+        """JPEG of a reference photograph of the identity; None where there is none.
 
         See :func:`annotator.candidates.originals.reference`.
         """
@@ -204,7 +203,7 @@ class Candidates:
 
 
 def face_ref(row: Mapping[str, Any]) -> FaceRef:
-    """What names a row's face beyond this build."""
+    """The reference to a row's face that survives a rebuild."""
     left, top, right, bottom = row["box_xyxy"]
     return FaceRef(str(row["photo_id"]), int(row["face"]), (left, top, right, bottom))
 
@@ -218,9 +217,9 @@ def measures_of(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def certainties(index: Index, max_faces: int) -> dict[str, float]:
-    """Of every identity, how far the machine's pick of its best faces can be trusted, 0 to 1.
+    """Certainty of the automatic selection of every identity, 0 to 1, by its id.
 
-    Two doubts are looked at. *Is it one person?*: the least ``core_similarity`` among the picked
+    Two doubts are measured. *Is it one person?*: the least ``core_similarity`` among the picked
     faces (a face without one counts as -1). *Is the choice clear?*: how much better in quality the
     worst picked face is than the best one left out; where none is left out, how good it is. Each is
     turned into its rank among all identities, from 0 (the most doubtful) to 1, ties sharing their
@@ -241,7 +240,7 @@ def certainties(index: Index, max_faces: int) -> dict[str, float]:
 
 
 def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each value's place among all, 0 to 1, ties in the middle of theirs; 1 for a single one."""
+    """Rank of each value, 0 to 1, ties at their mean; 1 for a single value."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - (count + 1) / 2
     return np.asarray(middle[place] / (len(values) - 1)) if len(values) > 1 else np.ones(1)

@@ -59,10 +59,10 @@ EXPRESSIONS = ("neutral", "happiness")
 """Of the expression's probabilities, those that are kept."""
 
 PLACE = ("candidate", "photo_id", "face", "box_xyxy", "quality")
-"""What tells a candidate from all others, in this build and the next, and how good it is."""
+"""The columns that identify a candidate, in this build and the next, and its quality."""
 
 OnProgress = Callable[[int, int], None]
-"""Told how many shards are read, and of how many."""
+"""Called with the number of shards read, and of all shards."""
 
 _ORDER = tuple(STAGE_SECTIONS)
 _LAST = _ORDER[-1]
@@ -95,17 +95,17 @@ class Index:
 
 
 def open_index(workspace: Workspace, on_progress: OnProgress = lambda done, total: None) -> Index:
-    """The index of a workspace, brought up to date where its file is missing or behind the build.
+    """The index of a workspace, updated where its file is missing or older than the build.
 
     Raises HqvoxError where a stage's table is damaged.
     """
     shards = workspace.shards()
     tokens = shard_tokens(workspace, shards)
     with _building:
-        found = _load(workspace.storage)
-        if found is not None and found.tokens == tokens:
-            return found
-        index = _build(workspace, shards, tokens, found, on_progress)
+        stored = _load(workspace.storage)
+        if stored is not None and stored.tokens == tokens:
+            return stored
+        index = _build(workspace, shards, tokens, stored, on_progress)
         try:
             _save(workspace.storage, index)
         except HqvoxError:
@@ -136,33 +136,33 @@ def listing(storage: Storage, folder: str) -> dict[str, list[str]]:
         entries = storage.fs.ls(storage.path(folder), detail=True, refresh=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    found = {}
+    files = {}
     for entry in entries:
         marks = (entry.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "created"))
         mark = next((str(value) for value in marks if value is not None), "")
-        found[str(entry["name"]).rsplit("/", 1)[-1]] = [str(entry["size"]), mark]
-    return found
+        files[str(entry["name"]).rsplit("/", 1)[-1]] = [str(entry["size"]), mark]
+    return files
 
 
 def _load(storage: Storage) -> Index | None:
-    """The index as its file has it; None where there is none that this program can read."""
+    """The stored index; None where there is none that this version can read."""
     try:
         if storage.local:
             source = pa.memory_map(storage.path(INDEX))
         else:
             source = pa.BufferReader(storage.read(INDEX))
         table = pa.ipc.open_file(source).read_all()
-        told = json.loads((table.schema.metadata or {})[_META])
+        header = json.loads((table.schema.metadata or {})[_META])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-    if told["format"] != FORMAT or table.schema.names != index_schema().names:
+    if header["format"] != FORMAT or table.schema.names != index_schema().names:
         return None
-    return _indexed(table, told["fingerprints"], told["tokens"])
+    return _indexed(table, header["fingerprints"], header["tokens"])
 
 
 def _save(storage: Storage, index: Index) -> None:
-    told = {"format": FORMAT, "fingerprints": index.fingerprints, "tokens": index.tokens}
-    table = index.table.replace_schema_metadata({_META: json.dumps(told).encode()})
+    header = {"format": FORMAT, "fingerprints": index.fingerprints, "tokens": index.tokens}
+    table = index.table.replace_schema_metadata({_META: json.dumps(header).encode()})
     with storage.writing(INDEX) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table.combine_chunks())
 
@@ -187,7 +187,7 @@ def _build(
     before: Index | None,
     on_progress: OnProgress,
 ) -> Index:
-    """Read the shards that changed; take the others from what was read before."""
+    """Read the shards that changed; take the others from the index before."""
     known = {} if before is None else _by_shard(before, tokens)
     parts: list[pa.Table] = []
     fingerprints, read = {}, {}
@@ -211,19 +211,19 @@ def _build(
 
 
 def _by_shard(before: Index, tokens: Mapping[str, str]) -> dict[str, pa.Table]:
-    """The parts of an index whose shards are as they were."""
+    """The parts of an index whose shards did not change."""
     same = {shard for shard, token in before.tokens.items() if tokens.get(shard) == token}
     empty = before.table.slice(0, 0)
-    found = dict.fromkeys(same, empty.replace_schema_metadata(None))
+    parts = dict.fromkeys(same, empty.replace_schema_metadata(None))
     if before.table.num_rows:
         runs = pc.run_end_encode(before.table["shard"].combine_chunks())
         first = 0
         for shard, last in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             if shard in same:
                 part = before.table.slice(first, last - first)
-                found[shard] = part.replace_schema_metadata(None)
+                parts[shard] = part.replace_schema_metadata(None)
             first = last
-    return found
+    return parts
 
 
 def index_schema() -> pa.Schema:
@@ -256,17 +256,17 @@ def read_shard(workspace: Workspace, shard: str, identity_ids: Sequence[str]) ->
     columns = {name: last[name] for name in KEYS}
     columns["shard"] = pa.array([shard] * last.num_rows, pa.string())
     for stage, names in STAGE_COLUMNS.items():
-        found: pa.Table | None = last
+        rows: pa.Table | None = last
         if stage != _LAST:
-            found = _matching(workspace, stage, shard, names, wanted, identity_ids)
-        if found is None:
+            rows = _matching(workspace, stage, shard, names, wanted, identity_ids)
+        if rows is None:
             return None
         for name in names:
             if name == "emotion_probabilities":
                 for kind in EXPRESSIONS:
-                    columns[kind] = pc.map_lookup(found[name], kind, "first")
+                    columns[kind] = pc.map_lookup(rows[name], kind, "first")
             else:
-                columns[name] = found[name]
+                columns[name] = rows[name]
     schema = index_schema()
     return pa.table({field.name: columns[field.name].cast(field.type) for field in schema}, schema)
 

@@ -1,4 +1,4 @@
-"""Finding faces again in another build: the photograph by its hash, the face by its place.
+"""Finding decided faces in another build: the photograph by its hash, the face by its box.
 
 A rebuild may number a photograph's faces differently (another detector, another score) and shift
 their boxes a little; the photograph's bytes stay what they are.
@@ -20,7 +20,7 @@ the faces of two people hardly ever reach it, two detectors' boxes of one face u
 def find_faces(
     refs: Sequence[FaceRef], rows: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any] | None]:
-    """Of every reference its row (``photo_id``, ``face``, ``box_xyxy``), None where it is gone.
+    """The row of every reference (``photo_id``, ``face``, ``box_xyxy``), None where it is missing.
 
     A reference takes the row of its photograph whose box overlaps its own most, by at least
     :data:`SAME_FACE_IOU`; each row is given once, to the earlier reference.

@@ -1,4 +1,4 @@
-"""The photograph that a candidate is from, with its face marked; and reference photographs."""
+"""A candidate's photograph with box and landmarks, and reference photographs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Original:
 
 
 def original(workspace: Workspace, row: Row) -> Original:
-    """The photograph of a row of the index. Raises HqvoxError where it cannot be had."""
+    """The photograph of a row of the index. Raises HqvoxError where it cannot be read."""
     try:
         photo = decode(stored(workspace, "photo", row), ORIGINAL_PX)
     except UndecodableError as error:
@@ -60,20 +60,20 @@ def _landmarks(workspace: Workspace, row: Row) -> np.ndarray:
     table = workspace.read_stage("landmarks", row["shard"], ["landmarks_xy"])
     if table is not None:
         same = [pc.equal(table[name], row[name]) for name in ("identity_id", "candidate", "face")]
-        found = table.filter(pc.and_(pc.and_(same[0], same[1]), same[2]))["landmarks_xy"]
-        if len(found) == 1 and found[0].is_valid:
-            return np.array(found[0].as_py())
+        points = table.filter(pc.and_(pc.and_(same[0], same[1]), same[2]))["landmarks_xy"]
+        if len(points) == 1 and points[0].is_valid:
+            return np.array(points[0].as_py())
     raise HqvoxError(
-        f"{workspace.url}: {row['identity_id']}, photo {row['candidate']}: the build was made anew "
+        f"{workspace.url}: {row['identity_id']}, photo {row['candidate']}: the build changed "
         "since; reload the page"
     )
 
 
 def reference(workspace: Workspace, identity_id: str) -> bytes | None:
-    """A photograph that says who the identity is, as JPEG; None where there is none.
+    """A reference photograph of the identity, as JPEG; None where there is none.
 
-    It lies in the workspace's folder ``references``, under the identity's id. What is no picture
-    counts as none.
+    It is in the workspace's folder ``references``, named by the identity's id. Files that are no
+    pictures are ignored.
     """
     for ending in _ENDINGS:
         name = f"{REFERENCES}/{quote(identity_id, safe='')}{ending}"

@@ -28,7 +28,7 @@ _QUALITY = 88
 def stored(workspace: Workspace, kind: str, row: Row) -> bytes:
     """Bytes of a row's ``photo``, ``aligned`` or ``mask``, checked to be that row's.
 
-    Raises HqvoxError where they are gone, or another's because the build was made anew since.
+    Raises HqvoxError where they are missing, or another row's because of a rebuild.
     """
     offset, size = int(row[f"{kind}_offset"]), int(row[f"{kind}_bytes"])
     name = row["photo_id"] if kind == "photo" else f"{row['photo_id']}-{row['face']}.png"
@@ -41,7 +41,7 @@ def stored(workspace: Workspace, kind: str, row: Row) -> bytes:
     if header[:100].rstrip(b"\0") != name.encode() or len(data) != size:
         raise HqvoxError(
             f"{workspace.storage.path(tar)}: the picture of {row['identity_id']} is not where it "
-            "was; the build was made anew, or a purge took it: reload the page"
+            "was; the build changed, or a purge removed it: reload the page"
         )
     return data
 
@@ -69,10 +69,10 @@ def tile(workspace: Workspace, row: Row, side_px: int) -> bytes:
 
 
 class Prepared:
-    """Results of a function by key, made once, ahead where asked, and the latest kept.
+    """A cache of results by key, computed once, in the background where asked.
 
-    Safe for many threads: who asks for what is being made waits for it. ``most_bytes``: of all
-    results kept; the ones not asked for longest go first.
+    Safe for threads: a thread that asks for a result in progress waits for it. ``most_bytes``: of
+    all cached results; the least recently used are dropped first.
     """
 
     def __init__(self, most_bytes: int, threads: int | None = None) -> None:
@@ -107,10 +107,10 @@ class Prepared:
                 return done
             going = self._making.get(key)
             if going is not None and not (here and going.cancel()):
-                return going  # being made; what only waits in line is taken over by who needs it
+                return going  # in progress; one that is only queued is computed by who needs it
             if here:
                 future: Future[bytes] = Future()
-                future.set_running_or_notify_cancel()  # nobody may take it over from here on
+                future.set_running_or_notify_cancel()  # no other thread may cancel it now
             else:
                 future = self._pool.submit(self._make, key, make)
             self._making[key] = future

@@ -1,4 +1,4 @@
-"""Who may review: names, roles, and the tokens that prove them.
+"""Who may review: names, roles, and access tokens.
 
 ``<workspace>/review-tokens.json`` (mode 0600) holds of each token its SHA-256 only. A token is 256
 random bits, so a slow hash would add nothing: there is no dictionary to try.
@@ -37,7 +37,7 @@ _PREFIX = "hqv_"
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts. Raises HqvoxError for a name or role that will not do."""
+    """A reviewer's name and role. Raises HqvoxError for an invalid one."""
 
     name: str
     """1 to 80 printable characters, not beginning or ending with a space."""
@@ -74,7 +74,7 @@ class TokenFile:
         self.path = Path(workspace.storage.path(FILE))
 
     def add(self, name: str, role: Role) -> str:
-        """Make a token; its text is returned here and can never be had again.
+        """Make a token and return its text, which is stored nowhere.
 
         Raises HqvoxError where the name has one already.
         """
@@ -84,30 +84,30 @@ class TokenFile:
             known = self._read()
             if name in known:
                 raise HqvoxError(
-                    f"{name} has a token already; take it away first with "
+                    f"{name} has a token already; remove it first with "
                     f"`hqvox review token remove {self.path.parent} {name}`"
                 )
             self._write(known | {name: (actor.role, _digest(token))})
         return token
 
     def remove(self, name: str) -> None:
-        """Take a token away; it stops working at once. Raises HqvoxError where there is none."""
+        """Remove a token; it stops working at once. Raises HqvoxError where there is none."""
         with self._locked():
             known = self._read()
             if name not in known:
-                there = ", ".join(sorted(known)) or "nobody yet"
-                raise HqvoxError(f"{name} has no token (who has: {there})")
+                names = ", ".join(sorted(known)) or "nobody yet"
+                raise HqvoxError(f"{name} has no token (who has: {names})")
             del known[name]
             self._write(known)
 
     def check(self, token: str) -> Actor | None:
-        """Whose token it is, or None. Takes as long for a wrong token as for a right one."""
+        """The owner of a token, or None. Takes the same time for wrong and right tokens."""
         digest = _digest(token)
-        found: Actor | None = None
+        owner: Actor | None = None
         for name, (role, known) in self._read().items():
             if hmac.compare_digest(digest, known):
-                found = Actor(name, role)
-        return found
+                owner = Actor(name, role)
+        return owner
 
     def names(self) -> dict[str, Role]:
         """Name to role of everybody who has a token, sorted."""
@@ -126,7 +126,7 @@ class TokenFile:
             text = ""
         if others_write:
             raise HqvoxError(
-                f"{self.path}: others may write it, and so let themselves in; look through "
+                f"{self.path}: other users may write it and so grant themselves access; check "
                 f"`hqvox review token list`, after: chmod 600 {shlex.quote(str(self.path))}"
             )
         try:

@@ -1,4 +1,4 @@
-"""SQLite and PostgreSQL, opened so that what is committed is on the disk and writers queue up."""
+"""SQLite and PostgreSQL with durable commits and one writer at a time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ BUSY_SECONDS = 30.0
 
 
 class Database:
-    """Transactions on a review store; safe for threads, not to be carried over a fork."""
+    """Transactions on a review store; safe for threads, not for use after a fork."""
 
     def __init__(self, url_or_path: str | os.PathLike[str]) -> None:
-        """Raises HqvoxError for an address that is neither a file nor PostgreSQL's.
+        """Raises HqvoxError for anything but a SQLite file or a PostgreSQL url.
 
-        Neither is a file of SQLite's that holds somebody else's tables, nor one in a folder that
-        does not exist.
+        Also where a SQLite file holds the tables of another program, or its folder is missing.
         """
         url = _as_url(url_or_path)
         # Options can hold a password too.
@@ -61,10 +60,10 @@ class Database:
 
     @contextmanager
     def writing(self, durable: bool = True, first: bool = False) -> Iterator[sa.Connection]:
-        """A transaction that no other writer runs beside; committed when the block ends well.
+        """The only writing transaction; committed when the block ends without an error.
 
-        ``durable``: it is on the disk then, too. Without, a power cut may undo it as a whole, which
-        is good enough for leases. ``first``: there may be no tables yet. Raises HqvoxError.
+        ``durable``: on the disk then. Without it a power cut may lose the whole transaction, which
+        is acceptable for leases. ``first``: there may be no tables yet. Raises HqvoxError.
         """
         turn = nullcontext() if self._turn is None else self._turn.waited_for()
         with turn, self._explained(), self.engine.connect() as connection:
@@ -102,11 +101,11 @@ class Database:
 
 
 class _Turn:
-    """Writers of a SQLite file, of this process and of others, wait for each other here.
+    """A lock for the writers of a SQLite file, in this process and in others.
 
-    SQLite's own waiting polls, and with twenty writers at once some of them wait for seconds. The
-    kernel wakes those who wait for a lock on a file. SQLite's lock still holds; this only has
-    nobody wait for it. The lock goes with the process, however it ends.
+    SQLite polls for its lock: with twenty writers at once some wait for seconds. The kernel wakes
+    whoever waits for a file lock. SQLite's lock still protects the file; with this one nobody waits
+    for it. The lock is released when the process ends.
     """
 
     def __init__(self, where: str) -> None:
@@ -151,13 +150,13 @@ class _Turn:
 
 
 def _locked(handle: int, seconds: float) -> bool:
-    """Whether the lock on an open file was had in time; the file is closed where it was not."""
+    """Whether the lock on an open file was taken in time; the file is closed where it was not."""
     if try_lock(handle):
         return True
-    decided = threading.Lock()  # whoever has it first says: it was had, or it came too late
+    decided = threading.Lock()  # taken first by either the lock's arrival or the timeout
 
     def wait() -> None:
-        # The kernel wakes this thread, but knows no limit of time, so we wait for the thread.
+        # flock has no timeout, so a thread waits for the lock, and we wait for the thread.
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not decided.acquire(blocking=False):
             os.close(handle)
@@ -189,7 +188,7 @@ def _as_url(url_or_path: str | os.PathLike[str]) -> sa.URL:
 
 
 def _check_file(path: Path) -> None:
-    """Raises HqvoxError where a review store can be neither made nor found there."""
+    """Raises HqvoxError where no review store is there and none can be made."""
     if not path.parent.is_dir():
         raise HqvoxError(
             f"{path.parent}: no such folder; make it, or name another place for the review store"
@@ -198,8 +197,8 @@ def _check_file(path: Path) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = sorted(name for (name,) in found)
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = sorted(name for (name,) in rows)
     except sqlite3.Error:
         return  # opening it says what is wrong
     if tables and not any(name.startswith("review_") for name in tables):
@@ -250,7 +249,7 @@ def _postgres_engine(url: sa.URL) -> sa.Engine:
 
 def _remedy(error: DBAPIError) -> str:
     """One line for what a database refused, with what to do about it."""
-    said = " ".join(str(error.orig).split())
+    message = " ".join(str(error.orig).split())
     remedies = {
         "not a database": "not a review store, or damaged; restore it from a copy, or name another",
         "malformed": "damaged; restore it from a copy",
@@ -265,6 +264,6 @@ def _remedy(error: DBAPIError) -> str:
         "locking protocol": "this file system cannot lock; put the file on a local disk",
     }
     for sign, remedy in remedies.items():
-        if sign in said.lower():
+        if sign in message.lower():
             return remedy
-    return f"the database refused: {said[:200]}"
+    return f"the database refused: {message[:200]}"

@@ -1,4 +1,4 @@
-"""What an annotator can say, and how it is written down. Knows nothing of databases."""
+"""An annotator's decision, checked, and its parts as JSON. Independent of any database."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hqvox.errors import HqvoxError
 Kind = Literal["chosen", "dropped", "undone"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Purpose = Literal["opinion", "dispute", "again"]
-"""What an identity is given out for: an opinion; a lead's word on a disagreement; an opinion anew,
-since there is something else to see than there was."""
+"""Why an identity is given to an annotator: for an opinion; to settle a disagreement (leads only);
+for an opinion again, because its candidates changed."""
 
 
 class LeaseLostError(HqvoxError):
-    """An identity that somebody else works on now, or has decided on meanwhile."""
+    """Somebody else works on the identity now, or has decided on it in the meantime."""
 
 
 DROP_REASONS = {
@@ -37,7 +37,7 @@ DROP_REASONS = {
 COMMENT_LENGTH = 2000
 """Most characters of a comment."""
 MOST_FACES = 1000
-"""Most faces of a decision, chosen or shown: a guard against nonsense, no choice of ours."""
+"""Most faces of a decision, chosen or shown: a limit against invalid input, not a rule."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_SECONDS = 7 * 86_400.0
 """Most seconds that a decision can have taken: a screen left open over a week."""
@@ -78,11 +78,11 @@ class FaceRef:
 
 @dataclass(frozen=True)
 class Decision:
-    """What an annotator says about an identity. Raises HqvoxError for what makes no sense."""
+    """An annotator's decision on an identity. Raises HqvoxError for invalid values."""
 
     identity_id: str
     kind: Kind
-    """``undone`` takes back the entry ``undoes``."""
+    """``undone``: undoes the entry ``undoes``."""
     faces: tuple[FaceRef, ...] = ()
     """Chosen, in order; how many may be is the store's to check (``release`` in hqvox.yaml)."""
     shown: tuple[FaceRef, ...] = ()
@@ -98,7 +98,7 @@ class Decision:
     fingerprint: str = ""
     """Build fingerprint of what was shown."""
     undoes: int | None = None
-    """``seq`` of the entry that is taken back."""
+    """``seq`` of the entry that is undone."""
 
     def __post_init__(self) -> None:
         where = f"decision on {self.identity_id!r}"
@@ -124,7 +124,7 @@ class Decision:
             raise HqvoxError(f"{where}: the reason 'other' needs a comment that says what it is")
         if (self.kind == "undone") != (self.undoes is not None):
             raise HqvoxError(
-                f"{where}: an undoing names the entry it takes back, nothing else does"
+                f"{where}: an undo names the entry that it undoes, and nothing else does"
             )
         if len(self.comment) > COMMENT_LENGTH:
             length = f"{len(self.comment):,}"
@@ -135,7 +135,7 @@ class Decision:
             raise HqvoxError(f"{where}: {self.seconds!r} s is no time to decide in")
         for text in (self.identity_id, self.comment, self.annotator, self.fingerprint):
             if not is_text(text):
-                raise HqvoxError(f"{where}: text with a NUL or half a character in it")
+                raise HqvoxError(f"{where}: text with a NUL or a lone surrogate in it")
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,16 @@ class Entry:
     seq: int
     """Number in the log, from 1; later entries have higher numbers, gaps are possible."""
     time: datetime
-    """When it was said, UTC."""
+    """When it was made, UTC."""
     decision: Decision
     key: str
-    """Made by who sent it; what has the same key is the same entry."""
+    """Made by the sender, for idempotence: entries with the same key are the same entry."""
     role: Literal["annotator", "lead"] = "annotator"
     """Of the annotator, at the time."""
     settles: bool = False
-    """A lead's word on a disagreement; never an opinion of their own."""
+    """Whether a lead settles a disagreement with it; then it is no opinion."""
     anew: bool = False
-    """Asked for because what there is to see had changed: opinions before it count no more."""
+    """Asked for again because the candidates had changed: opinions before it no longer count."""
 
 
 DECISION_COLUMNS = tuple(f.name for f in fields(Decision) if f.name not in ("faces", "shown"))
@@ -181,7 +181,7 @@ def faces_from_json(text: str) -> tuple[FaceRef, ...]:
 
 
 def is_text(text: str) -> bool:
-    """Whether databases take it: no NUL, and no half of a character."""
+    """Whether databases can store it: no NUL and no lone surrogate."""
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:

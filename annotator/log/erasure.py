@@ -1,9 +1,9 @@
 """Erasing identities and photographs from the log of decisions: the exception to append-only.
 
-A takedown must leave nothing of a person, so it reaches the log too. All entries on an erased
-identity go, with its leases. Of other identities' entries an erased photograph's faces go; where a
-choice then has too few faces left, the entry goes as well (with what undid it), and the identity
-comes up for review again. Numbers of erased entries are never given again.
+A takedown must leave nothing of a person, so entries of the log are erased too: all entries on an
+erased identity, with its leases; of other identities' entries, the faces of an erased photograph.
+Where a choice then has too few faces left, its entry is erased (with its undo), and the identity is
+reviewed again. Numbers of erased entries are never reused.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hqvox.errors import HqvoxError
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was erased."""
+    """Counts of what was erased."""
 
     removed: int = 0
-    """Entries that are gone."""
+    """Entries that were erased."""
     shortened: int = 0
     """Entries that lost a face that was chosen or shown."""
 
@@ -43,7 +43,7 @@ def named_in(connection: sa.Connection) -> tuple[set[str], set[str]]:
 def forget_entries(
     database: Database, identity_ids: Collection[str], photo_ids: Collection[str], min_faces: int
 ) -> Forgotten:
-    """Erase in one transaction, then from the file: what was deleted can not be read out of it."""
+    """Erase in one transaction, then overwrite the deleted rows in the file."""
     gone, photos = set(identity_ids), set(photo_ids)
     if not gone and not photos:
         _overwrite(database)  # what a call before this one erased, and could not overwrite
@@ -70,7 +70,7 @@ def forget_entries(
                     .where(LOG.c.seq == row.seq)
                     .values(faces=faces_to_json(faces), shown=faces_to_json(shown))
                 )
-        for seq in sorted(doomed, reverse=True):  # an undoing before what it undoes
+        for seq in sorted(doomed, reverse=True):  # an undo before the entry that it undoes
             connection.execute(sa.delete(LOG).where(LOG.c.seq == seq))
         for identity_id in gone:
             connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == identity_id))
@@ -81,7 +81,7 @@ def forget_entries(
 
 
 def _overwrite(database: Database) -> None:
-    """Have the database give up what still holds the erased rows' bytes."""
+    """Free and overwrite the pages that still hold bytes of the erased rows."""
     with database.plain() as connection:
         if not database.sqlite:
             connection.exec_driver_sql("VACUUM FULL review_log")

@@ -1,4 +1,4 @@
-"""Decisions as JSONL: out of one workspace, into another or the same one built anew.
+"""Decisions as JSON lines: export from a workspace, import into another one or after a rebuild.
 
 One line per entry of the log, in its order: ``format`` (1), ``seq``, ``key``, ``time`` (ISO 8601,
 UTC), ``role``, ``settles``, ``anew``, and the fields of :class:`annotator.log.decisions.Decision`,
@@ -34,7 +34,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to."""
+    """The result of an import."""
 
     added: int
     known: int
@@ -75,7 +75,7 @@ def _face_to_json(face: FaceRef) -> dict[str, Any]:
 def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
     """Undo :func:`export_lines`. Raises HqvoxError naming ``where`` and the line."""
     entries: list[Entry] = []
-    said_in: dict[int, Decision] = {}
+    decisions: dict[int, Decision] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -92,16 +92,16 @@ def parse_lines(lines: Iterable[str], where: str) -> list[Entry]:
                 f"{where}, line {number}: entry {entry.seq} comes after {entries[-1].seq}; keep "
                 "the lines in the order that they were written in"
             )
-        said = entry.decision
-        undone = None if said.undoes is None else said_in.get(said.undoes)
+        decision = entry.decision
+        undone = None if decision.undoes is None else decisions.get(decision.undoes)
         if undone is not None and (
-            undone.kind == "undone" or undone.identity_id != said.identity_id
+            undone.kind == "undone" or undone.identity_id != decision.identity_id
         ):
             raise HqvoxError(
-                f"{where}, line {number}: entry {entry.seq} cannot take back entry {said.undoes}, "
-                "an undoing itself or on somebody else; export the log again"
+                f"{where}, line {number}: entry {entry.seq} cannot undo entry "
+                f"{decision.undoes}: that is an undo, or on another identity; export the log again"
             )
-        said_in[entry.seq] = said
+        decisions[entry.seq] = decision
         entries.append(entry)
     return entries
 
@@ -144,7 +144,7 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     """Take entries over that are not in the log yet, with their times and annotators.
 
     What was taken down from this workspace does not come back this way. Raises HqvoxError where
-    an entry takes back one that is not among them.
+    an entry undoes one that is not among them.
     """
     people = set(workspace.identities()["identity_id"].to_pylist())
     takedowns = Takedowns.read(workspace)
@@ -153,11 +153,11 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
     down: set[int] = set()
     taken: list[Entry] = []
     for entry in entries:
-        said = entry.decision
-        if takedowns.covers_identity(said.identity_id) or said.undoes in down:
+        decision = entry.decision
+        if takedowns.covers_identity(decision.identity_id) or decision.undoes in down:
             down.add(entry.seq)
-        elif said.identity_id not in people:
-            unknown[said.identity_id] = unknown.get(said.identity_id, 0) + 1
+        elif decision.identity_id not in people:
+            unknown[decision.identity_id] = unknown.get(decision.identity_id, 0) + 1
         else:
             kept = _without(entry, takedowns, store.min_faces)
             if kept is None:
@@ -176,11 +176,11 @@ def import_entries(workspace: Workspace, store: Store, entries: Sequence[Entry])
 
 def _without(entry: Entry, takedowns: Takedowns, min_faces: int) -> Entry | None:
     """The entry without photographs that were taken down; None where too little is left of it."""
-    said = entry.decision
-    faces, shown = (_staying(refs, takedowns) for refs in (said.faces, said.shown))
-    if len(faces) < len(said.faces) and len(faces) < min_faces:
+    decision = entry.decision
+    faces, shown = (_staying(refs, takedowns) for refs in (decision.faces, decision.shown))
+    if len(faces) < len(decision.faces) and len(faces) < min_faces:
         return None
-    return replace(entry, decision=replace(said, faces=faces, shown=shown))
+    return replace(entry, decision=replace(decision, faces=faces, shown=shown))
 
 
 def _staying(refs: Collection[FaceRef], takedowns: Takedowns) -> tuple[FaceRef, ...]:

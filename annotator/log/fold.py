@@ -1,16 +1,16 @@
-"""What the log of decisions amounts to: per identity, the decision that holds. Pure.
+"""The outcome of the log of decisions: per identity, the decision that holds. Pure functions.
 
-- Of one annotator on one identity the latest entry that was not undone is their **opinion**. If it
-  is undone, the one before it is theirs again.
-- An opinion that was asked for anew (``Entry.anew``), because there is something else to see than
-  there was, has all opinions before it count no more.
-- A lead's word on a disagreement (``Entry.settles``) is a **settlement**, and no opinion.
-- An identity's **verdict** is the latest settlement that was not undone; else the opinion that all
-  share, the first of them; else it is **disputed**.
+- The latest entry of one annotator on one identity that was not undone is their **opinion**. If it
+  is undone, the entry before it is their opinion again.
+- An opinion that was asked for again because the candidates changed (``Entry.anew``) replaces all
+  opinions before it, whoever gave them.
+- A lead's decision on a disagreement (``Entry.settles``) is a **settlement**, not an opinion.
+- An identity's **outcome** is the latest settlement that was not undone; without one, the opinion
+  that all annotators share (the first of them); else it is **disputed**.
 - Two opinions agree if both drop the identity, for whatever reason, or if both choose and the faces
   that both chose are at least ``min_overlap`` of those that either chose (Jaccard). Every opinion
   must agree with the first.
-- An undoing can not be undone: who wants the decision back decides again.
+- An undo cannot be undone: to restore a decision, decide again.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What holds for an identity."""
+class Outcome:
+    """What the decisions on an identity come to."""
 
     identity_id: str
     status: Literal["chosen", "dropped", "disputed"]
     holds: Entry | None
     """The entry that holds; None while it is disputed."""
     opinions: tuple[Entry, ...]
-    """Those that count, one of each annotator who has one, oldest first."""
+    """The opinions that count, one per annotator, oldest first."""
     settlement: Entry | None = None
 
     @property
     def disputed(self) -> bool:
-        """Whether it waits for a lead."""
+        """Whether annotators disagree and a lead must settle it."""
         return self.holds is None
 
     @property
@@ -49,21 +49,21 @@ class Verdict:
 
     @property
     def annotators(self) -> frozenset[str]:
-        """Whose opinions count."""
+        """Names of the annotators whose opinions count."""
         return frozenset(entry.decision.annotator for entry in self.opinions)
 
 
 class Fold:
-    """The verdicts after some entries; entries can be added."""
+    """The outcomes of the entries added so far; more can be added."""
 
     def __init__(self, min_overlap: float = MIN_OVERLAP) -> None:
         self.min_overlap = min_overlap
         self.seq = 0
-        """Number of the last entry that was added."""
-        self.verdicts: dict[str, Verdict] = {}
-        """Of every identity that somebody decided on and that was not undone."""
+        """``seq`` of the last entry that was added."""
+        self.outcomes: dict[str, Outcome] = {}
+        """By identity id; identities without a decision, or with undone ones only, are left out."""
         self.touched: list[str] = []
-        """Identities whose verdict may have changed, one after the other; it only grows."""
+        """Identities whose outcome may have changed, in order; it only grows."""
         self._entries: dict[int, Entry] = {}
         self._opinions: dict[str, dict[str, list[Entry]]] = {}
         self._settlements: dict[str, list[Entry]] = {}
@@ -84,14 +84,14 @@ class Fold:
                 self._stack(entry).append(entry)
         self.touched += touched
         for identity_id in touched:
-            verdict = self._verdict(identity_id)
-            if verdict is None:
-                self.verdicts.pop(identity_id, None)
+            outcome = self._outcome(identity_id)
+            if outcome is None:
+                self.outcomes.pop(identity_id, None)
             else:
-                self.verdicts[identity_id] = verdict
+                self.outcomes[identity_id] = outcome
 
     def standing(self, seq: int) -> Entry | None:
-        """The decision with that number, unless it was undone."""
+        """The decision with that ``seq``, or None where it was undone or does not exist."""
         return self._entries.get(seq)
 
     def _stack(self, entry: Entry) -> list[Entry]:
@@ -101,7 +101,7 @@ class Fold:
         stacks = self._opinions.setdefault(identity_id, {})
         return stacks.setdefault(entry.decision.annotator, [])
 
-    def _verdict(self, identity_id: str) -> Verdict | None:
+    def _outcome(self, identity_id: str) -> Outcome | None:
         stacks = self._opinions.get(identity_id, {})
         opinions = sorted((s[-1] for s in stacks.values() if s), key=lambda entry: entry.seq)
         anew = max((e.seq for stack in stacks.values() for e in stack if e.anew), default=0)
@@ -117,18 +117,18 @@ class Fold:
                 holds = first
         status = "disputed" if holds is None else holds.decision.kind
         assert status != "undone"
-        return Verdict(identity_id, status, holds, tuple(opinions), settlement)
+        return Outcome(identity_id, status, holds, tuple(opinions), settlement)
 
 
-def fold(entries: Iterable[Entry], min_overlap: float = MIN_OVERLAP) -> dict[str, Verdict]:
-    """Identity to its verdict, after these entries in the order of their numbers."""
+def fold(entries: Iterable[Entry], min_overlap: float = MIN_OVERLAP) -> dict[str, Outcome]:
+    """The outcome of every identity by its id, after these entries in the order of ``seq``."""
     folded = Fold(min_overlap)
     folded.add(sorted(entries, key=lambda entry: entry.seq))
-    return folded.verdicts
+    return folded.outcomes
 
 
 def agree(one: Entry, other: Entry, min_overlap: float = MIN_OVERLAP) -> bool:
-    """Whether two opinions agree; the rule stands above."""
+    """Whether two opinions agree, by the rule in the module's docstring."""
     if one.decision.kind != other.decision.kind:
         return False
     return one.decision.kind == "dropped" or overlap(one, other) >= min_overlap

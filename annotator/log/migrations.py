@@ -1,8 +1,8 @@
-"""Bringing a review store to the present schema, version by version.
+"""Migrations of a review store's schema, version by version.
 
-A version, once released, is never changed: what is new gets a new number and a function that leads
-there from the one before. The functions write SQL out rather than use :mod:`annotator.log.schema`,
-which moves on.
+A released version is never changed: a change gets the next number and a function that migrates from
+the version before. The functions hold literal SQL and do not use :mod:`annotator.log.schema`, which
+changes over time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def migrate(connection: sa.Connection, where: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
     version = 0
     if sa.inspect(connection).has_table("review_meta"):
-        found = connection.execute(sa.text("SELECT version FROM review_meta")).scalar()
-        if found is None:
+        stored = connection.execute(sa.text("SELECT version FROM review_meta")).scalar()
+        if stored is None:
             raise HqvoxError(f"{where}: not a review store, or damaged; restore it from a copy")
-        version = found
+        version = stored
     if version > newest:
         raise HqvoxError(
             f"{where}: a newer hqvox made this review store (version {version}, this one knows "

@@ -11,7 +11,7 @@ from hqvox.workspace.layout import Workspace
 
 FILE = "reviews.sqlite"
 PLACE = "review/id"
-"""File of a workspace with its random name, see ``annotator.log.ownership``."""
+"""File of a workspace with its random name, see ``annotator.log.store.claim``."""
 VARIABLE = "HQVOX_REVIEW_STORE"
 """Environment variable that goes before ``review.store`` of hqvox.yaml."""
 

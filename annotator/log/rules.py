@@ -1,4 +1,4 @@
-"""Who may write what into the log. Called within the transaction that would write it."""
+"""Checks of who may write what into the log, made in the transaction that writes it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ KEY_LENGTH = 200
 
 
 @dataclass
-class Step:
-    """What one transaction works with."""
+class Transaction:
+    """An open transaction on the store, with what it reads."""
 
     connection: sa.Connection
     now_us: int
     fold: Fold
-    """Everything committed so far; nothing is added to it here, since the step may yet fail."""
+    """All committed entries. Never add to it in a transaction, which may still fail."""
 
 
 def check_key(key: str) -> None:
-    """Raise HqvoxError for a key that is empty, too long or no text."""
+    """Raise HqvoxError for a key that is empty, too long or not valid text."""
     if not 0 < len(key) <= KEY_LENGTH or not is_text(key):
         raise HqvoxError(f"key {key[:40]!r}: should have 1 to {KEY_LENGTH} characters")
 
 
-def check_undoing(step: Step, decision: Decision, actor: Actor) -> None:
-    """Raise HqvoxError where the actor may not take that back, or nobody can."""
+def check_undoing(transaction: Transaction, decision: Decision, actor: Actor) -> None:
+    """Raise HqvoxError where the actor may not undo that entry, or nobody can."""
     assert decision.undoes is not None
-    undone = step.fold.standing(decision.undoes)
+    undone = transaction.fold.standing(decision.undoes)
     where = f"decision {decision.undoes} cannot be undone"
     if undone is None:
         query = sa.select(LOG.c.kind).where(LOG.c.seq == decision.undoes)
-        kind = step.connection.execute(query).scalar()
+        kind = transaction.connection.execute(query).scalar()
         because = {
             None: "there is none with that number",
             "undone": "it undoes another itself; decide again instead",
@@ -51,29 +51,28 @@ def check_undoing(step: Step, decision: Decision, actor: Actor) -> None:
         raise HqvoxError(f"{where}: {undone.decision.annotator} made it; a lead can undo it")
 
 
-def purpose_of(step: Step, decision: Decision, actor: Actor) -> Purpose:
-    """What the decision is: what the actor holds the identity for.
+def purpose_of(transaction: Transaction, decision: Decision, actor: Actor) -> Purpose:
+    """The purpose of a decision: that of the actor's lease on the identity.
 
-    Without a lease it is an opinion, or a lead's word where there is a disagreement.
+    Without a lease it is an opinion; from a lead, where annotators disagree, a settlement.
 
-    Raises LeaseLostError where the identity is another's: leased to them now, or decided on by them
-    while the actor held no lease. A lease that expired but that nobody took over still counts as
-    held, because it still stands in the table: whoever takes an identity over replaces it, and
-    whoever decides removes it.
+    Raises LeaseLostError where another annotator holds the lease now, or has decided while the
+    actor held no lease. An expired lease that nobody took over still counts as held: its row stays
+    in the table until somebody takes the identity over or decides on it.
     """
     identity_id = decision.identity_id
     query = sa.select(LEASES).where(LEASES.c.identity_id == identity_id)
-    lease = step.connection.execute(query).first()
+    lease = transaction.connection.execute(query).first()
     mine = lease is not None and lease.annotator == actor.name
-    if lease is not None and not mine and lease.expires_us > step.now_us:
+    if lease is not None and not mine and lease.expires_us > transaction.now_us:
         raise LeaseLostError(
             f"{identity_id}: {lease.annotator} works on it now; take the next identity"
         )
-    verdict = step.fold.verdicts.get(identity_id)
-    if verdict is not None and not mine:
-        if actor.is_lead and (verdict.disputed or verdict.settlement is not None):
+    outcome = transaction.fold.outcomes.get(identity_id)
+    if outcome is not None and not mine:
+        if actor.is_lead and (outcome.disputed or outcome.settlement is not None):
             return "dispute"
-        if actor.name not in verdict.annotators:
+        if actor.name not in outcome.annotators:
             raise LeaseLostError(
                 f"{identity_id}: somebody else decided on it meanwhile; take the next identity"
             )

@@ -31,7 +31,7 @@ META = sa.Table(
     sa.Column("last_number", sa.BigInteger, nullable=False),  # the same of leases and skips
     sa.Column("generation", sa.Integer, nullable=False),  # how often entries were erased
     sa.Column("erasing", sa.Integer, nullable=False),  # 1 only within an erasing transaction
-    sa.Column("workspace", sa.Text),  # whose decisions these are, see annotator.log.ownership
+    sa.Column("workspace", sa.Text),  # the owner, see annotator.log.store.claim
 )
 """One row. Every transaction that writes locks it first, so writers queue up here."""
 

@@ -1,13 +1,14 @@
-"""The review store: an append-only log of decisions, and what it amounts to.
+"""The review store: an append-only log of decisions, and the outcome of it.
 
-Every step is one transaction; a decision is on the disk when :meth:`Store.append` returns. Nothing
-is ever overwritten: taking back is an entry too. The one exception is :meth:`Store.forget`, by
-which a takedown reaches the log.
+Every change is one transaction; a decision is on the disk when :meth:`Store.append` returns.
+Entries are never overwritten: an undo is an entry too. The one exception is :meth:`Store.forget`,
+which erases what was taken down.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,19 +23,29 @@ from annotator.log.access import Actor
 from annotator.log.database import Database
 from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
 from annotator.log.erasure import Forgotten, forget_entries, named_in
-from annotator.log.fold import MIN_OVERLAP, Fold, Verdict, fold
+from annotator.log.fold import MIN_OVERLAP, Fold, Outcome, fold
 from annotator.log.migrations import migrate
-from annotator.log.ownership import claim
-from annotator.log.place import FILE, has_store, store_url
-from annotator.log.rules import Step, check_key, check_undoing, purpose_of
+from annotator.log.place import FILE, PLACE, has_store, store_url
+from annotator.log.rules import Transaction, check_key, check_undoing, purpose_of
 from annotator.log.schema import LEASES, LIGHT, LOG, META, SKIPS, from_us, to_entry, to_row, to_us
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 
 __all__ = [
-    "DROP_REASONS", "Actor", "Decision", "Entry", "FaceRef", "LeaseLostError", "Store", "Verdict",
-    "fold", "has_store", "no_store", "open_store", "store_url",
+    "DROP_REASONS",
+    "Actor",
+    "Decision",
+    "Entry",
+    "FaceRef",
+    "LeaseLostError",
+    "Outcome",
+    "Store",
+    "fold",
+    "has_store",
+    "no_store",
+    "open_store",
+    "store_url",
 ]  # fmt: skip
 
 Clock = Callable[[], datetime]
@@ -57,13 +68,13 @@ def open_store(workspace: Workspace, config: BuildConfig | None = None) -> Store
 
 @contextmanager
 def no_store() -> Iterator[Store]:
-    """A store that nobody wrote to, for who only reads where there is none; gone afterwards."""
+    """An empty store for readers of a workspace that has none; removed afterwards."""
     with TemporaryDirectory() as folder, closing(Store.open(Path(folder) / FILE)) as store:
         yield store
 
 
 class Store:
-    """Decisions in a database; safe for threads. After a fork, open it anew."""
+    """Decisions in a database; safe for threads. Open another one after a fork."""
 
     def __init__(
         self,
@@ -95,12 +106,12 @@ class Store:
         clock: Clock | None = None,
         workspace: Workspace | None = None,
     ) -> Store:
-        """A SQLite file, or PostgreSQL by url; made where there is none, migrated where old.
+        """Open a SQLite file, or PostgreSQL by url; made where missing, migrated where old.
 
-        ``min_faces``, ``max_faces``: how many may be chosen; ``min_overlap``: from where on two
+        ``min_faces``, ``max_faces``: how many may be chosen; ``min_overlap``: from which two
         choices agree, see :mod:`annotator.log.fold`. ``clock``: of the times in the log and of
         leases. Default: PostgreSQL's own, so that machines whose clocks differ agree; this
-        machine's for SQLite. ``workspace``: whose decisions these are, which a database remembers.
+        machine's for SQLite. ``workspace``: the owner of the decisions; a database stores its name.
 
         Raises HqvoxError where it cannot be opened, where a newer hqvox made it, or where it is
         another workspace's.
@@ -124,50 +135,50 @@ class Store:
     # Writing -----------------------------------------------------------------------------------
 
     def append(self, decision: Decision, *, key: str, actor: Actor) -> Entry:
-        """Write a decision; when this returns, it is on the disk. Its lease ends with it.
+        """Write a decision and end the actor's lease on the identity.
 
-        The same ``key`` again gives the first entry back and writes nothing. Refused
-        (HqvoxError), each within the transaction that would have written it:
+        It is on the disk when this returns. The same ``key`` again returns the first entry and
+        writes nothing. Refused with HqvoxError, checked in the same transaction:
 
-        - a decision in another's name;
+        - a decision in another annotator's name;
         - too few or too many faces;
         - an identity that somebody else holds a lease on, or has decided on while the actor held
           none (LeaseLostError). An expired lease that nobody took over still counts as held;
-        - taking back what another decided, unless the actor is a lead; what was taken back
-          already; and an undoing itself.
+        - undoing another annotator's decision, unless the actor is a lead; undoing an entry that
+          is undone already, or an undo.
 
-        The decision is what the identity was given out for; without a lease an opinion, or a
-        lead's word where it is disputed or settled.
+        The entry has the purpose of the actor's lease; without a lease it is an opinion, or a
+        settlement where the actor is a lead and the identity is disputed or settled.
         """
         decision = replace(decision, annotator=decision.annotator or actor.name)
         if decision.annotator != actor.name:
             raise HqvoxError(f"{actor.name} cannot decide in the name of {decision.annotator}")
         self._check_faces(decision)
         check_key(key)
-        with self.step() as step:
-            known = step.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
+        with self.transaction() as transaction:
+            known = transaction.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
             if known is not None:
                 return _same(to_entry(known), decision)
             purpose = None
             if decision.undoes is not None:
-                check_undoing(step, decision, actor)
+                check_undoing(transaction, decision, actor)
             else:
-                purpose = purpose_of(step, decision, actor)
-                _end_turn(step, decision)
+                purpose = purpose_of(transaction, decision, actor)
+                _end_turn(transaction, decision)
             entry = Entry(
-                seq=_next_seq(step),
-                time=from_us(step.now_us),
+                seq=_next_seq(transaction),
+                time=from_us(transaction.now_us),
                 decision=decision,
                 key=key,
                 role=actor.role,
                 settles=purpose == "dispute",
                 anew=purpose == "again",
             )
-            step.connection.execute(sa.insert(LOG), to_row(entry))
+            transaction.connection.execute(sa.insert(LOG), to_row(entry))
         return entry
 
     def undo(self, seq: int, *, key: str, actor: Actor, comment: str = "") -> Entry:
-        """Take back the entry with that number, as :meth:`append` does."""
+        """Undo the entry with that number, by the rules of :meth:`append`."""
         with self.database.reading() as connection:
             query = sa.select(LOG.c.identity_id).where(LOG.c.seq == seq)
             identity_id = connection.execute(query).scalar()
@@ -177,18 +188,17 @@ class Store:
         return self.append(decision, key=key, actor=actor)
 
     def adopt(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take over entries of another store, all or none of them; returns those that were new.
+        """Import entries of another store, all or none of them; returns those that were new.
 
-        Names, roles, times and keys stay as they are, numbers become this store's, and
-        ``Decision.undoes`` is read as a number of the other store. What has a key that is here
-        already is passed over, so taking the same entries over again does nothing. No rule about
-        turns or numbers of faces holds for them: they held where the entries were made. Leases on
-        their identities end.
+        Names, roles, times and keys are kept. Numbers are assigned by this store;
+        ``Decision.undoes`` is a number of the other store. Entries whose key is known are skipped,
+        so importing twice changes nothing. Leases and numbers of faces are not checked: they were
+        where the entries were made. Leases on their identities end.
 
-        Raises HqvoxError where an entry takes back one that is not among them.
+        Raises HqvoxError where an entry undoes one that is not among them.
         """
-        with self.step() as step:
-            return _adopt(step, entries)
+        with self.transaction() as transaction:
+            return _adopt(transaction, entries)
 
     def subjects(self) -> tuple[set[str], set[str]]:
         """Ids of all identities and photographs that the log, leases and skips name."""
@@ -205,13 +215,13 @@ class Store:
         return forget_entries(self.database, identity_ids, photo_ids, self.min_faces)
 
     @contextmanager
-    def step(self, durable: bool = True) -> Iterator[Step]:
-        """A transaction that may write, and that no other writer runs beside.
+    def transaction(self, durable: bool = True) -> Iterator[Transaction]:
+        """A transaction that may write; writers run one at a time.
 
-        ``durable``: it is on the disk when the block has ended, as leases need not be.
+        ``durable``: on the disk when the block has ended, which leases need not be.
         """
-        with self.database.writing(durable) as connection, self._step(connection) as step:
-            yield step
+        with self.database.writing(durable) as connection, self._open(connection) as transaction:
+            yield transaction
 
     def _check_faces(self, decision: Decision) -> None:
         count, low, high = len(decision.faces), self.min_faces, self.max_faces
@@ -255,16 +265,16 @@ class Store:
         with self.database.reading() as connection:
             return [to_entry(row) for row in connection.execute(query)]
 
-    def state(self) -> dict[str, Verdict]:
-        """The fold: what holds now for every identity that was decided on.
+    def state(self) -> dict[str, Outcome]:
+        """The outcome of every identity that was decided on, by its id.
 
-        ``Decision.shown`` is left empty; read :meth:`entries` for it.
+        ``Decision.shown`` is left empty; :meth:`entries` has it.
         """
-        with self.look() as step:
-            return dict(step.fold.verdicts)
+        with self.snapshot() as transaction:
+            return dict(transaction.fold.outcomes)
 
     def last(self, annotator: str) -> Entry | None:
-        """The annotator's latest decision that was not undone: what their next undo takes back."""
+        """The annotator's latest decision that is not undone: what their next undo undoes."""
         undoing = LOG.alias()
         query = (
             sa.select(LOG)
@@ -283,22 +293,22 @@ class Store:
             return connection.execute(sa.select(META.c.last_seq)).scalar_one()
 
     @contextmanager
-    def look(self) -> Iterator[Step]:
+    def snapshot(self) -> Iterator[Transaction]:
         """A transaction that only reads, and waits for no writer."""
-        with self.database.reading() as connection, self._step(connection) as step:
-            yield step
+        with self.database.reading() as connection, self._open(connection) as transaction:
+            yield transaction
 
     @contextmanager
-    def _step(self, connection: sa.Connection) -> Iterator[Step]:
+    def _open(self, connection: sa.Connection) -> Iterator[Transaction]:
         with self._folding:
             self._refresh(connection)
-            yield Step(connection, self._now_us(connection), self._fold)
+            yield Transaction(connection, self._now_us(connection), self._fold)
 
     def _refresh(self, connection: sa.Connection) -> None:
-        """Bring the fold up to what the transaction sees; it may be further already."""
+        """Add to the fold what the transaction sees; another thread may be ahead already."""
         query = sa.select(META.c.last_seq, META.c.generation)
         last_seq, generation = connection.execute(query).one()
-        if generation > self._generation:  # entries were erased: begin anew
+        if generation > self._generation:  # entries were erased: fold all again
             self._fold = Fold(self._fold.min_overlap)
             self._seen, self._generation = 0, generation
         if generation == self._generation and last_seq > self._seen:
@@ -314,17 +324,17 @@ class Store:
         return to_us(connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one())
 
 
-def _next_seq(step: Step) -> int:
-    return step.connection.execute(
+def _next_seq(transaction: Transaction) -> int:
+    return transaction.connection.execute(
         sa.update(META).values(last_seq=META.c.last_seq + 1).returning(META.c.last_seq)
     ).scalar_one()
 
 
-def _end_turn(step: Step, decision: Decision) -> None:
-    """Remove the lease; also another's that expired, since their turn is over with this."""
+def _end_turn(transaction: Transaction, decision: Decision) -> None:
+    """Remove the lease on the identity, also another annotator's expired one, and the skip."""
     here = decision.identity_id
-    step.connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == here))
-    step.connection.execute(
+    transaction.connection.execute(sa.delete(LEASES).where(LEASES.c.identity_id == here))
+    transaction.connection.execute(
         sa.delete(SKIPS).where(SKIPS.c.annotator == decision.annotator, SKIPS.c.identity_id == here)
     )
 
@@ -336,10 +346,10 @@ def _same(known: Entry, decision: Decision) -> Entry:
     return known
 
 
-def _adopt(step: Step, entries: Sequence[Entry]) -> list[Entry]:
-    """Append what is not here yet, in the order of the numbers there; returns what was new."""
-    last_seq = step.connection.execute(sa.select(META.c.last_seq)).scalar_one()
-    rows = step.connection.execute(sa.select(LOG.c.key, LOG.c.seq, LOG.c.undoes)).all()
+def _adopt(transaction: Transaction, entries: Sequence[Entry]) -> list[Entry]:
+    """Append entries whose key is unknown, in the order of their numbers; returns those."""
+    last_seq = transaction.connection.execute(sa.select(META.c.last_seq)).scalar_one()
+    rows = transaction.connection.execute(sa.select(LOG.c.key, LOG.c.seq, LOG.c.undoes)).all()
     known = {row.key: row.seq for row in rows}
     undone = {row.undoes for row in rows if row.undoes is not None}
     here: dict[int, int] = {}  # number there to number here
@@ -359,10 +369,10 @@ def _adopt(step: Step, entries: Sequence[Entry]) -> list[Entry]:
         here[entry.seq] = known[entry.key] = last_seq
         added.append(replace(entry, seq=last_seq, decision=replace(entry.decision, undoes=target)))
     if added:
-        step.connection.execute(sa.update(META).values(last_seq=last_seq))
-        step.connection.execute(sa.insert(LOG), [to_row(entry) for entry in added])
+        transaction.connection.execute(sa.update(META).values(last_seq=last_seq))
+        transaction.connection.execute(sa.insert(LOG), [to_row(entry) for entry in added])
         touched = {entry.decision.identity_id for entry in added}
-        step.connection.execute(
+        transaction.connection.execute(
             sa.delete(LEASES).where(LEASES.c.identity_id == sa.bindparam("touched")),
             [{"touched": identity_id} for identity_id in touched],
         )
@@ -370,13 +380,36 @@ def _adopt(step: Step, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _target(entry: Entry, here: dict[int, int]) -> int | None:
-    """Number here of what the entry takes back, if it does."""
+    """Number in this store of the entry that this one undoes, if it is an undo."""
     undoes = entry.decision.undoes
     if undoes is None:
         return None
     if undoes not in here:
         raise HqvoxError(
-            f"entry {entry.seq} takes back entry {undoes}, which is not among those taken over; "
+            f"entry {entry.seq} undoes entry {undoes}, which is not among those imported; "
             "export the whole log"
         )
     return here[undoes]
+
+
+def claim(connection: sa.Connection, workspace: Workspace, where: str) -> None:
+    """Make the workspace the owner of a database, in the caller's writing transaction.
+
+    A file is in its workspace, but a database is named by an address, which may be copied into
+    another configuration. So both keep the same random name, which stays when a workspace is moved.
+    Raises HqvoxError where the database belongs to another workspace.
+    """
+    storage = workspace.storage
+    name = storage.read(PLACE).decode("utf-8", "replace").strip() if storage.exists(PLACE) else ""
+    owner = connection.execute(sa.select(META.c.workspace)).scalar_one()
+    if owner is None:
+        name = name or secrets.token_hex(16)
+        connection.execute(sa.update(META).values(workspace=name))
+    elif name != owner:
+        raise HqvoxError(
+            f"{where}: holds the decisions of another workspace; name another database in "
+            f"review.store, or, if {workspace.url} was made anew in its place, write {owner} into "
+            f"{storage.path(PLACE)}"
+        )
+    if not storage.exists(PLACE):
+        storage.write(PLACE, f"{name}\n".encode())

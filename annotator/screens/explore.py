@@ -11,9 +11,8 @@ from annotator.limits.verdict_pictures import Pictures
 from annotator.screens.charts import histogram_chart
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
-from annotator.screens.look import plain
+from annotator.screens.look import plain, plain_tables
 from annotator.screens.session import Context
-from annotator.screens.tables import plain_tables
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
@@ -126,9 +125,9 @@ def _judge(
     with right:
         _numbers(verdicts, changed, effect, least)
         _lines(context, what_if.setting_of(name), bound, enabled)
-    said = what_if.in_words(verdicts, final, changed, effect, enabled)
+    lines = what_if.in_words(verdicts, final, changed, effect, enabled)
     with left:
-        st.caption("  \n".join(map(plain, [*_since(config, built, verdicts, name), *said])))
+        st.caption("  \n".join(map(plain, [*_since(config, built, verdicts, name), *lines])))
     return Judged(changed, bound)
 
 
@@ -200,17 +199,17 @@ def _lines(context: Context, setting: str, bound: float, enabled: bool) -> None:
 
 def _since(config: BuildConfig, built: BuildConfig, verdicts: Verdicts, name: str) -> list[str]:
     """What to know of the tables before their limit is taken for the present one."""
-    said = []
+    lines = []
     section, key = what_if.setting_of(name).split(".")
     then, now = (getattr(getattr(c, section), key) for c in (built, config))
     if then != now:
-        said.append(
+        lines.append(
             f"These verdicts were made with {key} {then}; hqvox.yaml says {now} now, which is not "
             "built yet."
         )
     if verdicts.sections > 1:
-        said.append(
+        lines.append(
             f"Shards were built with {verdicts.sections} different configurations of "
             f"{verdicts.stage}; what most were built with is taken for all."
         )
-    return said
+    return lines

@@ -1,4 +1,4 @@
-"""History: every decision, found again, looked at, taken back, and taken along as a spreadsheet."""
+"""History: search decisions, look at them, undo them, and export them as a spreadsheet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import streamlit as st
 
 from annotator.limits.verdict_pictures import Shown, gallery_html
 from annotator.log.decisions import DROP_REASONS, KINDS, Entry, FaceRef
-from annotator.screens import log
-from annotator.screens.look import plain
+from annotator.screens.look import plain, plain_tables
 from annotator.screens.progress import reader_zone
-from annotator.screens.session import Context
-from annotator.screens.tables import plain_tables
+from annotator.screens.session import Context, read_log
 from annotator.work.history import Line, as_csv, day_range, listing, matching, may_undo
-from annotator.work.progress import own
+from annotator.work.progress import entries_of
 from hqvox.errors import HqvoxError
 
 LISTED = 5000
@@ -39,30 +37,32 @@ def render(context: Context) -> None:
         st.info("Nothing has been decided yet.")
         return
     zone = reader_zone()
-    found = _filtered(context, lines, zone)
-    chosen = _table(found, zone)
-    count = f"{len(found):,} of {len(lines):,} entries"
+    matches = _filtered(context, lines, zone)
+    chosen = _table(matches, zone)
+    count = f"{len(matches):,} of {len(lines):,} entries"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Export as CSV",
-            lambda: as_csv(found),
+            lambda: as_csv(matches),
             "reviews.csv",
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
         )
-        st.caption(count if len(found) <= LISTED else f"{count}; the newest {LISTED:,} are listed")
+        st.caption(
+            count if len(matches) <= LISTED else f"{count}; the newest {LISTED:,} are listed"
+        )
     if chosen is not None:
         _entry(context, chosen, zone)
 
 
 def _lines(context: Context) -> list[Line]:
     """What this annotator may see, newest first."""
-    read = log.read(context)
+    read = read_log(context)
     entries: Sequence[Entry] = read.entries
     if not context.actor.is_lead:
         # Who knew what another chose would no longer be a second pair of eyes.
-        entries = own(entries, context.actor.name)
+        entries = entries_of(entries, context.actor.name)
     names = {person.identity_id: person.name for person in context.candidates.everyone}
     return listing(reversed(entries), read.undone, context.store.state(), names)
 
@@ -140,12 +140,12 @@ def _table(lines: list[Line], zone: tzinfo) -> Line | None:
 
 def _entry(context: Context, line: Line, zone: tzinfo) -> None:
     entry = line.entry
-    said = entry.decision
+    decision = entry.decision
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{plain(line.name or said.identity_id)}**", width="content")
+            st.markdown(f"**{plain(line.name or decision.identity_id)}**", width="content")
             when = entry.time.astimezone(zone).strftime("%d %b %Y, %H:%M:%S")
-            by = f"{said.annotator} ({entry.role})"
+            by = f"{decision.annotator} ({entry.role})"
             st.caption(
                 plain(" · ".join(filter(None, (line.what, line.status, by, when)))),
                 width="content",
@@ -161,10 +161,10 @@ def _entry(context: Context, line: Line, zone: tzinfo) -> None:
         message = st.session_state.pop("history_message", None)
         if message:
             st.error(plain(message))
-        if said.reason:
-            st.text(DROP_REASONS[said.reason])
-        if said.comment:
-            st.text(said.comment)
+        if decision.reason:
+            st.text(DROP_REASONS[decision.reason])
+        if decision.comment:
+            st.text(decision.comment)
         _pictures(context, entry)
 
 
@@ -180,16 +180,16 @@ def _pictures(context: Context, entry: Entry) -> None:
     (whole,) = context.store.entries(
         entry.seq - 1, identity_ids=[entry.decision.identity_id], limit=1
     ) or (entry,)
-    said = whole.decision
-    chosen = {face.key for face in said.faces}
-    rest = [face for face in said.shown if face.key not in chosen]
+    decision = whole.decision
+    chosen = {face.key for face in decision.faces}
+    rest = [face for face in decision.shown if face.key not in chosen]
     faces: list[tuple[FaceRef, str, str]] = [
-        (face, f"chosen {number}", "kept") for number, face in enumerate(said.faces, 1)
+        (face, f"chosen {number}", "kept") for number, face in enumerate(decision.faces, 1)
     ]
     faces += [(face, "shown", "plain") for face in rest]
     if not faces:
         return
-    where = {c.ref.key: c for c in context.candidates.faces(said.identity_id)}
+    where = {c.ref.key: c for c in context.candidates.faces(decision.identity_id)}
     shown = []
     for face, label, tone in faces:
         candidate = where.get(face.key)
@@ -197,7 +197,7 @@ def _pictures(context: Context, entry: Entry) -> None:
         if candidate is not None:
             lines[1] = f"quality {candidate.quality:.2f}"
             try:
-                jpeg = context.candidates.tile(said.identity_id, candidate.number, TILE_PX)
+                jpeg = context.candidates.tile(decision.identity_id, candidate.number, TILE_PX)
             except HqvoxError as error:
                 lines[1] = str(error)
         shown.append(Shown(jpeg, lines, tone))

@@ -1,4 +1,4 @@
-"""What all pages look like: Streamlit's own theme, light or dark, with less air above."""
+"""What all pages share in looks: Streamlit's theme with less space above, names shown as text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,26 @@ CSS = """
 </style>
 """
 
+_NO_TABLE_TOOLS = """
+<style>
+  .stMainBlockContainer [data-testid="stElementToolbar"] { display: none; }
+</style>
+"""
+
 
 def apply() -> None:
-    """Put the rules into the page."""
+    """Apply the style to the page."""
     st.html(CSS)
 
 
 def plain(text: str) -> str:
-    """Markdown that shows ``text`` as it is: whatever a name holds stays text."""
+    """Escape text as Markdown, so that it is shown as it is, whatever a name holds."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def plain_tables() -> None:
+    """Hide Streamlit's tools over the tables of this page.
+
+    Its CSV export would let a name be a formula in a spreadsheet.
+    """
+    st.html(_NO_TABLE_TOOLS)

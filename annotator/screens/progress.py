@@ -9,19 +9,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from annotator.log.decisions import Entry
-from annotator.screens import log
 from annotator.screens.charts import progress_chart
-from annotator.screens.look import plain
-from annotator.screens.session import Context
-from annotator.screens.tables import plain_tables
+from annotator.screens.look import plain, plain_tables
+from annotator.screens.session import LOG_KEPT_SECONDS, Context, read_log
 from annotator.work.agreement import Agreement, Pair, agreement, by_annotators, double_reviews
 from annotator.work.progress import (
     Work,
     by_annotator,
     duration_text,
+    entries_of,
     kappa_word,
     over_time,
-    own,
     pace,
 )
 from annotator.work.queue import Counts
@@ -46,7 +44,7 @@ def reader_zone() -> tzinfo:
 
 def _page(context: Context) -> None:
     try:
-        entries = log.read(context).entries
+        entries = read_log(context).entries
         counts = context.queue.counts()
         pairs = _pairs(context)
         disputes = context.queue.disputes() if context.actor.is_lead else []
@@ -56,7 +54,7 @@ def _page(context: Context) -> None:
     _overview(context, entries, counts)
     # How much the others did is between them and the lead.
     lead, name = context.actor.is_lead, context.actor.name
-    _by_annotator(entries if lead else own(entries, name))
+    _by_annotator(entries if lead else entries_of(entries, name))
     _agreement(context, pairs, lead)
     if lead and counts.disputed:
         st.subheader("Waiting for a lead", anchor=False)
@@ -66,7 +64,7 @@ def _page(context: Context) -> None:
         st.caption("They come up under Review, with both choices beside each other.")
 
 
-@st.cache_resource(ttl=log.KEPT_SECONDS, max_entries=2, show_spinner=False)
+@st.cache_resource(ttl=LOG_KEPT_SECONDS, max_entries=2, show_spinner=False)
 def _double_reviews(root: str, last_seq: int, _context: Context) -> list[Pair]:
     return double_reviews(_context.store)
 
@@ -76,7 +74,7 @@ def _pairs(context: Context) -> list[Pair]:
 
 
 def _overview(context: Context, entries: tuple[Entry, ...], counts: Counts) -> None:
-    found = pace(entries, counts, context.config.review.second_fraction, datetime.now(UTC))
+    now = pace(entries, counts, context.config.review.second_fraction, datetime.now(UTC))
     share = counts.done / counts.total if counts.total else 1.0
     st.progress(share, f"{counts.done:,} of {counts.total:,} people done")
     left, work, speed, clock = st.columns(4)
@@ -89,23 +87,23 @@ def _overview(context: Context, entries: tuple[Entry, ...], counts: Counts) -> N
     )
     speed.metric(
         "Decisions an hour",
-        "–" if found.per_hour is None else f"{found.per_hour:,.0f}",
+        "–" if now.per_hour is None else f"{now.per_hour:,.0f}",
         border=True,
         help="Of one annotator at work, by the latest 200 decisions; more than five minutes on one "
         "person counts as a pause.",
     )
     work.metric(
         "Work left",
-        duration_text(found.hours_left),
+        duration_text(now.hours_left),
         border=True,
-        help=f"{found.decisions_left:,} decisions are still needed, second opinions and disputes "
+        help=f"{now.decisions_left:,} decisions are still needed, second opinions and disputes "
         "among them.",
     )
     clock.metric(
         "Time left",
-        duration_text(found.hours_to_go),
+        duration_text(now.hours_to_go),
         border=True,
-        help=f"If as many go on as are at work now ({len(found.at_work)}).",
+        help=f"If as many go on as are at work now ({len(now.at_work)}).",
     )
 
 
@@ -136,7 +134,7 @@ def _row(work: Work, zone: tzinfo) -> dict[str, object]:
         "chosen": work.chosen,
         "dropped": work.dropped,
         "settled": work.settled,
-        "taken back": work.taken_back,
+        "undone": work.undone,
         "per hour": work.per_hour,
         "median, s": work.median_seconds,
         "hours": work.hours,
@@ -187,20 +185,20 @@ def _agreement(context: Context, pairs: list[Pair], lead: bool) -> None:
     table = by_annotators(pairs)
     if len(table) > 1:
         st.dataframe(
-            [_pair_row(names, found) for names, found in table.items()],
+            [_pair_row(names, pair) for names, pair in table.items()],
             hide_index=True,
             alt="Agreement of each two annotators",
         )
 
 
-def _pair_row(names: tuple[str, str], found: Agreement) -> dict[str, object]:
+def _pair_row(names: tuple[str, str], pair: Agreement) -> dict[str, object]:
     return {
         "annotators": " and ".join(names),
-        "people": found.identities,
-        "faces": found.faces,
-        "kappa": _number(found.kappa),
-        "overlap": f"{found.overlap:.0%}",
-        "both chose, or both dropped": f"{found.same_kind:.0%}",
+        "people": pair.identities,
+        "faces": pair.faces,
+        "kappa": _number(pair.kappa),
+        "overlap": f"{pair.overlap:.0%}",
+        "both chose, or both dropped": f"{pair.same_kind:.0%}",
     }
 
 

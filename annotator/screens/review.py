@@ -124,7 +124,8 @@ def _desk(context: Context) -> Desk:
 
 def _act(page: Context) -> None:
     context = renewed(page)
-    act = st.session_state[_GRID].get("act")
+    # The state is gone if the page was left in the meantime. The browser sends the act again.
+    act = st.session_state.get(_GRID, {}).get("act")
     if context is not None and isinstance(act, dict):
         desk = _desk(context)
         have = act.get("have")
@@ -192,9 +193,9 @@ def _measures(face: Candidate) -> str:
 
 
 def _left(decided: int, counts: Counts) -> str:
-    said = [f"{decided:,} by you in this sitting"] if decided else []
-    said.append(f"{counts.done:,} of {counts.total:,} people done")
+    parts = [f"{decided:,} by you in this session"] if decided else []
+    parts.append(f"{counts.done:,} of {counts.total:,} people done")
     # Else nobody would know why all are decided on, and not all are done.
-    said += [f"{counts.second:,} for a second annotator"] if counts.second else []
-    said += [f"{counts.disputed:,} disputed"] if counts.disputed else []
-    return " · ".join(said)
+    parts += [f"{counts.second:,} for a second annotator"] if counts.second else []
+    parts += [f"{counts.disputed:,} disputed"] if counts.disputed else []
+    return " · ".join(parts)

@@ -1,4 +1,4 @@
-"""What every page works with: the workspace, opened once for all sessions, and who is here."""
+"""What every page works with: the workspace, opened once for all sessions, its log, the user."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from annotator.log.access import Actor, TokenFile
+from annotator.log.decisions import Entry
+from annotator.log.store import Store
 from annotator.screens import look, sign_in
 from annotator.server.launch import (
     Options,
@@ -22,6 +24,9 @@ from annotator.server.launch import (
 from annotator.server.opened import Shared, is_open, opened
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
+
+LOG_KEPT_SECONDS = 60.0
+"""How long, at most, the pages can still show what a takedown has erased, s."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,8 @@ def _actor(options: Options) -> Actor:
 def _check_local(headers: Mapping[str, str]) -> None:
     """Raises HqvoxError where a request came to a loopback address, but from elsewhere.
 
-    Through a proxy everybody would be the lead; under another name it may be a web page that had
-    its own name lead here (DNS rebinding).
+    Through a proxy everybody would be the lead; another host name may be that of a web page which
+    resolves to this machine (DNS rebinding).
     """
     forwarded = any(name.lower() in ("forwarded", "x-forwarded-for") for name in headers)
     if forwarded or not is_loopback(urlsplit(f"//{headers.get('Host', 'localhost')}").hostname):
@@ -84,3 +89,24 @@ def _check_local(headers: Mapping[str, str]) -> None:
             "this review was started for its own machine alone, and this request comes from "
             "elsewhere; start it with `hqvox review WORKSPACE --sign-in` to let others in"
         )
+
+
+@dataclass(frozen=True)
+class Log:
+    """All entries, in order, without the faces that were shown."""
+
+    entries: tuple[Entry, ...]
+    undone: frozenset[int]
+    """``seq`` of the entries that are undone."""
+
+
+def read_log(context: Context) -> Log:
+    """The log as it is now, cached for all sessions of a server."""
+    return _read_log(context.workspace.url, context.store.last_seq(), context.store)
+
+
+@st.cache_resource(ttl=LOG_KEPT_SECONDS, max_entries=2, show_spinner=False)
+def _read_log(root: str, last_seq: int, _store: Store) -> Log:
+    entries = tuple(_store.entries(shown=False))
+    undone = (entry.decision.undoes for entry in entries)
+    return Log(entries, frozenset(seq for seq in undone if seq is not None))

@@ -112,6 +112,7 @@ def _show(tokens: TokenFile, openid: bool) -> None:
 
 
 def _typed() -> None:
-    token = st.session_state["hqvox_sign_in"].get("token")
+    # The state is gone if an earlier token was accepted in the meantime.
+    token = st.session_state.get("hqvox_sign_in", {}).get("token")
     if isinstance(token, str):
         st.session_state[TOKEN] = token.strip()

@@ -23,7 +23,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 @dataclass(frozen=True)
 class Options:
-    """What the app is told after ``--``."""
+    """The app's arguments after ``--``."""
 
     workspace: str
     name: str | None = None
@@ -59,7 +59,7 @@ class Options:
 def is_loopback(address: str | None) -> bool:
     """Whether only this machine reaches ``address``; None, as Streamlit has it, is every address.
 
-    A name other than localhost is never taken for loopback: what it stands for may change.
+    A name other than localhost never counts as loopback: it may resolve to another address.
     """
     if address == "localhost":
         return True
@@ -71,8 +71,8 @@ def is_loopback(address: str | None) -> bool:
 
 def secrets_files(workspace: Workspace) -> list[Path]:
     """Where OpenID's settings may be, first come first served."""
-    own = [Path(workspace.url) / ".streamlit/secrets.toml"] if workspace.storage.local else []
-    return [*own, Path.home() / ".streamlit/secrets.toml"]
+    local = [Path(workspace.url) / ".streamlit/secrets.toml"] if workspace.storage.local else []
+    return [*local, Path.home() / ".streamlit/secrets.toml"]
 
 
 def has_openid(workspace: Workspace) -> bool:
@@ -87,7 +87,7 @@ def has_openid(workspace: Workspace) -> bool:
         except OSError:
             continue
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise HqvoxError(f"{file}: is no TOML ({error}); mend it or move it away") from None
+            raise HqvoxError(f"{file}: is not TOML ({error}); correct it or move it away") from None
     return False
 
 

@@ -1,4 +1,4 @@
-"""A workspace opened for review, once for all sessions, and anew when its build has changed."""
+"""A workspace opened for review, once for all sessions, and again when its build has changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hqvox.workspace.layout import Workspace
 
 _LOG = logging.getLogger(__name__)
 CHANGED_SECONDS = 60.0
-"""How often it is asked whether the build has changed."""
+"""Interval of checks whether the build has changed, s."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Shared:
 
 
 class Opened:
-    """A workspace that is open, and opened anew once its build has changed."""
+    """An open workspace, opened again once its build has changed."""
 
     def __init__(self, root: str, on_progress: OnProgress = lambda done, total: None) -> None:
         """Raises HqvoxError where it cannot be opened.
@@ -68,15 +68,14 @@ class Opened:
 
 
 def _find_changes(queue: Queue, store: Store, candidates: Candidates) -> None:
-    """Have those come up again whose faces changed since they were decided on.
+    """Queue identities again whose faces changed since they were decided on.
 
-    In the background, since it reads the whole log: nobody waits for it to begin. Where a table is
-    damaged it says so, and everything but this goes on.
+    In the background, since it reads the whole log. A damaged table is logged; the review goes on.
     """
     try:
         queue.again = for_another_look(store, candidates)
     except HqvoxError as error:
-        _LOG.warning("what changed since it was decided on cannot be told: %s", error)
+        _LOG.warning("changes since the decisions cannot be found: %s", error)
 
 
 def _queue(store: Store, candidates: Candidates, config: BuildConfig) -> Queue:

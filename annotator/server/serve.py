@@ -1,4 +1,4 @@
-"""Starting the review UI: a server of Streamlit's in this process, with settings of our own."""
+"""Starting the review UI: a Streamlit server in this process, with our settings."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def free_port(address: str, port: int | None) -> int:
     """
     tried = range(PORT, PORT + PORTS_TRIED) if port is None else [port]
     try:
-        family, kind, protocol, _, found = socket.getaddrinfo(
+        family, kind, protocol, _, resolved = socket.getaddrinfo(
             address.strip("[]"), 0, type=socket.SOCK_STREAM
         )[0]
     except OSError as error:
@@ -98,7 +98,7 @@ def free_port(address: str, port: int | None) -> int:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((found[0], candidate, *found[2:]))
+                probe.bind((resolved[0], candidate, *resolved[2:]))
             except PermissionError:
                 raise HqvoxError(
                     f"port {candidate} may not be used by this user; choose one above 1023"

@@ -1,4 +1,4 @@
-"""How far two annotators agree who decided on the same identities without knowing of each other.
+"""Agreement of two annotators who decided on the same identities independently.
 
 **Overlap** (Jaccard): of an identity, the faces that both chose over those that either chose; 1
 where both dropped it. The mean over identities.
@@ -39,7 +39,7 @@ class Agreement:
     kappa: float
     """-1 to 1; NaN where there are no faces, or where both chose all, or none, of them."""
     observed: float
-    """Share of faces on which both said the same, 0 to 1; NaN without faces."""
+    """Share of faces on which both decided the same, 0 to 1; NaN without faces."""
     overlap: float
     """Mean over identities, 0 to 1; NaN without identities."""
     same_kind: float
@@ -69,7 +69,7 @@ def choices(pair: Pair) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     first, second = (entry.decision for entry in pair)
     seen = {face.key for face in second.shown}
     both = [face.key for face in first.shown if face.key in seen]
-    one, two = ({face.key for face in said.faces} for said in (first, second))
+    one, two = ({face.key for face in decision.faces} for decision in (first, second))
     return (
         np.array([key in one for key in both], bool),
         np.array([key in two for key in both], bool),
@@ -78,9 +78,9 @@ def choices(pair: Pair) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def agreement(pairs: Sequence[Pair]) -> Agreement:
     """Agreement over identities; the faces of all are taken together for kappa."""
-    found = [choices(pair) for pair in pairs]
-    one = np.concatenate([first for first, _ in found] or [np.zeros(0, bool)])
-    two = np.concatenate([second for _, second in found] or [np.zeros(0, bool)])
+    pairs_of_choices = [choices(pair) for pair in pairs]
+    one = np.concatenate([first for first, _ in pairs_of_choices] or [np.zeros(0, bool)])
+    two = np.concatenate([second for _, second in pairs_of_choices] or [np.zeros(0, bool)])
     return Agreement(
         identities=len(pairs),
         faces=len(one),

@@ -1,8 +1,8 @@
-"""What changed since people decided: whose decisions deserve another look, and why.
+"""What changed since people decided: which decisions need another look, and why.
 
-A decision holds for faces; a rebuild can take some of them away (another limit, a takedown) or
-bring new ones (more photographs, a more lenient limit). Nothing is marked: all of it follows from
-the log and the build as they are, so a new decision on what is there now settles it.
+A decision is about faces. A rebuild can remove some of them (another limit, a takedown) or add new
+ones (more photographs, a more lenient limit). No change is stored: it follows from the log and the
+build, so a new decision on the present candidates ends it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from annotator.candidates.candidates import Candidates, IdentitySummary
 from annotator.candidates.matching import find_faces
 from annotator.log.decisions import FaceRef
-from annotator.log.fold import Verdict
+from annotator.log.fold import Outcome
 from annotator.log.store import Store
 from hqvox.config.build import STAGE_SECTIONS
 from hqvox.workspace.layout import Workspace
@@ -32,8 +32,8 @@ _Read = Callable[[str, str], pa.Table | None]
 
 
 @dataclass(frozen=True)
-class Change:
-    """A decision that holds, and what is no longer as it was then."""
+class ChangedDecision:
+    """A decision that holds, and what changed since it was made."""
 
     identity_id: str
     name: str
@@ -54,7 +54,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """All of it in a line."""
+        """The changes in one line."""
         parts = []
         if self.gone:
             parts.append(f"{self.gone} chosen {'face is' if self.gone == 1 else 'faces are'} gone")
@@ -67,39 +67,39 @@ class Change:
 
 def changes_since(
     store: Store, candidates: Candidates, identity_ids: Collection[str] | None = None
-) -> list[Change]:
+) -> list[ChangedDecision]:
     """Of every decision that holds, what changed since, in the workspace's order.
 
     ``identity_ids``: those to look at; by default all. Those where nothing did are left out, and
-    those whose shard is not built now: nothing can be said of them.
+    those whose shard is not built now: nothing is known of them.
     """
-    verdicts = {
-        identity_id: verdict
-        for identity_id, verdict in store.state().items()
-        if verdict.holds is not None and (identity_ids is None or identity_id in identity_ids)
+    outcomes = {
+        identity_id: outcome
+        for identity_id, outcome in store.state().items()
+        if outcome.holds is not None and (identity_ids is None or identity_id in identity_ids)
     }
     unbuilt = set(candidates.unfinished)
-    read = lru_cache(maxsize=len(_STAGES))(partial(_verdicts, candidates.workspace))
+    read = lru_cache(maxsize=len(_STAGES))(partial(_stage_rows, candidates.workspace))
     people = [
         person
         for person in candidates.everyone
-        if person.identity_id in verdicts and person.shard not in unbuilt
+        if person.identity_id in outcomes and person.shard not in unbuilt
     ]
-    found = []
+    changed = []
     for start in range(0, len(people), _AT_ONCE):
         some = people[start : start + _AT_ONCE]
-        screens = _screens(store, [verdicts[person.identity_id] for person in some])
+        screens = _screens(store, [outcomes[person.identity_id] for person in some])
         for person in some:
-            verdict = verdicts[person.identity_id]
+            outcome = outcomes[person.identity_id]
             shown = screens.get(person.identity_id, [])
-            change = _change(candidates, verdict, shown, person, read)
+            change = _change(candidates, outcome, shown, person, read)
             if change is not None:
-                found.append(change)
-    return found
+                changed.append(change)
+    return changed
 
 
 def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
-    """Identities whose decision deserves another look, with the number of the latest entry.
+    """Identities whose decision needs another look, with ``seq`` of the latest entry.
 
     What :attr:`annotator.work.queue.Queue.again` takes.
     """
@@ -108,59 +108,59 @@ def for_another_look(store: Store, candidates: Candidates) -> dict[str, int]:
 
 def _change(
     candidates: Candidates,
-    verdict: Verdict,
+    outcome: Outcome,
     screens: Sequence[tuple[FaceRef, ...]],
     person: IdentitySummary,
     read: _Read,
-) -> Change | None:
-    assert verdict.holds is not None
-    said = verdict.holds.decision
-    rows = candidates.places(said.identity_id)
-    here = find_faces(said.faces, rows)
-    missing = [ref for ref, row in zip(said.faces, here, strict=True) if row is None]
+) -> ChangedDecision | None:
+    assert outcome.holds is not None
+    decision = outcome.holds.decision
+    rows = candidates.places(decision.identity_id)
+    here = find_faces(decision.faces, rows)
+    missing = [ref for ref, row in zip(decision.faces, here, strict=True) if row is None]
     known: set[int] = set()
     for shown in screens:
         known |= {id(row) for row in find_faces(shown, rows) if row is not None}
-    # Of a decision that does not say what it was made on nothing can be called new.
+    # Without a record of the shown faces, no candidate can be called new.
     new = [row for row in rows if id(row) not in known] if any(screens) else []
-    if said.kind == "chosen":
+    if decision.kind == "chosen":
         worst = min((row["quality"] or 0.0 for row in here if row is not None), default=0.0)
         picked = {id(row) for row in rows[: candidates.max_faces]}
         new = [row for row in new if id(row) in picked and (row["quality"] or 0.0) > worst]
     if not missing and not new:
         return None
-    reasons = _refused(read, person.shard, said.identity_id, missing) if missing else {}
+    reasons = _refused(read, person.shard, decision.identity_id, missing) if missing else {}
     gone = len(missing) - sum(reasons.values())
-    return Change(
-        said.identity_id,
+    return ChangedDecision(
+        decision.identity_id,
         person.name,
-        verdict.holds.seq,
-        verdict.latest,
-        said.annotator,
-        said.kind,
+        outcome.holds.seq,
+        outcome.latest,
+        decision.annotator,
+        decision.kind,
         gone,
         reasons,
         len(new),
     )
 
 
-def _screens(store: Store, verdicts: Sequence[Verdict]) -> dict[str, list[tuple[FaceRef, ...]]]:
-    """What was on the screen at each decision that counts; the fold leaves it out."""
+def _screens(store: Store, outcomes: Sequence[Outcome]) -> dict[str, list[tuple[FaceRef, ...]]]:
+    """The faces shown at each decision that counts, which the fold leaves out."""
     counted = {
         entry.seq
-        for verdict in verdicts
-        for entry in (*verdict.opinions, verdict.settlement)
+        for outcome in outcomes
+        for entry in (*outcome.opinions, outcome.settlement)
         if entry is not None
     }
-    found: dict[str, list[tuple[FaceRef, ...]]] = {}
-    for entry in store.entries(identity_ids=[verdict.identity_id for verdict in verdicts]):
+    shown_at: dict[str, list[tuple[FaceRef, ...]]] = {}
+    for entry in store.entries(identity_ids=[outcome.identity_id for outcome in outcomes]):
         if entry.seq in counted:
-            found.setdefault(entry.decision.identity_id, []).append(entry.decision.shown)
-    return found
+            shown_at.setdefault(entry.decision.identity_id, []).append(entry.decision.shown)
+    return shown_at
 
 
-def _verdicts(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
-    """A shard's rows of a stage: the keys, the reason, and what tells photographs and faces."""
+def _stage_rows(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
+    """A shard's rows of a stage: keys, reason, and what identifies photographs and faces."""
     columns = {"download": ["photo_id"], "landmarks": ["box_xyxy"]}.get(stage, [])
     return workspace.read_stage(stage, shard, [*columns, "reason"])
 
@@ -168,7 +168,7 @@ def _verdicts(workspace: Workspace, stage: str, shard: str) -> pa.Table | None:
 def _refused(
     read: _Read, shard: str, identity_id: str, refs: Collection[FaceRef]
 ) -> dict[str, int]:
-    """Which reasons refuse these faces now, and how many; those that are gone are left out."""
+    """How many of these faces each reason refuses now; removed faces are left out."""
     photos: dict[int, str] = {}
     faces: dict[tuple[int, int], list[float]] = {}
     refused: dict[tuple[int, int | None], str] = {}

@@ -1,6 +1,6 @@
-"""One annotator at work: what is on the screen, and what each thing they do leads to.
+"""One annotator's session: the screen, and the effect of each action.
 
-Knows nothing of Streamlit. What comes from a browser is checked here: it may be anything.
+Independent of Streamlit. Everything from the browser is untrusted and checked here.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from annotator.work.queue import Lease, Queue
 from hqvox.errors import HqvoxError
 
 ANSWERED_KEPT = 50
-"""How many keys of what was done are remembered, so that the same one twice counts once."""
+"""How many keys of handled actions are remembered, so that an action sent twice counts once."""
 LOOKED_BACK = 50
-"""Among how many of the annotator's last entries a key is looked for that was sent again."""
+"""In how many of the annotator's latest entries the key of a repeated action is searched."""
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What one of the annotators who disagree decided, without their name."""
+    """The decision of one of the annotators who disagree, without their name."""
 
     label: str
     faces: tuple[int, ...]
-    """Positions among the candidates, in order; faces that are there no more are missing."""
+    """Positions among the candidates, in order; faces that no longer exist are left out."""
     reason: str | None
     comment: str
 
@@ -45,22 +45,22 @@ class Screen:
     person: IdentitySummary
     faces: tuple[Candidate, ...]
     taken: tuple[int, ...]
-    """Positions of the faces that are taken at first, in order."""
+    """Positions of the faces that are chosen when the screen opens, in order."""
     comment: str = ""
     picks: tuple[Pick, ...] = ()
-    """Where a lead settles a disagreement: what there is to choose between."""
+    """The decisions to choose between, where a lead settles a disagreement."""
     changed: str = ""
-    """Where it was decided on before: what is no longer as it was then."""
+    """What has changed since the decision before, if there was one."""
 
     @property
     def name(self) -> str:
-        """Tells it from any other screen; the same after a reload."""
+        """Unique name; the same after a reload."""
         return self.lease.token
 
 
 @dataclass(frozen=True)
 class CloseUp:
-    """One face that is looked at closely."""
+    """One face shown large."""
 
     face: int
     kind: str
@@ -68,22 +68,22 @@ class CloseUp:
 
 
 class Desk:
-    """What one session of an annotator works at."""
+    """The state of one session of an annotator."""
 
     def __init__(self, store: Store, queue: Queue, candidates: Candidates, actor: Actor) -> None:
         self.store, self.queue, self.candidates, self.actor = store, queue, candidates, actor
         self.screen: Screen | None = None
         self.close_up: CloseUp | None = None
         self.message = ""
-        """What the annotator should know about what they did last."""
+        """Message to the annotator about the last action."""
         self.refused = False
-        """Whether the message says that something was not done."""
+        """Whether the message reports a refused action."""
         self.said = 0
-        """Number of the message: a new one has another."""
+        """Number of the message; each new message has another."""
         self.decided = 0
-        """Decisions since this desk was opened, less those that were taken back."""
+        """Decisions since this desk was opened, less those that were undone."""
         self.answered = ""
-        """Key of the last thing that was done."""
+        """Key of the last action that was handled."""
         self._upcoming: str | None = None  # not asked for yet; "" is none
         self._answers: OrderedDict[str, None] = OrderedDict()
         self.go_on()
@@ -95,7 +95,7 @@ class Desk:
             screen = self._screen(lease)
             if screen is not None:
                 break
-            self.queue.skip(lease)  # built anew since the queue was made: nothing to choose from
+            self.queue.skip(lease)  # rebuilt since the queue was made: no candidates
             lease = self.queue.next(self.actor)
         self._show(None if lease is None else screen)
 
@@ -115,9 +115,9 @@ class Desk:
         return self._upcoming is not None
 
     def handle(self, act: Mapping[str, Any]) -> None:
-        """Do what the annotator did: ``do`` and ``key``, and what belongs to it.
+        """Handle an action: ``do``, ``key`` and the values of that action.
 
-        The same key again does nothing again. Never raises HqvoxError: it becomes the message.
+        A key that was handled is ignored. Never raises HqvoxError: the error becomes the message.
         """
         key, do = act.get("key"), act.get("do")
         if not isinstance(key, str) or not 0 < len(key) <= 100 or not isinstance(do, str):
@@ -220,11 +220,11 @@ class Desk:
         self.message, self.refused, self.said = message, refused, self.said + 1
 
     def _known(self, key: str) -> bool:
-        """Whether that decision was written before, and only its answer was lost."""
-        said = self.store.entries(
+        """Whether that decision was stored already and only the answer was lost."""
+        latest = self.store.entries(
             annotator=self.actor.name, newest_first=True, limit=LOOKED_BACK, shown=False
         )
-        return any(entry.key == key for entry in said)
+        return any(entry.key == key for entry in latest)
 
     @staticmethod
     def _faces(screen: Screen, chosen: object) -> tuple[FaceRef, ...]:
@@ -235,9 +235,9 @@ class Desk:
         return tuple({ref.key: ref for ref in refs}.values())  # one photograph may be there twice
 
     def _screen(self, lease: Lease, before: Entry | None = None) -> Screen | None:
-        """What to show of an identity; None where it has no candidates any more.
+        """The screen of an identity; None where it no longer has candidates.
 
-        ``before``: a decision that was taken back, to begin with.
+        ``before``: a decision that was just undone, to start from.
         """
         identity_id = lease.identity_id
         person = self.candidates.summary(identity_id)
@@ -250,27 +250,27 @@ class Desk:
         if lease.purpose == "again":
             changes = changes_since(self.store, self.candidates, [identity_id])
             changed = "; ".join(change.words for change in changes)
-            verdict = self.store.state().get(identity_id)
-            before = before or (None if verdict is None else verdict.holds)
+            outcome = self.store.state().get(identity_id)
+            before = before or (None if outcome is None else outcome.holds)
         if before is not None:
             taken = places(before.decision.faces, faces) or taken
-            if before.decision.annotator == self.actor.name:  # nobody signs another's words
+            if before.decision.annotator == self.actor.name:  # a comment stays with its author
                 comment = before.decision.comment
         picks = self._picks(identity_id, faces) if lease.dispute else ()
         if picks and before is None:
-            taken = ()  # a lead begins with neither side
+            taken = ()  # a lead starts with neither choice
         return Screen(lease, person, faces, taken, comment, picks, changed)
 
     def _picks(self, identity_id: str, faces: Sequence[Candidate]) -> tuple[Pick, ...]:
-        verdict = self.store.state().get(identity_id)
-        if verdict is None:
+        outcome = self.store.state().get(identity_id)
+        if outcome is None:
             return ()
 
         def blind(entry: Entry) -> bytes:
-            # Neither names nor who was first: a fixed, but meaningless order.
+            # A fixed order that shows neither names nor who was first.
             return hashlib.sha256(f"{identity_id}:{entry.key}".encode()).digest()
 
-        said = [entry.decision for entry in sorted(verdict.opinions, key=blind)]
+        decisions = [entry.decision for entry in sorted(outcome.opinions, key=blind)]
         return tuple(
             Pick(
                 chr(ord("A") + n),
@@ -278,7 +278,7 @@ class Desk:
                 None if one.reason is None else DROP_REASONS[one.reason],
                 one.comment,
             )
-            for n, one in enumerate(said)
+            for n, one in enumerate(decisions)
         )
 
 
@@ -289,6 +289,6 @@ def places(chosen: Sequence[FaceRef], faces: Sequence[Candidate]) -> tuple[int, 
 
 
 def _seconds(value: object) -> float:
-    """Time spent as a browser tells it, s, within what a decision can hold."""
+    """Time spent as the browser reports it, s, clipped to what a decision can hold."""
     number = float(value) if isinstance(value, int | float) else 0.0
     return min(max(number, 0.0), LONGEST_SECONDS) if math.isfinite(number) else 0.0

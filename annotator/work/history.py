@@ -1,4 +1,4 @@
-"""Every decision with what became of it, found again by filters, and as a spreadsheet. Pure."""
+"""Every decision with its status, filtered, and as a spreadsheet. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from annotator.log.decisions import Entry
-from annotator.log.fold import Verdict, agree
+from annotator.log.fold import Outcome, agree
 
 FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
-"""What a spreadsheet takes for the beginning of a formula, or hides one behind."""
+"""First characters that a spreadsheet takes for a formula, or that can hide one."""
 COLUMNS = (
     "number",
     "time_utc",
@@ -34,11 +34,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Line:
-    """An entry of the log, and what became of it.
+    """An entry of the log with its status.
 
-    ``status``: ``holds`` (the identity's verdict is this), ``agrees`` (another opinion that agrees
-    with the verdict), ``disputed``, ``overruled`` (a lead settled it otherwise), ``replaced`` (by a
-    later one of the same annotator), ``taken back``, or empty for an undoing.
+    ``status``: ``holds`` (the identity's outcome is this), ``agrees`` (another opinion that agrees
+    with the outcome), ``disputed``, ``overruled`` (a lead settled it otherwise), ``replaced`` (by a
+    later one of the same annotator), ``taken back``, or empty for an undo.
     """
 
     entry: Entry
@@ -47,68 +47,70 @@ class Line:
 
     @property
     def what(self) -> str:
-        """``5 faces``, ``dropped``, ``takes back 12``; a lead's word on a dispute says so."""
-        said = self.entry.decision
+        """``5 faces``, ``dropped``, ``takes back 12``; a settlement says so."""
+        decision = self.entry.decision
         text = {
-            "chosen": f"{len(said.faces)} faces",
+            "chosen": f"{len(decision.faces)} faces",
             "dropped": "dropped",
-            "undone": f"takes back {said.undoes}",
-        }[said.kind]
+            "undone": f"takes back {decision.undoes}",
+        }[decision.kind]
         return f"{text} (settles)" if self.entry.settles else text
 
 
 def listing(
     entries: Iterable[Entry],
     undone: Iterable[int],
-    verdicts: Mapping[str, Verdict],
+    outcomes: Mapping[str, Outcome],
     names: Mapping[str, str],
 ) -> list[Line]:
     """A line for each entry, in their order.
 
-    ``undone``: numbers of the entries that were taken back; ``names``: of identities, by id.
+    ``undone``: ``seq`` of the undone entries; ``names``: of identities, by id.
     """
     gone = set(undone)
     return [
         Line(
             entry,
             names.get(entry.decision.identity_id, ""),
-            _status(entry, gone, verdicts.get(entry.decision.identity_id)),
+            _status(entry, gone, outcomes.get(entry.decision.identity_id)),
         )
         for entry in entries
     ]
 
 
-def _status(entry: Entry, gone: set[int], verdict: Verdict | None) -> str:
+def _status(entry: Entry, gone: set[int], outcome: Outcome | None) -> str:
     if entry.decision.kind == "undone":
         return ""
     if entry.seq in gone:
         return "taken back"
-    if verdict is None:
+    if outcome is None:
         return "replaced"
-    if verdict.holds is not None and verdict.holds.seq == entry.seq:
+    if outcome.holds is not None and outcome.holds.seq == entry.seq:
         return "holds"
-    if all(opinion.seq != entry.seq for opinion in verdict.opinions):
+    if all(opinion.seq != entry.seq for opinion in outcome.opinions):
         return "replaced"
-    if verdict.status == "disputed":
+    if outcome.status == "disputed":
         return "disputed"
-    settled = verdict.settlement
+    settled = outcome.settlement
     return "agrees" if settled is None or agree(settled, entry, min_overlap=1) else "overruled"
 
 
 def may_undo(line: Line, name: str, lead: bool) -> bool:
-    """Whether the annotator of that name may take the entry back; the store has the last word."""
+    """Whether the annotator of that name may undo the entry; the store checks it again."""
     if line.entry.decision.kind == "undone" or line.status == "taken back":
         return False
     return lead or line.entry.decision.annotator == name
 
 
 def matching(lines: Iterable[Line], text: str) -> list[Line]:
-    """Lines that hold every word of the text in id, name, comment or annotator, whatever case."""
+    """Lines with every word of the text in id, name, comment or annotator; case is ignored."""
     words = text.casefold().split()
 
     def holds(line: Line) -> bool:
-        said = line.entry.decision
-        where = " ".join((said.identity_id, line.name, said.comment, said.annotator)).casefold()
+        decision = line.entry.decision
+        where = " ".join(
+            (decision.identity_id, line.name, decision.comment, decision.annotator)
+        ).casefold()
         return all(word in where for word in words)
 
     return [line for line in lines if holds(line)]
@@ -136,23 +138,23 @@ def as_csv(lines: Iterable[Line]) -> bytes:
     writer = csv.writer(sink)
     writer.writerow(COLUMNS)
     for line in lines:
-        entry, said = line.entry, line.entry.decision
+        entry, decision = line.entry, line.entry.decision
         cells = (
             entry.seq,
             entry.time.astimezone(UTC).isoformat(timespec="seconds"),
-            said.identity_id,
+            decision.identity_id,
             line.name,
-            said.kind + ("_settling" if entry.settles else ""),
+            decision.kind + ("_settling" if entry.settles else ""),
             line.status,
-            len(said.faces),
-            " ".join(f"{face.photo_id}:{face.face}" for face in said.faces),
-            said.reason or "",
-            said.comment,
-            said.annotator,
+            len(decision.faces),
+            " ".join(f"{face.photo_id}:{face.face}" for face in decision.faces),
+            decision.reason or "",
+            decision.comment,
+            decision.annotator,
             entry.role,
-            round(said.seconds, 1),
-            "" if said.undoes is None else said.undoes,
-            said.fingerprint,
+            round(decision.seconds, 1),
+            "" if decision.undoes is None else decision.undoes,
+            decision.fingerprint,
         )
         writer.writerow([_safe(cell) for cell in cells])
     return sink.getvalue().encode("utf-8-sig")

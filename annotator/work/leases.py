@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from annotator.log.access import Actor
 from annotator.log.decisions import Purpose
-from annotator.log.rules import Step
+from annotator.log.rules import Transaction
 from annotator.log.schema import LEASES, META, SKIPS, from_us
 
 
@@ -35,11 +35,11 @@ class Lease:
 class LeaseTable:
     """The leases as one transaction finds and leaves them."""
 
-    def __init__(self, step: Step, lease_seconds: float) -> None:
-        self._step = step
-        self._expires_us = step.now_us + round(lease_seconds * 1_000_000)
-        self._late_us = step.now_us + round(lease_seconds * 500_000)
-        rows = step.connection.execute(sa.select(LEASES).order_by(LEASES.c.number))
+    def __init__(self, transaction: Transaction, lease_seconds: float) -> None:
+        self._transaction = transaction
+        self._expires_us = transaction.now_us + round(lease_seconds * 1_000_000)
+        self._late_us = transaction.now_us + round(lease_seconds * 500_000)
+        rows = transaction.connection.execute(sa.select(LEASES).order_by(LEASES.c.number))
         self._rows = {row.identity_id: row for row in rows}
 
     def of(self, annotator: str) -> list[sa.Row]:
@@ -48,7 +48,7 @@ class LeaseTable:
 
     def live(self) -> set[str]:
         """Identities that somebody holds."""
-        now_us = self._step.now_us
+        now_us = self._transaction.now_us
         return {name for name, row in self._rows.items() if row.expires_us > now_us}
 
     def find(self, lease: Lease) -> sa.Row | None:
@@ -66,17 +66,17 @@ class LeaseTable:
             "annotator": actor.name,
             "token": token,
             "purpose": purpose,
-            "number": held[0].number - 1 if first and held else next_number(self._step),
+            "number": held[0].number - 1 if first and held else next_number(self._transaction),
             "expires_us": self._expires_us,
         }
-        self._step.connection.execute(sa.insert(LEASES), row)
+        self._transaction.connection.execute(sa.insert(LEASES), row)
         return Lease(identity_id, actor.name, token, from_us(self._expires_us), purpose)
 
     def keep(self, annotator: str, always: bool = False) -> list[Lease]:
         """Hold what an annotator holds for longer; without ``always`` only when half is over."""
         rows = self.of(annotator)
         if any(always or row.expires_us < self._late_us for row in rows):
-            self._step.connection.execute(
+            self._transaction.connection.execute(
                 sa.update(LEASES)
                 .where(LEASES.c.annotator == annotator)
                 .values(expires_us=self._expires_us)
@@ -93,25 +93,25 @@ class LeaseTable:
         """Hold it no longer."""
         if self._rows.pop(identity_id, None) is not None:
             here = LEASES.c.identity_id == identity_id
-            self._step.connection.execute(sa.delete(LEASES).where(here))
+            self._transaction.connection.execute(sa.delete(LEASES).where(here))
 
 
-def skipped(step: Step, annotator: str) -> list[str]:
+def skipped(transaction: Transaction, annotator: str) -> list[str]:
     """What an annotator skipped, longest ago first."""
     query = sa.select(SKIPS.c.identity_id).where(SKIPS.c.annotator == annotator)
-    return list(step.connection.execute(query.order_by(SKIPS.c.number)).scalars())
+    return list(transaction.connection.execute(query.order_by(SKIPS.c.number)).scalars())
 
 
-def write_skip(step: Step, annotator: str, identity_id: str) -> None:
+def write_skip(transaction: Transaction, annotator: str, identity_id: str) -> None:
     """Note a skip, as the latest."""
     here = SKIPS.c.annotator == annotator, SKIPS.c.identity_id == identity_id
-    step.connection.execute(sa.delete(SKIPS).where(*here))
-    row = {"annotator": annotator, "identity_id": identity_id, "number": next_number(step)}
-    step.connection.execute(sa.insert(SKIPS), row)
+    transaction.connection.execute(sa.delete(SKIPS).where(*here))
+    row = {"annotator": annotator, "identity_id": identity_id, "number": next_number(transaction)}
+    transaction.connection.execute(sa.insert(SKIPS), row)
 
 
-def next_number(step: Step) -> int:
+def next_number(transaction: Transaction) -> int:
     """A number higher than all before."""
-    return step.connection.execute(
+    return transaction.connection.execute(
         sa.update(META).values(last_number=META.c.last_number + 1).returning(META.c.last_number)
     ).scalar_one()

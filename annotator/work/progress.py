@@ -1,4 +1,4 @@
-"""How far the review is, how fast it goes, and what is left. Pure: entries in, numbers out."""
+"""Progress of the review: how much is done, how fast, what is left. Pure functions of entries."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from annotator.work.queue import Counts
 PAUSE_SECONDS = 300.0
 """Longer on one identity counts as this long: the annotator was away."""
 RECENT = 200
-"""So many of the latest decisions tell today's pace."""
+"""How many of the latest decisions the present pace is computed from."""
 AT_WORK = timedelta(minutes=15)
-"""Who decided something so recently is taken to be at work."""
+"""Annotators who decided something within this time count as working."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one annotator did. Decisions that were taken back are counted apart."""
+    """What one annotator did. Undone decisions are counted apart."""
 
     annotator: str
     chosen: int
     dropped: int
     settled: int
     """Of ``decisions``, those that a lead made on a disagreement."""
-    taken_back: int
+    undone: int
     median_seconds: float | None
     """Per decision; None where no time was noted."""
     per_hour: float | None
@@ -39,13 +39,13 @@ class Work:
 
     @property
     def decisions(self) -> int:
-        """All that still stand."""
+        """Decisions that are not undone."""
         return self.chosen + self.dropped
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast it goes now, and how long it will take at that."""
+    """The present pace, and the time left at that pace."""
 
     seconds: float | None
     """Mean of the latest decisions; None where no time was noted."""
@@ -63,30 +63,30 @@ class Pace:
 
     @property
     def hours_to_go(self) -> float | None:
-        """By the clock, if as many go on as are at work now; None where nobody is."""
+        """Hours left if the same number of annotators go on; None where nobody works now."""
         if self.hours_left is None or not self.at_work:
             return None
         return self.hours_left / len(self.at_work)
 
 
 def standing(entries: Iterable[Entry]) -> list[Entry]:
-    """The decisions that were not taken back, in order."""
-    said = list(entries)
-    undone = {entry.decision.undoes for entry in said}
-    return [e for e in said if e.decision.kind != "undone" and e.seq not in undone]
+    """The decisions that are not undone, in order."""
+    every = list(entries)
+    undone = {entry.decision.undoes for entry in every}
+    return [e for e in every if e.decision.kind != "undone" and e.seq not in undone]
 
 
-def own(entries: Sequence[Entry], annotator: str) -> list[Entry]:
-    """What an annotator said, and what anybody took back of it."""
-    said = {e.seq for e in entries if e.decision.annotator == annotator}
-    return [e for e in entries if e.seq in said or e.decision.undoes in said]
+def entries_of(entries: Sequence[Entry], annotator: str) -> list[Entry]:
+    """An annotator's entries, and those that undo them, whoever wrote those."""
+    theirs = {e.seq for e in entries if e.decision.annotator == annotator}
+    return [e for e in entries if e.seq in theirs or e.decision.undoes in theirs]
 
 
 def by_annotator(entries: Sequence[Entry]) -> list[Work]:
     """What each annotator did, who decided most first; ``entries`` are the whole log's.
 
     The one count of it: the Progress page and ``hqvox review status`` both show this. Time that
-    was spent on a decision counts also where the decision was taken back; longer than
+    was spent on a decision counts also where the decision was undone; longer than
     :data:`PAUSE_SECONDS` on one identity counts as that long.
     """
     made: dict[str, list[Entry]] = defaultdict(list)
@@ -96,24 +96,24 @@ def by_annotator(entries: Sequence[Entry]) -> list[Work]:
     for entry in entries:
         if entry.decision.kind != "undone":
             everything[entry.decision.annotator].append(entry)
-    work = [_work(name, made[name], said) for name, said in everything.items()]
+    work = [_work(name, made[name], every) for name, every in everything.items()]
     return sorted(work, key=lambda one: (-one.decisions, one.annotator))
 
 
-def _work(name: str, made: Sequence[Entry], said: Sequence[Entry]) -> Work:
+def _work(name: str, made: Sequence[Entry], every: Sequence[Entry]) -> Work:
     kinds = Counter(entry.decision.kind for entry in made)
-    # What was taken back took its time too.
-    seconds = _seconds(said)
+    # Undone decisions took time too.
+    seconds = _seconds(every)
     return Work(
         annotator=name,
         chosen=kinds["chosen"],
         dropped=kinds["dropped"],
         settled=sum(entry.settles for entry in made),
-        taken_back=len(said) - len(made),
+        undone=len(every) - len(made),
         median_seconds=median(seconds) if seconds else None,
         per_hour=3600 / fmean(seconds) if seconds else None,
         hours=sum(seconds) / 3600,
-        last=max(entry.time for entry in said),
+        last=max(entry.time for entry in every),
     )
 
 

@@ -1,7 +1,7 @@
-"""Who works on which identity: orders, leases, second opinions, disputes.
+"""Assigning identities to annotators: orders, leases, second opinions, disputes.
 
-Every step is one transaction of the store, so two annotators never hold the same identity, on
-SQLite and PostgreSQL alike, from however many processes.
+Every method is one transaction on the store, so two annotators never hold the same identity, on
+SQLite and PostgreSQL, in any number of processes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 from annotator.log.access import Actor
 from annotator.log.decisions import Purpose
-from annotator.log.fold import Fold, Verdict
-from annotator.log.rules import Step
+from annotator.log.fold import Fold, Outcome
+from annotator.log.rules import Transaction
 from annotator.log.store import Store
 from annotator.work.leases import Lease, LeaseTable, skipped, write_skip
 from hqvox.config.review import Policy, ReviewConfig
@@ -34,7 +34,7 @@ class QueueItem:
     candidates: int
     """How many faces there are to choose from."""
     certainty: float
-    """How sure the machine is of its own pick, 0 to 1."""
+    """Certainty of the automatic selection, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Counts:
     """Wait for a lead."""
     done: int
     leased: int
-    """Held by somebody now; they are counted above as well."""
+    """Leased now; also counted above."""
 
 
 class Queue:
-    """Gives identities to annotators. Safe for threads; several may run on one store.
+    """Assigns identities to annotators. Safe for threads; several may run on one store.
 
-    An annotator holds one identity, on the screen, and at most one more, loaded ahead.
+    An annotator holds the identity on the screen, and at most one more that is loaded ahead.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class Queue:
         config: ReviewConfig,
         again: Mapping[str, int] | None = None,
     ) -> None:
-        """``again``: see there; it can be set later."""
+        """``again``: see the attribute, which can also be set later."""
         self.store = store
         self.again: Mapping[str, int] = again or {}
         """Identities that changed since the entry with that number was made.
 
-        They come up again, as if nobody had decided, also for who did, until there is a newer
-        decision; what a lead had settled comes up for leads.
+        They are assigned again, as if nobody had decided, also to those who did, until there is a
+        newer decision. Settled ones are assigned to leads.
         """
         self.config = config
         self.items = {item.identity_id: item for item in items}
         self._orders: dict[str, list[str]] = {}
-        self._fold: Fold | None = None  # the one that these three are of, up to _read:
+        self._fold: Fold | None = None  # the next three are read from it, up to entry _read
         self._read = 0
         self._done: set[str] = set()
         self._disputed: set[str] = set()
@@ -94,7 +94,7 @@ class Queue:
         """The identity to work on: the one that the annotator holds already, else a new one.
 
         None where nothing is left for them. ``policy``: the configured one if None. ``skip``:
-        identities that are not to be given now; held ones are given back. ``reserve``: hold the
+        identities that must not be assigned now; their leases are released. ``reserve``: hold the
         one after it too, in the same transaction, see :meth:`reserve_next`.
         """
         leases = self._hold(actor, policy, 2 if reserve else 1, skip)
@@ -111,25 +111,25 @@ class Queue:
         return leases[1] if len(leases) > 1 else None
 
     def peek(self, actor: Actor, policy: Policy | None = None) -> str | None:
-        """The one held ahead, else the one that probably comes next; nothing is held for it."""
-        with self.store.look() as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        """The identity held ahead, else the one that probably comes next; takes no lease."""
+        with self.store.snapshot() as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
             if len(held) > 1:
                 return held[1]
-            free = self._free(step, actor, policy, table.live() | set(held))
+            free = self._free(transaction, actor, policy, table.live() | set(held))
             return next((name for name, _ in free), None)
 
     def lease(self, actor: Actor, identity_id: str) -> Lease | None:
         """Hold a particular identity, to be worked on first: after an undo, or from a list.
 
-        None where somebody else holds it, or where it is not the actor's to decide on. What they
-        decided on themselves is, and what was settled is a lead's.
+        None where somebody else holds it, or where the actor may not decide on it. Annotators may
+        decide again on what they decided themselves, leads on what was settled.
         """
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             held = [row.identity_id for row in table.of(actor.name)]
-            purpose = self._purpose(step.fold, actor, identity_id, own=True)
+            purpose = self._purpose(transaction.fold, actor, identity_id, own=True)
             if purpose is None or identity_id in table.live() - set(held):
                 return None
             if held[:1] == [identity_id]:
@@ -143,113 +143,113 @@ class Queue:
 
         None where it is lost: it had expired and somebody took it, or it was decided on.
         """
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is None:
                 return None
             kept = table.keep(lease.annotator, always=True)
             return next(one for one in kept if one.identity_id == lease.identity_id)
 
     def release(self, lease: Lease) -> None:
-        """Give it back; nothing happens where it is lost already."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        """End the lease; nothing happens where it is lost already."""
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
                 table.drop(lease.identity_id)
 
     def skip(self, lease: Lease) -> None:
-        """Give it back, and have it last: after all else, and all that was skipped before."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        """End the lease and assign the identity last, after all that was skipped before."""
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             if table.find(lease) is not None:
                 table.drop(lease.identity_id)
-                write_skip(step, lease.annotator, lease.identity_id)
+                write_skip(transaction, lease.annotator, lease.identity_id)
 
     def counts(self) -> Counts:
         """How far the review is."""
-        with self.store.look() as step:
-            needs = [self.need(name, step.fold.verdicts.get(name)) for name in self.items]
-            live = LeaseTable(step, self.config.lease_seconds).live()
+        with self.store.snapshot() as transaction:
+            needs = [self.need(name, transaction.fold.outcomes.get(name)) for name in self.items]
+            live = LeaseTable(transaction, self.config.lease_seconds).live()
         first = needs.count("first") + needs.count("again")
         second, disputed, done = (needs.count(need) for need in ("second", "dispute", None))
         return Counts(len(needs), first, second, disputed, done, len(live & self.items.keys()))
 
     def disputes(self) -> list[str]:
         """Identities that wait for a lead, in the order of the configured policy."""
-        verdicts = self.store.state()
+        outcomes = self.store.state()
         order = self._order(self.config.policy)
-        return [name for name in order if self.need(name, verdicts.get(name)) == "dispute"]
+        return [name for name in order if self.need(name, outcomes.get(name)) == "dispute"]
 
-    def need(self, identity_id: str, verdict: Verdict | None) -> Need | None:
-        """What an identity waits for; None: for nothing."""
+    def need(self, identity_id: str, outcome: Outcome | None) -> Need | None:
+        """What an identity needs next; None: nothing."""
         if identity_id not in self.items:
             return None
-        if verdict is None:
+        if outcome is None:
             return "first"
-        if verdict.holds is None:
+        if outcome.holds is None:
             return "dispute"
-        if verdict.latest <= self.again.get(identity_id, 0):
-            return "again" if verdict.settlement is None else "dispute"
-        return self._need_of_second(identity_id, verdict)
+        if outcome.latest <= self.again.get(identity_id, 0):
+            return "again" if outcome.settlement is None else "dispute"
+        return self._need_of_second(identity_id, outcome)
 
-    def _need_of_second(self, identity_id: str, verdict: Verdict) -> Need | None:
-        single = verdict.settlement is None and len(verdict.opinions) == 1
+    def _need_of_second(self, identity_id: str, outcome: Outcome) -> Need | None:
+        single = outcome.settlement is None and len(outcome.opinions) == 1
         return "second" if single and identity_id in self._twice else None
 
     def _hold(
         self, actor: Actor, policy: Policy | None, wanted: int, skip: Collection[str]
     ) -> list[Lease]:
         """What the actor holds, the one on the screen first, brought to ``wanted`` if possible."""
-        with self.store.step(durable=False) as step:
-            table = LeaseTable(step, self.config.lease_seconds)
+        with self.store.transaction(durable=False) as transaction:
+            table = LeaseTable(transaction, self.config.lease_seconds)
             for row in table.of(actor.name):
-                still = self._purpose(step.fold, actor, row.identity_id, own=True)
+                still = self._purpose(transaction.fold, actor, row.identity_id, own=True)
                 if row.identity_id in skip or still is None:
                     table.drop(row.identity_id)
             leases = table.keep(actor.name)
             if len(leases) < wanted:
                 passed = table.live() | {lease.identity_id for lease in leases} | set(skip)
-                for name, purpose in self._free(step, actor, policy, passed):
+                for name, purpose in self._free(transaction, actor, policy, passed):
                     leases.append(table.take(actor, name, purpose))
                     if len(leases) >= wanted:
                         break
             return leases
 
     def _free(
-        self, step: Step, actor: Actor, policy: Policy | None, passed: Collection[str]
+        self, transaction: Transaction, actor: Actor, policy: Policy | None, passed: Collection[str]
     ) -> Iterator[tuple[str, Purpose]]:
         """Identities that the actor may take, best first, and what for.
 
         A lead's disputes come before all else, those between others first.
         """
-        self._read_on(step.fold)
-        back = skipped(step, actor.name)
+        self._read_on(transaction.fold)
+        back = skipped(transaction, actor.name)
         late = set(back)
         order = self._order(policy or self.config.policy)
         order = [name for name in order if name not in late] + back if back else order
         if actor.is_lead:
-            verdicts = step.fold.verdicts
+            outcomes = transaction.fold.outcomes
             disputes = [
                 name
                 for name in self._disputed | self.again.keys()
-                if self.need(name, verdicts.get(name)) == "dispute" and name not in passed
+                if self.need(name, outcomes.get(name)) == "dispute" and name not in passed
             ]
             if disputes:
                 place = {name: number for number, name in enumerate(order)}
-                disputes.sort(key=lambda n: (actor.name in verdicts[n].annotators, place[n]))
+                disputes.sort(key=lambda n: (actor.name in outcomes[n].annotators, place[n]))
                 for name in disputes:
                     yield name, "dispute"
         for name in order:
             if name in passed or (name in self._done and name not in self.again):
                 continue
-            purpose = self._purpose(step.fold, actor, name)
+            purpose = self._purpose(transaction.fold, actor, name)
             if purpose is not None and purpose != "dispute":
                 yield name, purpose
 
     def _read_on(self, fold: Fold) -> None:
-        """Note what is done and what is disputed: near the end, most of an order is done.
+        """Cache which identities are done or disputed: late in a review most are done.
 
-        Within a step, so one thread at a time. What ``again`` adds is not noted: it can be set.
+        Called in a transaction, so by one thread at a time. ``again`` is not cached: it can be set.
         """
         if fold is not self._fold:
             self._fold, self._read = fold, 0
@@ -257,29 +257,29 @@ class Queue:
         for name in fold.touched[self._read :]:
             self._done.discard(name)
             self._disputed.discard(name)
-            verdict = fold.verdicts.get(name)
-            if verdict is not None and verdict.disputed:
+            outcome = fold.outcomes.get(name)
+            if outcome is not None and outcome.disputed:
                 self._disputed.add(name)
-            elif verdict is not None and self._need_of_second(name, verdict) is None:
+            elif outcome is not None and self._need_of_second(name, outcome) is None:
                 self._done.add(name)
         self._read = len(fold.touched)
 
     def _purpose(
         self, fold: Fold, actor: Actor, identity_id: str, own: bool = False
     ) -> Purpose | None:
-        """What the actor may be given an identity for; None: not at all.
+        """The purpose for which the actor may get an identity; None: may not.
 
-        ``own``: also what they decided on themselves, and as a lead what was settled.
+        ``own``: also identities that they decided on themselves, and for leads settled ones.
         """
-        verdict = fold.verdicts.get(identity_id)
-        need = self.need(identity_id, verdict)
+        outcome = fold.outcomes.get(identity_id)
+        need = self.need(identity_id, outcome)
         if need == "again":
             return "again"
-        if verdict is None or identity_id not in self.items:
+        if outcome is None or identity_id not in self.items:
             return None if need is None else "opinion"
-        if actor.is_lead and (need == "dispute" or (own and verdict.settlement is not None)):
+        if actor.is_lead and (need == "dispute" or (own and outcome.settlement is not None)):
             return "dispute"
-        if actor.name in verdict.annotators:
+        if actor.name in outcome.annotators:
             return "opinion" if own else None
         return "opinion" if need == "second" else None
 
@@ -293,16 +293,16 @@ class Queue:
                 "least_certain": lambda item: (item.certainty, item.identity_id),
                 "random": lambda item: (_share(f"order:{seed}:{item.identity_id}"), ""),
             }
-            found = sorted(self.items.values(), key=keys[policy])
-            self._orders[policy] = [item.identity_id for item in found]
+            items = sorted(self.items.values(), key=keys[policy])
+            self._orders[policy] = [item.identity_id for item in items]
         return self._orders[policy]
 
 
 def is_second(seed: int, fraction: float, identity_id: str) -> bool:
-    """Whether an identity goes to two annotators; the same for everybody, at any time."""
+    """Whether an identity is reviewed twice; depends on seed and id alone."""
     return _share(f"second:{seed}:{identity_id}") < fraction
 
 
 def _share(text: str) -> float:
-    """A text's place from 0 to 1, evenly spread."""
+    """A number from 0 to 1 by the text's hash, uniformly distributed."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -54,8 +54,8 @@ def describe(
         critics = build_critics(config, identities)
     for name, critic in critics.items():
         kind, _, px = name.rpartition("_")
-        told = "" if kind == "discriminator" else f"; {identities:,} identities"
-        _show(f"{kind}, {px} × {px} px{told}", describe_network(critic, int(px)))
+        classes = "" if kind == "discriminator" else f"; {identities:,} identities"
+        _show(f"{kind}, {px} × {px} px{classes}", describe_network(critic, int(px)))
 
 
 def _show(title: str, description: Description) -> None:

@@ -141,12 +141,12 @@ def _say_imported(done: Written) -> None:
         say(f"! {line}")
     if len(done.problems) > SHOWN:
         say(f"! and {len(done.problems) - SHOWN:,} files more that were not taken")
-    told = {
+    people = {
         "with no voice: kept apart": len(info["faces_without_speech"]),
         "without a usable picture: left out": len(info["dropped"]),
         "not in the split file: left out": len(info["not_in_split_file"]),
     }
-    for what, count in told.items():
+    for what, count in people.items():
         if count:
             say(f"people {what}: {count:,} (release.json names them)")
     faces = {

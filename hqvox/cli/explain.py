@@ -55,11 +55,11 @@ def explain(
     """
     opened = Workspace.open(workspace)
     config = opened.config()
-    found = find_subject(opened, subject)
-    if found.candidate is None:
-        _explain_identity(opened, found, out)
+    match = find_subject(opened, subject)
+    if match.candidate is None:
+        _explain_identity(opened, match, out)
     else:
-        _explain_photo(opened, config, found, out)
+        _explain_photo(opened, config, match, out)
 
 
 def _explain_photo(

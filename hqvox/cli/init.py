@@ -141,13 +141,13 @@ def init(
         say(f"{len(rows) - with_folder} of them have no folder in {photos}")
     if photos is None and config.discover.sources == ["folder"]:
         console.print(
-            "no photographs are named yet: make it anew with --photos, --urls or --source, or set "
+            "no photographs are named yet: make it again with --photos, --urls or --source, or set "
             "discover.sources in hqvox.yaml"
         )
     if remote and not config.download.contact:
         console.print(
-            "before you crawl, set download.contact in hqvox.yaml: every server is told whom to "
-            "write to",
+            "before you crawl, set download.contact in hqvox.yaml: every server is told "
+            "how to contact you",
             soft_wrap=True,
         )
     say(f"next: hqvox build {workspace}")

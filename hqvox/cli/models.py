@@ -55,7 +55,7 @@ def list_() -> None:
 
 @app.command(epilog="Example: hqvox models pull --recipe paper")
 def pull(names: Names = None, recipe: Recipe = None, everything: All = False) -> None:
-    """Fetch weights into the cache and verify them; what is there and right is left alone."""
+    """Fetch weights into the cache and verify them; valid files are not fetched again."""
     store = ModelStore()
     failed = []
     for name in _chosen(store, names, recipe, everything):
@@ -74,7 +74,7 @@ def pull(names: Names = None, recipe: Recipe = None, everything: All = False) ->
 
 @app.command(epilog="Example: hqvox models verify dlib_68")
 def verify(names: Names = None, recipe: Recipe = None) -> None:
-    """Hash the files that are here anew and compare; all of them where no name is given."""
+    """Hash the files that are here again and compare; all of them where no name is given."""
     store = ModelStore()
     wrong = []
     for name in _chosen(store, names, recipe, everything=not (names or recipe)):

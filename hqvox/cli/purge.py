@@ -1,4 +1,4 @@
-"""`hqvox purge`: take photographs down for good."""
+"""`hqvox purge`: take photographs down permanently."""
 
 from __future__ import annotations
 

@@ -142,16 +142,18 @@ def _say_selection(info: dict[str, Any]) -> None:
     if not info["reviewed"]:
         say("chosen by quality; not reviewed by people (reviewed = false in the manifest)")
         return
-    told = info["review"]
-    people = ", ".join(f"{name} ({count:,})" for name, count in told["reviewers"].items())
+    review = info["review"]
+    people = ", ".join(f"{name} ({count:,})" for name, count in review["reviewers"].items())
     say(f"chosen by people: {people}")
-    for reason, count in told["dropped"].items():
+    for reason, count in review["dropped"].items():
         say(f"dropped by people, {reason}: {count:,}")
-    if told["undecided"]:
-        say(f"not decided on: {told['undecided']:,} identities with enough candidates")
-    if told["disputed"]:
-        say(f"disputed, waiting for a lead: {told['disputed']:,}")
-    gone = [f"{row['name']} ({row['left']} of {row['chosen']} left)" for row in told["faces_gone"]]
+    if review["undecided"]:
+        say(f"not decided on: {review['undecided']:,} identities with enough candidates")
+    if review["disputed"]:
+        say(f"disputed, waiting for a lead: {review['disputed']:,}")
+    gone = [
+        f"{row['name']} ({row['left']} of {row['chosen']} left)" for row in review["faces_gone"]
+    ]
     if gone:
         say(f"chosen faces that are no longer in the build: {listed(gone, SHOWN)}")
 

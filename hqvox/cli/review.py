@@ -115,7 +115,7 @@ def token_add(
         typer.Option(help="A lead also settles disagreements, and undoes what others decided."),
     ] = "annotator",
 ) -> None:
-    """Make a token for somebody. It is shown this once, and can never be had again.
+    """Make a token for somebody. It is shown only now and stored nowhere.
 
     Example: hqvox review token add work ada --role lead
     """
@@ -133,7 +133,7 @@ def token_add(
 def token_remove(
     workspace: WorkspaceArgument, name: Annotated[str, typer.Argument(help="Whose it is.")]
 ) -> None:
-    """Take a token away: within a minute who has it is signed out.
+    """Remove a token: its owner is signed out within a minute.
 
     Example: hqvox review token remove work ada
     """

@@ -1,4 +1,4 @@
-"""`hqvox review export|import|status|too-few`: decisions out and in, and how the review stands."""
+"""`hqvox review export|import|status|too-few`: export and import of decisions, and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # they need SQLAlchemy, which comes with an extra
     from annotator.candidates.candidates import Candidates
     from annotator.log.decisions import Entry
     from annotator.log.store import Store
-    from annotator.work.changes import Change
+    from annotator.work.changes import ChangedDecision
 
 SHOWN = 20
 """Rows of a table before the rest is counted."""
@@ -63,7 +63,7 @@ def export(workspace: WorkspaceArgument, file: FileArgument = "-") -> None:
 
 
 def import_(workspace: WorkspaceArgument, file: FileArgument) -> None:
-    """Take decisions over from another workspace, or from this one before it was built anew.
+    """Import decisions from another workspace, or from this one before a rebuild.
 
     Keeps times and annotators. Importing a file twice changes nothing. Says which decisions
     deserve another look, because what they were made on has changed.
@@ -114,8 +114,8 @@ def status(workspace: WorkspaceArgument) -> None:
             again={change.identity_id: change.latest for change in changes},
         )
         counts = queue.counts()
-        verdicts = store.state()
-        kinds = Counter(verdict.status for verdict in verdicts.values())
+        outcomes = store.state()
+        kinds = Counter(outcome.status for outcome in outcomes.values())
         rest = [
             f"{counts.second:,} wait for a second annotator" if counts.second else "",
             f"{counts.disputed:,} for a lead" if counts.disputed else "",
@@ -152,7 +152,7 @@ def print_annotators(entries: Sequence[Entry]) -> None:
     if not everyone:
         say("nobody has decided on anything yet")
         return
-    columns = ("annotator", "decisions", "chosen", "dropped", "settled", "taken back", "per hour")
+    columns = ("annotator", "decisions", "chosen", "dropped", "settled", "undone", "per hour")
     rows = (
         (
             work.annotator,
@@ -160,7 +160,7 @@ def print_annotators(entries: Sequence[Entry]) -> None:
             f"{work.chosen:,}",
             f"{work.dropped:,}",
             f"{work.settled:,}",
-            f"{work.taken_back:,}",
+            f"{work.undone:,}",
             "–" if work.per_hour is None else f"{work.per_hour:,.0f}",
             "–" if work.median_seconds is None else f"{work.median_seconds:.1f}",
             f"{work.hours:.2f}",
@@ -170,8 +170,8 @@ def print_annotators(entries: Sequence[Entry]) -> None:
     console.print(text_table((*columns, "median, s", "hours"), rows, align="lr"))
 
 
-def print_changes(changes: list[Change]) -> None:
-    """The decisions that deserve another look; the review offers them again."""
+def print_changes(changes: list[ChangedDecision]) -> None:
+    """The decisions that need another look; the review offers them again."""
     if not changes:
         return
     columns = ("identity", "decided by", "was", "since then")
@@ -246,7 +246,7 @@ def too_few(
 
 @contextmanager
 def _store(workspace: Workspace, make: bool = True) -> Iterator[Store]:
-    """The workspace's store; without ``make``, an empty one elsewhere as long as there is none."""
+    """The workspace's store; without ``make``, an empty temporary one where there is none."""
     from annotator.log.place import nothing_yet
 
     try:

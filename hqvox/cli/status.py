@@ -61,9 +61,9 @@ def workspace_notes(workspace: Workspace) -> dict[str, list[str]]:
     undecided: list[str] = []
     for shard, identities in workspace.shards().items():
         names = {row["identity_id"]: row["name"] for row in identities}
-        found = workspace.read_stage("discover", shard, [])
-        if found is not None:
-            seen = set(found["identity_id"].to_pylist())
+        discovered = workspace.read_stage("discover", shard, [])
+        if discovered is not None:
+            seen = set(discovered["identity_id"].to_pylist())
             without += [name for key, name in names.items() if key not in seen]
         faces = workspace.read_stage("identity", shard, ["reason"])
         if faces is not None:

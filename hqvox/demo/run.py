@@ -35,8 +35,7 @@ from hqvox.phantom.world import make_world
 from hqvox.release.pool import cores, in_order
 from hqvox.release.read import Release, release_names
 from hqvox.release.write import Written, write_release
-from hqvox.report.generated import GeneratedFaces
-from hqvox.report.html import render_report
+from hqvox.report.html import GeneratedFaces, render_report
 from hqvox.report.truth import TruthRow, compare_with_truth
 from hqvox.runner.bars import progress_bar
 from hqvox.runner.build import plan_build, run_build

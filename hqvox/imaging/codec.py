@@ -1,4 +1,4 @@
-"""Bytes to upright RGB pixels, for any photograph that a crawl brings; and lossless PNG of our own.
+"""Decoding of crawled photographs to upright RGB pixels, and lossless PNG for stored crops.
 
 Pillow decodes photographs; what it cannot decode raises :class:`UndecodableError`. Only formats
 that photographs come in are opened. Types and sizes are read from the header, without decoding.
@@ -23,7 +23,7 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
     if name in Image.OPEN
 )
-"""Pillow's names of the formats that are opened, as far as this Pillow was built with them."""
+"""Pillow's names of the formats that are opened, of those that this Pillow supports."""
 
 # Pixel limits are the download stage's, checked on the header against the configuration.
 Image.MAX_IMAGE_PIXELS = None
@@ -38,7 +38,7 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes say: media type, and size in pixels once upright."""
+    """Media type and upright size in pixels, read from the header."""
 
     media_type: str
     width_px: int

@@ -1,8 +1,8 @@
-"""A person on white: the reference, and a fast way for thousands.
+"""Compositing a person on white: the reference method, and a fast one.
 
-The fast way spreads the colours of person and background at a quarter of the resolution, where a
-blur costs a sixty-fourth, and mixes only the soft pixels of the outline anew. Everything else is
-the crop, or white, to the bit.
+The fast method estimates the colours of person and background at a quarter of the resolution, where
+a blur costs 1/64, and blends only the soft pixels of the outline. All other pixels are those of the
+crop, unchanged, or white.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.protocols import Photo
 Map = NDArray[np.float32]
 
 STEP = 4
-"""Pixels of the crop to one of the map that colours are spread on."""
+"""Pixels of the crop per pixel of the map in which colours are estimated, per axis."""
 _LINE = 1024
 
 
@@ -77,8 +77,8 @@ def _at(colour: Map, soft: NDArray[np.intp], shape: tuple[int, ...]) -> Map:
     rows, columns = np.divmod(padded, shape[1])
     y = ((rows + 0.5) * (colour.shape[0] / shape[0]) - 0.5).astype(np.float32)
     x = ((columns + 0.5) * (colour.shape[1] / shape[1]) - 0.5).astype(np.float32)
-    found = cv2.remap(colour, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found, dtype=np.float32).reshape(-1, 3)[: len(soft)]
+    sampled = cv2.remap(colour, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, dtype=np.float32).reshape(-1, 3)[: len(soft)]
 
 
 def _colours(aligned: Photo, alpha: NDArray[np.uint8]) -> tuple[Map, Map]:
@@ -114,5 +114,5 @@ def _spread(colour: Map, weight: Map, radius_px: float) -> Map:
     """Weighted mean colour (h, w, 3) around each pixel, by weights (h, w, 1)."""
     total = cv2.GaussianBlur(weight, (0, 0), radius_px)[..., None]
     spread = cv2.GaussianBlur(colour * weight, (0, 0), radius_px)
-    # Where nothing is in reach the pixel's own colour is the best guess there is.
+    # Where no weighted pixel is within the radius, the pixel keeps its colour.
     return np.asarray((spread + 1e-6 * colour) / (total + 1e-6), dtype=np.float32)

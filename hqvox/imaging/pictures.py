@@ -24,7 +24,7 @@ REFUSED = (190, 62, 48)
 
 @cache
 def font(size_px: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font of captions: DejaVu Sans, as matplotlib brings it, so it is the same everywhere."""
+    """The font of captions: matplotlib's DejaVu Sans, the same on every machine."""
     import matplotlib  # Here: it takes longer to load than most commands to run.
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -49,7 +49,7 @@ def encode_jpeg(picture: Photo | Image.Image, quality: int) -> bytes:
 
 
 def clip_text(text: str, width_px: int, size_px: int, bold: bool = False) -> str:
-    """The text on one line, cut with an ellipsis where it is wider than that."""
+    """The text on one line, shortened with an ellipsis to ``width_px``."""
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else "?" for c in text)
     write = font(size_px, bold)

@@ -1,4 +1,4 @@
-"""A row's pictures, as the build left them: the photo, the face in it, the crops."""
+"""A row's pictures as the build stored them: the photo, the face in it, the crops."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def upright_photo(workspace: Workspace, row: Row, max_side_px: int | None = None
 
 
 def aligned_crop(workspace: Workspace, row: Row) -> Photo | None:
-    """The aligned crop, RGB, or None where the row did not get so far."""
+    """The aligned crop, RGB, or None where the row was refused before."""
     if row.get("aligned_offset") is None:
         return None
     return decode_png(workspace.pixels("aligned", row))
 
 
 def mask_of(workspace: Workspace, row: Row) -> Photo | None:
-    """The alpha mask (side, side), or None where the row did not get so far."""
+    """The alpha mask (side, side), or None where the row was refused before."""
     if row.get("mask_offset") is None:
         return None
     return decode_png(workspace.pixels("mask", row), cv2.IMREAD_GRAYSCALE)
 
 
 def masked_crop(workspace: Workspace, row: Row) -> Photo | None:
-    """The aligned crop on white, or None where the row did not get so far."""
+    """The aligned crop on white, or None where the row was refused before."""
     crop, alpha = aligned_crop(workspace, row), mask_of(workspace, row)
     return None if crop is None or alpha is None else composite_on_white(crop, alpha)
 

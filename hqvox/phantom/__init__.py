@@ -1,1 +1,1 @@
-"""Phantoms: synthetic people whose every answer is known."""
+"""Phantoms: synthetic people, faces and voices, rendered with ground truth."""

@@ -1,6 +1,6 @@
-"""A person made ready for the camera: grids with normals, textures and landmarks in 3-D.
+"""A person ready to render: surface grids with normals, textures, clothes and 3-D landmarks.
 
-What does not depend on the photo is made once per person and expression and kept for the next.
+What does not depend on the photograph is computed once per person and expression and cached.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _openness(identity: FaceIdentity, grid: Grid, hair: Hair) -> F32:
     hollow = front * (np.clip(low - depth, -2, 12) * 0.085 + np.clip(tight - depth, -1, 6) * 0.08)
     out = 1 - np.clip(hollow, -0.06, 0.6)
     out[JAW_ROW + 2 :] *= np.linspace(0.85, 0.3, len(out) - JAW_ROW - 2)[:, None]
-    # the hair's shade on brow and temples
+    # the hair shades brow and temples
     u = column_angles()
     shell_y = hair.grid.points[..., 1]
     cover = cv2.resize(hair.rgba[..., 3], (shell_y.shape[1], shell_y.shape[0]),
@@ -166,7 +166,7 @@ def _ear(identity: FaceIdentity, side: int) -> Part:
 
 
 def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float64]:
-    """Return the points (n, 3) of the face that lie over sheet positions (n, 2)."""
+    """Return the points (n, 3) on the face at sheet positions (n, 2), mm."""
     front = skull[: JAW_ROW + 1, 40:-40].astype(np.float64)
     surface = grid.points[: JAW_ROW + 1, 40:-40].astype(np.float64)
     out = np.empty((len(flat), 3))
@@ -189,25 +189,26 @@ def _lift(flat: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float
 def _landmarks(points: NDArray[np.float64], grid: Grid, skull: F32) -> NDArray[np.float64]:
     out = np.empty((68, 3))
     out[17:] = _lift(points[17:], grid, skull)
-    # the contour is the outline of the face seen from the front, met by the ray from its middle
-    # through each point of the sheet
+    # the contour is the outline of the face seen from the front, where the ray from the middle
+    # through each point of the sheet meets it
     face = grid.points[: JAW_ROW + 8, 30:-30].reshape(-1, 3).astype(np.float64)
     face = face[face[:, 1] > -25]
     middle = np.array([0.0, 40.0])
     angle = np.arctan2(face[:, 0], face[:, 1] - middle[1])
     radius = np.hypot(face[:, 0], face[:, 1] - middle[1])
     for k in range(17):
-        wanted = np.arctan2(points[k, 0], points[k, 1] - middle[1])
-        near = np.flatnonzero(np.abs(angle - wanted) < 0.03)
+        direction = np.arctan2(points[k, 0], points[k, 1] - middle[1])
+        near = np.flatnonzero(np.abs(angle - direction) < 0.03)
         out[k] = face[near[radius[near].argmax()]]
-        out[k, :2] = middle + radius[near].max() * np.array([np.sin(wanted), np.cos(wanted)])
+        out[k, :2] = middle + radius[near].max() * np.array([np.sin(direction), np.cos(direction)])
     return out
 
 
 def dress(identity: FaceIdentity, torso: Grid, rng: np.random.Generator) -> tuple[F32, int]:
     """Return the torso's texture and its texels per grid cell.
 
-    The texture is float32 (h, w, 4): reflectance in gamma-2 space, 0 to 1, and shine.
+    The texture is float32 (h, w, 4): RGB reflectance in gamma-2 space, 0 to 1, and shine. ``rng``
+    chooses one of ``GARMENTS``, its colours and its pattern.
     """
     rows, columns = torso.points.shape[:2]
     size = (columns * TEXELS, rows * TEXELS)
@@ -236,7 +237,7 @@ def dress(identity: FaceIdentity, torso: Grid, rng: np.random.Generator) -> tupl
         nonlocal rgb
         rgb = rgb + np.clip(mask, 0, 1)[..., None].astype(np.float32) * (colour - rgb)
 
-    # depth of the opening below the throat, by distance from the middle
+    # height y of the neckline, by distance from the middle
     if garment == "tee":
         opening = np.where(front, 188 - (ax / 11) ** 2 * 0.5, 148)
         paint(soft(np.abs(y - opening - 3) - 3, 0.8), cloth * 0.8)

@@ -1,4 +1,4 @@
-"""A texture to paint on, brushes with soft edges, and smooth noise."""
+"""A texture to paint on, masks with soft edges, and smooth noise."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _EDGE_MM = 0.45
 
 
 class Canvas:
-    """A texture with the sheet coordinates of its texels, and brushes that stay in a rectangle.
+    """A texture, and the position of each texel on the feature sheet.
 
-    ``rgb``: float32 (h, w, 3); ``x``, ``y``: float32 (h, w), mm; ``shine``: float32 (h, w), how
-    wet or oily the surface is.
+    ``rgb``: float32 (h, w, 3), gamma-2 reflectance, 0 to 1; ``x``, ``y``: float32 (h, w), mm;
+    ``front``: bool (h, w), texels on the front of the head; ``shine``: float32 (h, w), strength of
+    the highlight.
     """
 
     def __init__(self, x: F32, y: F32, front: NDArray[np.bool_], rgb: F32) -> None:
@@ -26,7 +27,7 @@ class Canvas:
         self.shine = np.full(x.shape, 0.35, np.float32)
 
     def window(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
-        """Return the slices of the texels whose sheet position may lie in a box, mm."""
+        """Return slices that hold every front texel with a sheet position in a box, mm."""
         coarse = np.s_[::4, ::4]
         x, y = self.x[coarse], self.y[coarse]
         inside = self.front[coarse] & (x > x0 - 3) & (x < x1 + 3) & (y > y0 - 3) & (y < y1 + 3)
@@ -41,14 +42,14 @@ class Canvas:
     def blend(
         self, where: tuple[slice, slice], mask: F32, colour: F32 | tuple[float, float, float]
     ) -> None:
-        """Mix ``colour`` in by ``mask`` (0 to 1) over a window."""
+        """Blend ``colour`` (RGB, 0 to 1) into a window by ``mask``, clipped to 0 to 1, in place."""
         m = np.clip(mask, 0, 1)[..., None].astype(np.float32)
         part = self.rgb[where]
         part += m * (np.asarray(colour, np.float32) - part)
 
 
 def soft(distance: F32, edge: float = _EDGE_MM) -> F32:
-    """Return 1 inside (negative distance, mm), 0 outside, with a soft edge."""
+    """Return float32 1 inside (negative signed distance, mm), 0 outside, with a soft edge."""
     return np.clip(0.5 - distance / (2 * edge), 0, 1).astype(np.float32)
 
 

@@ -1,17 +1,18 @@
-"""A corpus of phantoms to train on: aligned faces and voices that tell a known part of them.
+"""A training corpus of phantoms: aligned faces, and voices that share known traits with them.
 
     python -m hqvox.phantom.corpus /data/phantoms --train 300 --test 100
 
-<folder>/corpus.json      everything that it was made from
+<folder>/corpus.json      the plan, which determines all else
   identities.csv          id, name, subset, gender, nationality
   split.json              {"vox1": {"train": [names], "val": …, "test": …}, "vox2": …}
-  traits.csv              per identity: part, traits of voice and face, the voice's parameters
+  traits.csv              per identity: split (column part), traits, the voice's parameters
   vox1/{masked_faces,origin_faces}/<Name>/<n>.jpg      the released dataset's tree
   wav/<id>/<video>/<n>.wav                             VoxCeleb1's
-  done/<id>.json          its traits, written last: it is complete
+  done/<id>.json          the identity's traits, written last: marks it as complete
 
-Identities are independent of each other and of the order in which they are made; a run that was
-stopped goes on, and the same arguments write the same bytes. ``person.py`` says what voices tell.
+Identities are independent of each other and of the order in which they are made. A stopped run
+resumes. The same arguments write the same bytes. ``person.py`` defines how face and voice depend on
+each other.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """What a corpus is made of.
+    """Size and composition of a corpus.
 
-    ``train``, ``val``, ``test``: identities; ``shared``, ``private``: how much of a face its voice
-    tells (``person.py``); ``faces``, ``videos``, ``utterances`` (per video): per identity;
-    ``seconds``: shortest and longest utterance; ``side_px``: of the faces.
+    ``train``, ``val``, ``test``: number of identities; ``shared``, ``private``: dependence of face
+    and voice, 0 to 1 (``person.py``); ``faces``, ``videos``: per identity; ``utterances``: per
+    video; ``seconds``: shortest and longest utterance; ``side_px``: side of the faces in pixels.
     """
 
     seed: int = 0
@@ -76,11 +77,11 @@ class CorpusPlan:
 
     @property
     def identities(self) -> int:
-        """All of them."""
+        """Number of identities."""
         return self.train + self.val + self.test
 
     def part(self, number: int) -> str:
-        """Return the part that identity ``number`` belongs to."""
+        """Return the split of identity ``number``: train, val or test."""
         if number < self.train:
             return "train"
         return "val" if number < self.train + self.val else "test"
@@ -92,24 +93,24 @@ def make_corpus(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make the corpus of ``plan`` in ``out_dir``, or finish it; return ``split.json``.
+    """Make or resume the corpus of ``plan`` in ``out_dir``; return the path of ``split.json``.
 
-    ``workers``: processes, by default one per core; 0 works in this one. ``on_progress`` is called
-    with identities made and to make. Raises ValueError where ``out_dir`` holds a corpus of another
-    plan.
+    ``workers``: processes, by default one per core; 0 runs in this process. ``on_progress`` is
+    called with identities made and to make. Raises ValueError if ``out_dir`` holds a corpus of
+    another plan.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    meant = json.loads(json.dumps({"format": FORMAT} | asdict(plan)))
+    asked = json.loads(json.dumps({"format": FORMAT} | asdict(plan)))
     marker = out / "corpus.json"
     if marker.exists():
-        there = json.loads(marker.read_text("utf-8"))
-        other = sorted(key for key in meant | there if meant.get(key) != there.get(key))
-        if other:
-            was = ", ".join(f"{key} {there.get(key)} not {meant.get(key)}" for key in other)
-            raise ValueError(f"{out} holds another corpus: {was}; name another folder")
+        stored = json.loads(marker.read_text("utf-8"))
+        keys = sorted(key for key in asked | stored if asked.get(key) != stored.get(key))
+        if keys:
+            changes = ", ".join(f"{key} {stored.get(key)} not {asked.get(key)}" for key in keys)
+            raise ValueError(f"{out} holds another corpus: {changes}; name another folder")
     else:
-        _write(marker, meant)
+        _write(marker, asked)
     (out / "done").mkdir(exist_ok=True)
     missing = [i for i in range(plan.identities) if not _done(out, i).exists()]
     made = plan.identities - len(missing)
@@ -131,7 +132,7 @@ def _mapped(work: Callable[[int], None], numbers: list[int], workers: int | None
 
 
 def _make_one(out: Path, plan: CorpusPlan, number: int) -> None:
-    """Render and speak one identity; its traits are written last."""
+    """Render and synthesise one identity; its traits are written last."""
     identity_id, name = _identity_id(number), world_names(number + 1)[number]
     person = Person.sample(
         np.random.default_rng([plan.seed, 70_000, number]), plan.shared, plan.private
@@ -151,8 +152,8 @@ def _make_one(out: Path, plan: CorpusPlan, number: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         place = Recording.sample(rng)
         for take in range(plan.utterances):
-            said = speak(person.voice, float(rng.uniform(*plan.seconds)), rng, place)
-            (folder / f"{take + 1:05d}.wav").write_bytes(wav_bytes(said.samples, RATE_HZ))
+            utterance = speak(person.voice, float(rng.uniform(*plan.seconds)), rng, place)
+            (folder / f"{take + 1:05d}.wav").write_bytes(wav_bytes(utterance.samples, RATE_HZ))
     traits = {"identity_id": identity_id, "name": name, "part": plan.part(number)}
     traits["gender"] = "m" if person.face.masculinity > 0.5 else "f"
     for side, values in (("voice", person.voice_traits), ("face", person.face_traits)):
@@ -186,7 +187,7 @@ def _done(out: Path, number: int) -> Path:
 
 
 def _write(file: Path, values: dict[str, Any]) -> None:
-    """Write JSON so that the file is there whole or not at all."""
+    """Write a JSON file atomically."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     beside.write_text(json.dumps(values, indent=1, ensure_ascii=False), "utf-8")
     beside.replace(file)

@@ -1,8 +1,8 @@
-"""Photographs of phantoms, with the truth about them.
+"""Photographs of phantoms with their ground truth.
 
-``render_face(identity, scene, rng)`` draws one photograph, of one person or several, and returns
-what a perfect pipeline would measure on each. Nothing but NumPy and OpenCV is needed, and the same
-arguments give the same bytes.
+``render_face(identity, scene, rng)`` renders one photograph of one or more people. It returns the
+picture and, for each face, the values that a perfect pipeline would measure. It needs only NumPy,
+SciPy and OpenCV. The same arguments give the same bytes.
 
 Angles: ``yaw_deg`` > 0 turns the person towards the picture's right side, ``pitch_deg`` > 0 looks
 up, ``roll_deg`` > 0 tips the head clockwise in the picture. The head is pitched first, then turned
@@ -33,20 +33,21 @@ F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 _PIVOT = np.array([0.0, 80.0, -15.0])
 _CAMERA_MM = 1300.0
 _SLIDE = 0.4
-"""Share of the way that contour points slide over the skin towards a constant direction; where
-dlib's points, learned from annotators, lie nearest on phantoms within ±30°."""
+"""How far contour points slide over the skin towards a constant direction, 0 to 1: the value that
+agrees best with dlib's points, learned from annotators, on phantoms within ±30°."""
 REST_PITCH_DEG = 6.5
-"""How far the head's own axes are nodded up where ``pitch_deg`` is 0: pitch has no natural zero,
-and this one makes it the way people hold their heads when photographed."""
+"""Pitch of the head's geometry at ``pitch_deg`` 0. Pitch has no natural zero; this one is the way
+people hold their heads when photographed."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How one person stands in the picture.
+    """Position, angles and expression of one person in the picture.
 
     ``eyes_xy``: the point midway between the eyes, as fractions of width and height;
-    ``ipd_px``: distance of the pupils if the head faced the camera; ``expression``: one of
-    ``features.EXPRESSIONS``, ``strength`` 0 to 1.
+    ``ipd_px``: distance of the pupils if the head faced the camera, in pixels; ``expression``: one
+    of ``features.EXPRESSIONS``; ``strength``: of the expression, 0 to 1. Raises ValueError for an
+    unknown expression or a distance that is not positive.
     """
 
     yaw_deg: float = 0.0
@@ -59,18 +60,22 @@ class Pose:
 
     def __post_init__(self) -> None:
         if self.expression not in EXPRESSIONS:
-            raise ValueError(f"expression {self.expression!r} is none of {', '.join(EXPRESSIONS)}")
+            raise ValueError(
+                f"expression must be one of {', '.join(EXPRESSIONS)}, not {self.expression!r}"
+            )
         if not self.ipd_px > 0:
             raise ValueError(f"ipd_px must be positive, not {self.ipd_px}")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A photograph to take.
+    """A photograph to render.
 
     ``width`` and ``height`` in pixels; ``others``: further people in the picture; ``backdrop``: one
-    of ``scenery.BACKDROPS``; ``exposure``: gain on linear light, 1 exposes well; ``blur_px`` and
-    ``noise_sd`` (of 255): the camera's; ``jpeg_quality``: 1 to 100, None for no compression.
+    of ``scenery.BACKDROPS``; ``exposure``: gain on linear light, 1 exposes well; ``blur_px``:
+    standard deviation of the camera's blur; ``noise_sd``: of its noise, in levels of 255; ``grey``:
+    without colour; ``jpeg_quality``: 1 to 100, None for no compression. Raises ValueError for an
+    unknown backdrop.
     """
 
     pose: Pose = field(default_factory=Pose)
@@ -87,15 +92,17 @@ class Scene:
 
     def __post_init__(self) -> None:
         if self.backdrop not in BACKDROPS:
-            raise ValueError(f"backdrop {self.backdrop!r} is none of {', '.join(BACKDROPS)}")
+            raise ValueError(
+                f"backdrop must be one of {', '.join(BACKDROPS)}, not {self.backdrop!r}"
+            )
 
 
 @dataclass(frozen=True)
 class FaceTruth:
-    """What is true of one face in the photograph.
+    """Ground truth of one face in the photograph.
 
     ``landmarks_xy``: float64 (68, 2), the iBUG points in pixels, (0, 0) the centre of the top-left
-    pixel, the far side's contour where it is seen; ``pupils_xy``: float64 (2, 2), left in the
+    pixel, the contour on the visible outline; ``pupils_xy``: float64 (2, 2), left in the
     picture first; ``ipd_px``: their distance; ``box_xyxy``: float64 (4,), around the landmarks;
     ``mask``: bool (height, width), this person's pixels, hair and clothes included; angles in
     degrees, signs as the module says.
@@ -141,10 +148,10 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.fl
 
 
 def render_face(identity: FaceIdentity, scene: Scene, rng: np.random.Generator) -> PhantomPhoto:
-    """Take the photograph: ``identity`` as ``scene.pose``, and ``scene.others`` beside them.
+    """Render the photograph: ``identity`` in ``scene.pose``, with ``scene.others``.
 
-    ``rng`` draws clothes, backdrop and noise. People nearer the camera (larger ``ipd_px``) stand
-    in front.
+    ``rng`` determines clothes, backdrop and noise. People nearer the camera (larger ``ipd_px``)
+    cover those behind them.
     """
     shape = (scene.height, scene.width)
     linear = backdrop(scene.backdrop, shape, rng)
@@ -240,7 +247,7 @@ def _place(
     trunk: NDArray[np.float64],
     bend: int,
 ) -> NDArray[np.floating]:
-    """Turn points with the head (bend 0), the trunk (2), or from one to the other (1)."""
+    """Rotate points with the head (bend 0), with the trunk (2), or blended by height (1)."""
     centred = points - _PIVOT.astype(np.float32)
     if bend == 2:
         return centred @ trunk.T.astype(np.float32) + _PIVOT.astype(np.float32)
@@ -266,7 +273,7 @@ def _add_hair(
     colour: F32,
     cover: F32,
 ) -> None:
-    """Lay the hair over what is drawn so far, in place, strand by strand where it thins."""
+    """Composite the hair over ``colour`` and ``cover`` in place, thinning towards its edge."""
     hair = body.hair
     grid, rgba = hair.grid, hair.rgba
     placed = camera.project(_place(grid.points, head, head, 0)).astype(np.float32)
@@ -277,7 +284,7 @@ def _add_hair(
         column, row = layer.column[seen], layer.row[seen]
         geometry = sample_texture(hair.geometry, column, row, 1)
         paint = sample_texture(rgba, column, row, TEXELS)
-        # what is seen from inside hangs behind the neck, in the shade
+        # faces seen from inside hang behind the neck, in the shade
         normal = geometry[:, :3] @ turn * (-1 if backs else 1)
         level = np.interp(geometry[:, 6], [0, 60, 150], [1, 0.85, 0.6])
         sky = level * (0.3 if backs else 1.0)
@@ -295,7 +302,7 @@ def _add_hair(
 
 
 def _smooth_outline(linear: F32, cover: F32) -> F32:
-    """Blend person and backdrop along the outline, a pixel wide, as a lens would."""
+    """Blur the person's outline over a pixel, as a lens would, in place."""
     solid = (cover > 0.5).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     band = cv2.dilate(solid, kernel) != cv2.erode(solid, kernel)
@@ -310,11 +317,12 @@ def _project_landmarks(
     camera: Camera,
     pose: Pose,
 ) -> NDArray[np.float64]:
-    """Project the 68 points; those of the contour onto the outline of the face as it is seen.
+    """Project the 68 points to pixels (68, 2), the contour onto the visible outline of the face.
 
-    Annotators space the contour's points along the visible outline, between the ears and the
-    chin, so when the head turns or nods they slide over the skin: here each moves part of the way
-    from where its skin goes to where its direction from the middle of the face meets the outline.
+    Annotators space the points of the contour along the visible outline, between the ears and the
+    chin, so the points slide over the skin when the head turns. Here each point moves a fraction
+    ``_SLIDE`` of the way, in angle about the middle of the face, from its skin position towards its
+    direction on a frontal face, and then out to the outline.
     """
     marks = camera.project(_place(body.landmarks[None], head, head, 0)[0])[:, :2]
     marks = np.asarray(marks, dtype=np.float64)
@@ -331,17 +339,17 @@ def _project_landmarks(
     rest_angle = np.arctan2(rest[:, 0], rest[:, 1])
     for k in range(17):
         fixed = np.arctan2(*(level[k] - middle))
-        wanted = fixed + _SLIDE * (rest_angle[k] - fixed)
-        near = np.abs(angle - wanted) < 0.025
+        direction = fixed + _SLIDE * (rest_angle[k] - fixed)
+        near = np.abs(angle - direction) < 0.025
         if near.any():
             reach = radius[near].max()
-            level[k] = middle + reach * np.array([np.sin(wanted), np.cos(wanted)])
+            level[k] = middle + reach * np.array([np.sin(direction), np.cos(direction)])
     marks[:17] = level[:17] @ upright
     return np.asarray(marks, dtype=np.float64)
 
 
 def _develop(linear: F32, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn linear light into an 8-bit picture as a camera would."""
+    """Return linear light as an 8-bit RGB picture: gamma, blur, noise, JPEG, as a camera would."""
     image = np.sqrt(np.clip(linear, 0, 1))
     if scene.blur_px > 0:
         image = cv2.GaussianBlur(image, (0, 0), scene.blur_px)

@@ -1,9 +1,9 @@
-"""Where a face's features lie: the 68 iBUG points on a flat, frontal sheet, per expression.
+"""Layout of a face: the 68 iBUG points on a flat, frontal feature sheet, per expression.
 
-The sheet is in millimetres, x to the picture's right, y down, origin midway between the eyes,
-drawn over the front of the head. The painted lids, lips and brows run through these very points,
-so the landmarks that a render reports are where its features are. The average face comes from
-measuring frontal photographs of people.
+The sheet is in millimetres, x to the picture's right, y down, origin midway between the eyes. It is
+projected onto the front of the head. Lids, lips and brows are painted through the same points, so
+the landmarks of a render lie on its features. The average face was measured on frontal photographs
+of people.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hair: a shell over the skull whose edge frays into strands, and its colour.
+"""Hair: a shell over the skull whose edge frays into strands, and its texture.
 
-The shell's grid runs from the crown down past the ears; where the style has no hair its coverage
-is 0, and the head below shows.
+The grid of the shell runs from the crown down past the ears. Where the style has no hair, its
+coverage is 0 and the head below is visible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hair:
 
     ``grid``: the shell; ``rgba``: float32 (h, w, 4), reflectance in gamma-2 space and coverage,
     at ``TEXELS`` per grid cell; ``geometry``: float32 (rows, columns, 7), normal, direction of the
-    strands and height y; ``near``, ``body``: float32 (rows, columns), 1 where there may be a
+    strands and height y, mm; ``near``, ``body``: float32 (rows, columns), 1 where there may be a
     strand, and where hair is dense; ``hangs``: whether it falls below the ears.
     """
 
@@ -112,7 +112,7 @@ def _thickness(
     inside: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return how far the shell stands off the skull, (rows, columns), mm."""
+    """Return the distance from the skull to the shell, (rows, columns), mm."""
     style, y = identity.hair_style, points[..., 1]
     volume = {"cropped": 2.5, "tied": 5.0, "bald": 2.0, "curly": identity.hair_volume_mm + 8}.get(
         style, identity.hair_volume_mm
@@ -124,7 +124,7 @@ def _thickness(
     ramp = 9.0 if style in ("cropped", "bald", "tied") else 16.0
     edge = np.clip(inside / ramp, 0, 1)
     if style in _LONG:
-        # the curtain keeps its body at its inner and lower edges
+        # long hair stays thick at its inner and lower edges
         edge = np.where(at[None, :] > 54, np.clip(0.45 + inside / 40, 0, 1), edge)
         thick = thick + 8 * np.clip(y / 110, 0, 1)
     thick = thick * (0.25 + 0.75 * edge**0.6)

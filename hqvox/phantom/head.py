@@ -4,7 +4,7 @@ Head coordinates are millimetres: x to the picture's right, y down, z towards th
 lies midway between the eyes and z = 0 on the axis of the ears. The face's grid runs over angle
 ``u`` (columns, 0 in front, ±180° at the back) and height ``v`` (rows, crown to under the jaw): a
 skull whose lower rows bend into the jaw line, plus smooth bumps for brows, sockets, nose, lips,
-cheeks and chin, all tied to the feature sheet.
+cheeks and chin. All of them follow the feature sheet.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _jaw_curve(points: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[n
 def _relief(
     identity: FaceIdentity, p: NDArray[np.float64], skull: F32, smile: float
 ) -> NDArray[np.float32]:
-    """Return how far each point of the face stands out along z, (rows, columns), mm."""
+    """Return the relief of the face along z over the skull, (rows, columns), mm."""
     x, y = skull[..., 0], skull[..., 1]
     ax = np.abs(x)
     front = np.clip((skull[..., 2] - 25) / 25, 0, 1)

@@ -1,7 +1,7 @@
-"""Measuring voices the plain way, to hold phantoms to their truth.
+"""Independent measures of voices, to check phantoms against their ground truth.
 
-Pitch by autocorrelation, formants by linear prediction, an embedding made of log-mel means and
-deviations. None of them knows how the voices were made.
+Pitch by autocorrelation, formants by linear prediction, and an embedding of log-mel means and
+deviations. None of them uses the synthesis.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ RATE_HZ = 16_000
 def pitch_by_autocorrelation(
     samples: NDArray[np.int16], times_s: F64, low_hz: float = 60.0, high_hz: float = 400.0
 ) -> F64:
-    """Return the pitch at each time, (n,) Hz; NaN where nothing repeats clearly.
+    """Return the pitch at each time, (n,) Hz; NaN where the signal is not clearly periodic.
 
-    Windows of 50 ms; the autocorrelation is divided by the window's own, as Boersma (1993) does.
+    ``samples``: int16, 16 kHz; ``times_s``: (n,). Windows of 50 ms. The autocorrelation is divided
+    by that of the window, as in Boersma (1993).
     """
     frames = _frames(samples, times_s, round(0.05 * RATE_HZ))
     window = np.hanning(frames.shape[1])
     correlation = _autocorrelation((frames - frames.mean(axis=1, keepdims=True)) * window)
     correlation = correlation / np.maximum(correlation[:, :1], 1e-9)
-    own = _autocorrelation(window[None])[0]
+    of_window = _autocorrelation(window[None])[0]
     first, last = int(RATE_HZ / high_hz), int(RATE_HZ / low_hz)
-    whole = correlation[:, : last + 2] / (own / own[0])[: last + 2]
+    whole = correlation[:, : last + 2] / (of_window / of_window[0])[: last + 2]
     searched = whole[:, first : last + 1]
-    # of equally good lags the shortest: later ones are its multiples
-    good = searched > 0.9 * searched.max(axis=1, keepdims=True)
+    # of nearly equal peaks the first: later ones are its multiples
+    high = searched > 0.9 * searched.max(axis=1, keepdims=True)
     peaks = (
-        good
+        high
         & (searched >= whole[:, first - 1 : last])
         & (searched >= whole[:, first + 1 : last + 2])
     )
@@ -49,7 +50,7 @@ def pitch_by_autocorrelation(
 
 
 def formants_by_lpc(samples: NDArray[np.int16], times_s: F64, order: int = 18) -> F64:
-    """Return F1 to F3 at each time, (n, 3) Hz, by linear prediction; NaN where fewer are found.
+    """Return F1 to F3 at each time, (n, 3) Hz, by linear prediction; NaN if fewer are found.
 
     Windows of 30 ms, pre-emphasised; poles of less than 500 Hz bandwidth, from 150 Hz up.
     """
@@ -65,8 +66,8 @@ def formants_by_lpc(samples: NDArray[np.int16], times_s: F64, order: int = 18) -
         roots = roots[roots.imag > 0]
         frequency = np.angle(roots) * RATE_HZ / (2 * np.pi)
         width = -np.log(np.abs(roots)) * RATE_HZ / np.pi
-        found = np.sort(frequency[(width < 500) & (frequency > 150)])[:3]
-        out[row, : len(found)] = found
+        formants = np.sort(frequency[(width < 500) & (frequency > 150)])[:3]
+        out[row, : len(formants)] = formants
     return out
 
 
@@ -85,9 +86,9 @@ def log_mel(samples: NDArray[np.int16], filters: int = 40) -> F64:
 
 
 def voice_embedding(samples: NDArray[np.int16], filters: int = 40) -> F64:
-    """Return mean and deviation of each mel filter over the louder frames, (2 · filters,).
+    """Return mean and standard deviation of each mel filter over loud frames, (2 · filters,).
 
-    The overall level is taken out. Frames count if they are within 20 dB of the loudest tenth.
+    The overall level is subtracted. A frame is loud within 20 dB of the loudest tenth.
     """
     mel = log_mel(samples, filters)
     loud = np.log(np.exp(mel).sum(axis=1))
@@ -96,9 +97,9 @@ def voice_embedding(samples: NDArray[np.int16], filters: int = 40) -> F64:
 
 
 def verification(embeddings: F64, people: NDArray[np.int64]) -> tuple[float, float]:
-    """Return (AUC, equal error rate) of telling same from different people by distance.
+    """Return (AUC, equal error rate) of verification by Euclidean distance.
 
-    ``embeddings``: (n, d), standardised here column by column; ``people``: (n,), who each is of.
+    ``embeddings``: (n, d), standardised here by column; ``people``: (n,), number of the person.
     """
     scaled = (embeddings - embeddings.mean(axis=0)) / (embeddings.std(axis=0) + 1e-9)
     a, b = np.triu_indices(len(people), 1)

@@ -1,8 +1,8 @@
-"""Who a phantom is: the traits that stay the same from photo to photo.
+"""Identity of a phantom: the traits of face and voice that are constant over photos and recordings.
 
-Everything that tells one phantom from another is a number here, so that whatever else follows the
-person (a voice, a caption) can follow the same traits. Lengths are millimetres on an adult head
-whose pupils are about 63 mm apart; ratios are relative to the average adult.
+Every trait is a number, so that a voice can depend on the traits of a face (``person.py``). Lengths
+are millimetres on an adult head whose pupils are about 63 mm apart. Ratios are relative to the
+average adult.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _LIMIT = 2.0
 
 
 class FaceSpread(NamedTuple):
-    """How a trait is drawn: centre + ``by_masculinity`` · m + ``by_tone`` · t + sd · a deviate.
+    """Distribution of a trait: centre + ``by_masculinity`` · m + ``by_tone`` · t + sd · deviate.
 
-    m is masculinity − ½, t the skin's tone (0 fair to 1 dark) − ½; the deviate is standard normal,
-    clipped at ±2; the sum is clipped to ``low`` and ``high``.
+    m is masculinity − ½, t the skin's tone (0 fair to 1 dark) − ½. The deviate is standard normal,
+    clipped at ±2. The sum is clipped to ``low`` and ``high``.
     """
 
     centre: float
@@ -92,16 +92,16 @@ FACE_SPREADS = {
     "lower_lip": FaceSpread(1.0, -0.12, 0.3, 0.24, 0.5, 1.7),
     "lip_redness": FaceSpread(0.45, -0.6, 0.0, 0.15, 0.08, 1.0),
 }
-"""Traits of the face's shape, in the order they are drawn, which is the class's."""
+"""Traits of the face's shape, in the order of sampling, which is that of the fields."""
 
 
 @dataclass(frozen=True)
 class FaceIdentity:
-    """One person's lasting traits.
+    """Traits of one person's face.
 
-    ``masculinity`` and ``age_years`` steer the others when sampled; the rest is drawn directly.
+    ``masculinity`` (0 to 1) and ``age_years`` shift the distributions of others in sampling.
     Ratios are near 1, ``*_mm`` are lengths or offsets, colours are sRGB triples in 0 to 1,
-    ``texture_seed`` fixes moles, blotches and strands.
+    ``texture_seed`` determines moles, blotches and strands.
     """
 
     masculinity: float
@@ -162,10 +162,10 @@ class FaceIdentity:
         age_years: float | None = None,
         deviates: Mapping[str, float] | None = None,
     ) -> FaceIdentity:
-        """Draw a person; the same generator state gives the same person.
+        """Sample a person; the same generator state gives the same person.
 
-        Where ``masculinity`` (0 to 1, male above ½), ``age_years`` or ``deviates`` (standard
-        normal, by name in ``FACE_SPREADS``) are given, they are used instead of drawn ones.
+        ``masculinity`` (0 to 1, male above ½), ``age_years`` and ``deviates`` (standard normal, by
+        name in ``FACE_SPREADS``) replace sampled values. Raises ValueError for an unknown name.
         """
 
         def spread(centre: float, sd: float) -> float:
@@ -250,10 +250,10 @@ def _colour(rgb: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 class VoiceSpread(NamedTuple):
-    """How a trait is drawn: centre + ``by_masculinity`` · m + sd · a normal deviate, within limits.
+    """Distribution of a trait: centre + ``by_masculinity`` · m + sd · deviate, within limits.
 
-    m is masculinity − ½; a deviate is clipped at ±2. Where ``log``, centre and limits are given as
-    they are, and the sum is one of natural logarithms.
+    m is masculinity − ½. The deviate is standard normal, clipped at ±2. If ``log``, the sum is over
+    natural logarithms, while ``centre``, ``low`` and ``high`` are plain values.
     """
 
     centre: float
@@ -264,7 +264,7 @@ class VoiceSpread(NamedTuple):
     log: bool = False
 
     def value(self, masculinity: float, deviate: float) -> float:
-        """Return the trait of someone with this masculinity (0 to 1) and deviate."""
+        """Return the trait for a masculinity (0 to 1) and a deviate."""
         centre = np.log(self.centre) if self.log else self.centre
         value = centre + self.by_masculinity * (masculinity - 0.5)
         value += self.sd * np.clip(deviate, -2, 2)
@@ -285,21 +285,21 @@ VOICE_SPREADS = {
     "rate": VoiceSpread(1.0, 0.0, 0.12, 0.7, 1.35),
     "range_st": VoiceSpread(3.6, -0.8, 1.1, 1.0, 7.0),
 }
-"""A voice's traits in the order they are drawn."""
+"""Traits of a voice, in the order of sampling."""
 
 
 @dataclass(frozen=True)
 class VoiceIdentity:
-    """One person's lasting ways of speaking.
+    """Traits of one person's voice.
 
     ``pitch_hz``: mean pitch (geometric); ``tract_cm``: length of the vocal tract, which scales all
     formants; ``rd``: shape of the glottal pulse, from pressed 0.5 to lax 2.2; ``tilt_db``: further
     loss of pulses and breath at 4 kHz; ``jitter``, ``shimmer``: standard deviation of a cycle's
     length and strength, as a fraction; ``breath``: noise at the glottis relative to the voice;
-    ``nasality``: how far the nasal zero stands off its pole in vowels, 0 to 0.6; ``vowel_space``:
+    ``nasality``: distance of the nasal zero from its pole in vowels, 0 to 0.6; ``vowel_space``:
     spread of the vowels about the neutral one, 1 usual; ``sibilance``: factor on the frequencies of
     s and sh; ``rate``: of speaking, 1 usual; ``range_st``: liveliness of the pitch, semitones;
-    ``accent_seed``: fixes small shifts of each vowel.
+    ``accent_seed``: determines small shifts of each vowel.
     """
 
     pitch_hz: float
@@ -322,21 +322,21 @@ class VoiceIdentity:
         masculinity: float | None = None,
         deviates: Mapping[str, float] | None = None,
     ) -> VoiceIdentity:
-        """Draw a voice; the same generator state gives the same voice.
+        """Sample a voice; the same generator state gives the same voice.
 
-        ``masculinity``: 0 to 1, drawn where None; ``deviates``: standard normal deviates, by name
-        in ``VOICE_SPREADS``, to use instead of drawn ones. What is drawn for the others does not
-        depend on them.
+        ``masculinity``: 0 to 1, sampled if None; ``deviates``: standard normal, by name in
+        ``VOICE_SPREADS``, replace sampled ones without changing the others. Raises ValueError for
+        an unknown name.
         """
         drawn = 0.12 + 0.76 * float(rng.random() < 0.5) + 0.1 * float(rng.normal())
         m = float(np.clip(drawn, 0, 1)) if masculinity is None else masculinity
-        own = {name: float(rng.normal()) for name in VOICE_SPREADS} | dict(deviates or {})
-        unknown = set(own) - set(VOICE_SPREADS)
+        normal = {name: float(rng.normal()) for name in VOICE_SPREADS} | dict(deviates or {})
+        unknown = set(normal) - set(VOICE_SPREADS)
         if unknown:
             raise ValueError(
                 f"no trait {', '.join(sorted(unknown))}; there are {list(VOICE_SPREADS)}"
             )
-        values = {name: spread.value(m, own[name]) for name, spread in VOICE_SPREADS.items()}
+        values = {name: spread.value(m, normal[name]) for name, spread in VOICE_SPREADS.items()}
         return VoiceIdentity(**values, accent_seed=int(rng.integers(2**31)))
 
     def traits(self) -> dict[str, float]:

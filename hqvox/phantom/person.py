@@ -1,26 +1,26 @@
-"""Phantom persons: a voice and a face drawn together, with the part that they share known.
+"""Phantom persons: a voice and a face sampled jointly, with a known dependence.
 
-The model. A person has nine traits (``TRAITS``), each twice: v in the voice and f in the face, both
-standard normal, with
+A person has nine traits (``TRAITS``), each twice: v in the voice and f in the face, both standard
+normal, with
 
     f = shared · v + √(1 − shared²) · e,   e standard normal, all traits independent.
 
-So the correlation of v and f is ``shared`` for each trait, and no listener can explain more than
-``shared``² of a face trait's variance. ``shared`` = 0: the voice says nothing about the face; 1: it
-says all about the face's traits.
+So the correlation of v and f is ``shared`` for each trait. No model can explain more than
+``shared``² of the variance of a face trait from the voice. With ``shared`` = 0 voice and face are
+independent; with 1 the voice determines the face's traits.
 
-The voice follows v exactly: each trait sets the deviates of its parameters, all of which can be
-heard. The face follows f: dimorphism and age through their own distributions; every other trait
-moves a group of n shape parameters together, along the unit vector u of its signs. What the group
-does beside that is private to the face:
+The voice is a function of v: each trait sets the deviates of its parameters, all of which are
+audible. The face depends on f: dimorphism and age through their own distributions; every other
+trait moves a group of n shape parameters together, along the unit vector u of its signs. The rest
+of the group's variation is private to the face:
 
     deviates = amplitude · f · u + private · (d − (u·d) u),   d standard normal (n,),
     amplitude² = n − private² · (n − 1), so that every deviate keeps the variance 1.
 
-With ``private`` = 1 faces are distributed as ``FaceIdentity.sample`` draws them, and a trait is one
-of n directions of its group; with 0 it determines its group. Skin, hair, iris, moles, the rest of
-the shape, and in the voice rate, liveliness and accent, belong to no trait and are independent.
-Deviates are clipped at ±2 when they become parameters, a small loss that these figures leave out.
+With ``private`` = 1 faces have the distribution of ``FaceIdentity.sample``, and a trait is one of n
+directions of its group; with 0 it determines its group. Skin, hair, iris, moles, the rest of the
+shape, and in the voice rate, liveliness and accent, belong to no trait and are independent.
+Deviates are clipped at ±2 when they become parameters; these figures ignore that small loss.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ TRAITS = (
     Trait("mouth", {"vowel_space": 1}, {"mouth_width": 1, "upper_lip": 1, "lower_lip": 1}),
     Trait("chin", {"sibilance": -1}, {"chin_mm": 1, "chin_width": 1}),
 )  # fmt: skip
-"""Dimorphism sets pitch, tract length and what else differs between the sexes in voices; in faces
-``masculinity``, with all that follows it."""
+"""Dimorphism sets pitch, tract length and every other parameter that differs between the sexes; in
+faces it sets ``masculinity``, on which others depend."""
 
 _AGES = (22.0, 68.0)
 
@@ -85,9 +85,9 @@ class Person:
 
     @staticmethod
     def sample(rng: np.random.Generator, shared: float = 1.0, private: float = 1.0) -> Person:
-        """Draw a person; ``shared`` and ``private``, both 0 to 1, as the module says.
+        """Sample a person; the module's docstring defines ``shared`` and ``private``, 0 to 1.
 
-        The voice, and all that is private, does not depend on either.
+        The voice, and what is private to the face, depends on neither.
         """
         _check("shared", shared)
         _check("private", private)
@@ -98,7 +98,7 @@ class Person:
 
 
 def voice_for(face: FaceIdentity, rng: np.random.Generator, shared: float = 1.0) -> VoiceIdentity:
-    """Draw a voice for a face that is there already, by the same law."""
+    """Sample a voice for a given face from the same joint distribution."""
     _check("shared", shared)
     streams = rng.spawn(2)
     e = streams[0].standard_normal(len(TRAITS))
@@ -107,23 +107,23 @@ def voice_for(face: FaceIdentity, rng: np.random.Generator, shared: float = 1.0)
 
 
 def face_traits(face: FaceIdentity) -> F64:
-    """Return the traits of a face as drawn by ``FaceIdentity.sample``, (len(TRAITS),).
+    """Return the traits of a face sampled by ``FaceIdentity.sample``, (len(TRAITS),).
 
-    Of one drawn with ``private`` below 1 it gives amplitude · f; both up to clipping, and up to
-    what skin's tone adds to nose and lips.
+    For a face sampled with ``private`` below 1 it returns amplitude · f. Both are exact up to
+    clipping and up to the effect of the skin's tone on nose and lips.
     """
     m = face.masculinity - 0.5
     out = [_masculinity_deviate(face.masculinity), _age_deviate(face.age_years)]
     for trait in TRAITS[2:]:
-        found = [FACE_SPREADS[n].deviate(getattr(face, n), m) for n in trait.face]
-        out.append(float(trait.direction @ np.array(found)))
+        deviates = [FACE_SPREADS[n].deviate(getattr(face, n), m) for n in trait.face]
+        out.append(float(trait.direction @ np.array(deviates)))
     return np.array(out)
 
 
 def explained(shared: float, private: float = 1.0) -> dict[str, float]:
-    """Return the share of each shape deviate's variance that the voice tells, by name.
+    """Return the share of each shape deviate's variance that the voice explains, 0 to 1, by name.
 
-    Names of ``FACE_SPREADS`` that belong to no trait are given as 0.
+    Names of ``FACE_SPREADS`` that belong to no trait have 0.
     """
     _check("shared", shared)
     _check("private", private)
@@ -163,7 +163,7 @@ def _face(f: F64, private: float, rng: np.random.Generator) -> FaceIdentity:
 
 
 def _masculinity(deviate: float) -> float:
-    """Map a normal deviate to the mixture of two that ``FaceIdentity.sample`` draws from."""
+    """Map a normal deviate to the two-component mixture of ``FaceIdentity.sample``."""
     share = float(ndtr(deviate))
     male = float(share > 0.5)
     within = float(np.clip(ndtri(2 * share - male), -2, 2))

@@ -10,10 +10,10 @@ from hqvox.phantom.faces import Light, Pose, Scene, render_face
 from hqvox.phantom.identity import FaceIdentity
 
 EYES_XY = ((0.380, 0.487), (0.623, 0.487))
-"""Where the released dataset has the eyes' centres, as fractions of the crop, left in image first;
-measured on its images."""
+"""Centres of the eyes in the released dataset, as fractions of the crop's side, left in image
+first; measured on its images."""
 _DETAIL = 2
-"""Pixels drawn per pixel kept, each way."""
+"""Pixels rendered per pixel returned, in each direction."""
 
 
 def portrait(
@@ -21,8 +21,9 @@ def portrait(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return one photograph as a release holds it: on white, and with its background.
 
-    uint8 RGB (side_px, side_px, 3) each. The person faces the camera within 4°, neutral or smiling
-    a little, in soft light; the eyes' centres (of the 6 landmarks around each) lie at ``EYES_XY``.
+    uint8 RGB (side_px, side_px, 3) each. The person faces the camera within 4°, neutral or with a
+    slight smile, in soft light. The centres of the eyes (means of the 6 landmarks around each) lie
+    at ``EYES_XY``. Raises ValueError below 32 pixels.
     """
     if not side_px >= 32:
         raise ValueError(f"a portrait has at least 32 pixels a side, not {side_px}")
@@ -31,7 +32,7 @@ def portrait(
     marks = photo.truth.landmarks_xy
     eyes = np.array([marks[36:42].mean(axis=0), marks[42:48].mean(axis=0)])
     turn = _similarity((eyes + 0.5) / _DETAIL, side_px * np.array(EYES_XY))
-    # halved by averaging first, so that the turn below need not smooth
+    # averaged down first, so that the warp below does not alias
     half = cv2.resize(photo.image, (side_px, side_px), interpolation=cv2.INTER_AREA)
     person = cv2.resize(photo.mask.astype(np.float32), (side_px, side_px),
                         interpolation=cv2.INTER_AREA)  # fmt: skip

@@ -21,6 +21,7 @@ from hqvox.phantom.identity import VoiceIdentity
 F64 = NDArray[np.float64]
 
 REFERENCE_CM = 17.0
+"""Length of the vocal tract for which formants are given."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ PHONEMES: dict[str, Phoneme] = {p.symbol: p for p in [*_vowels(), *_consonants()
 VOWELS = tuple(s for s, p in PHONEMES.items() if p.kind == "vowel")
 CONSONANTS = tuple(s for s, p in PHONEMES.items() if p.kind != "vowel")
 PAUSE = "_"
-"""Stands in an utterance's phonemes where nothing is said."""
+"""Symbol of a pause in an utterance's phonemes."""
 
 _CODAS = tuple(s for s in CONSONANTS if s not in ("w", "j", "h"))
 _ONSETS = tuple(s for s in CONSONANTS if s != "ŋ")
@@ -142,10 +143,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Tracks:
-    """What the synthesiser follows; each (milliseconds,), formants (milliseconds, 3).
+    """Control tracks of the synthesis; each (milliseconds,), formants (milliseconds, 3).
 
-    Formants are for the reference tract; amplitudes are relative to a vowel's; ``semitones`` above
-    the voice's own pitch.
+    Formants are for the reference tract; amplitudes are relative to a vowel's; ``semitones`` are
+    relative to the voice's mean pitch.
     """
 
     formants_hz: F64
@@ -159,9 +160,10 @@ class Tracks:
 
 
 def compose(voice: VoiceIdentity, seconds: float, rng: np.random.Generator) -> list[Sound]:
-    """Return what is said in ``seconds``, whole milliseconds each, pauses at both ends included.
+    """Return a random sequence of sounds that lasts ``seconds``, with pauses at both ends.
 
-    The last sound is cut short, or a pause is left, so that the sum is exact.
+    Sounds last whole milliseconds. The last one is shortened, or the pause lengthened, so that the
+    sum is exact.
     """
     total = round(seconds * 1000)
     sounds: list[tuple[str, int, bool]] = [(PAUSE, int(rng.integers(60, 200)), False)]
@@ -210,7 +212,7 @@ def _phrase(voice: VoiceIdentity, rng: np.random.Generator) -> list[tuple[str, i
 
 
 def tracks(voice: VoiceIdentity, sounds: list[Sound], rng: np.random.Generator) -> Tracks:
-    """Return the tracks that speak ``sounds`` in this voice."""
+    """Return the control tracks of ``sounds`` in this voice."""
     n = round(sounds[-1].end_s * 1000)
     formants = np.tile(np.array(_NEUTRAL), (n, 1))
     zero, noise, width = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
@@ -219,7 +221,7 @@ def tracks(voice: VoiceIdentity, sounds: list[Sound], rng: np.random.Generator) 
     for number, sound in enumerate(sounds):
         a, b = round(sound.start_s * 1000), round(sound.end_s * 1000)
         if sound.symbol == PAUSE:
-            # the tongue stays where it was until half-way, then makes for what comes
+            # the tongue holds its position for half the pause, then takes that of the next sound
             follows = sounds[number + 1 : number + 2]
             if number:
                 formants[a : (a + b) // 2] = formants[a - 1]
@@ -279,25 +281,25 @@ def _target(voice: VoiceIdentity, phoneme: Phoneme, accent: dict[str, F64]) -> F
 
 
 def _spread(voice: VoiceIdentity, formants: F64) -> F64:
-    """Move a vowel away from the neutral one, as far as this speaker does."""
+    """Scale a vowel's distance from the neutral vowel by the speaker's vowel space."""
     middle = np.array(_NEUTRAL)
     return np.asarray(middle * (formants / middle) ** voice.vowel_space)
 
 
 def _accent(voice: VoiceIdentity) -> dict[str, F64]:
-    """This speaker's own way with each vowel: factors of F1 to F3."""
+    """Return the speaker's accent: factors of F1 to F3 for each vowel."""
     rng = np.random.default_rng(voice.accent_seed)
     return {s: np.exp(rng.normal(0, (0.03, 0.03, 0.02))) for s in VOWELS}
 
 
 def _nasal(voice: VoiceIdentity, zero: F64, voicing: F64) -> F64:
-    """Where the nasal zero lies: a nasal's own place, else off its pole by the voice's nasality."""
+    """Return the nasal zero, Hz: a nasal's own, else off its pole by the voice's nasality."""
     oral = _ORAL_ZERO_HZ * (1 + voice.nasality * (voicing > 0.6))
     return np.where(np.isnan(zero), oral, zero)
 
 
 def _hold(values: F64, default: float) -> F64:
-    """Fill the gaps of a track with the value that comes next, so that filters are set in time."""
+    """Fill the gaps of a track with the next value, so that filters are set before the noise."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         return np.full(len(values), default)
@@ -331,11 +333,11 @@ def _intonation(voice: VoiceIdentity, sounds: list[Sound], n: int, rng: np.rando
         phrase = phrase + end * size * np.exp(-0.5 * ((t - b) / 110) ** 2)
         line[inside] = phrase[inside]
         at = last + 1
-    said = np.zeros(n, dtype=bool)
+    voiced = np.zeros(n, dtype=bool)
     for sound in sounds:
         if sound.symbol != PAUSE and PHONEMES[sound.symbol].voicing > 0.3:
-            said[round(sound.start_s * 1000) : round(sound.end_s * 1000)] = True
-    if said.any():
-        line -= line[said].mean()
+            voiced[round(sound.start_s * 1000) : round(sound.end_s * 1000)] = True
+    if voiced.any():
+        line -= line[voiced].mean()
     flutter = gaussian_filter1d(rng.standard_normal(n), 40) * 0.15 * np.sqrt(2 * 40 * np.pi**0.5)
     return np.asarray(gaussian_filter1d(line, 15, mode="nearest") + flutter)

@@ -1,8 +1,9 @@
-"""From grids of points to pixels: a z-buffer filled by splatting, exact to a fraction of a cell.
+"""Rasterisation of grids of points: a z-buffer filled by splatting, exact to a fraction of a cell.
 
-Each grid is refined until neighbouring samples lie less than two pixels apart, every sample
-that faces the camera marks the four pixels around it, the nearest wins, and the grid coordinate at
-each pixel's centre follows from the sample's by the local derivative of the projection.
+Each grid is refined until neighbouring samples lie less than two pixels apart. Every sample that
+faces the camera writes to the four pixels around it, and the nearest sample wins. The grid
+coordinate at a pixel's centre follows from that of the sample by the local derivative of the
+projection.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _INDEX_BITS = 26
 class Camera:
     """A pinhole camera that looks straight at the head.
 
-    ``px_per_mm``: scale at the depth of the head's origin; ``centre_xy``: where the origin lands,
+    ``px_per_mm``: scale at the depth of the head's origin; ``centre_xy``: projection of the origin,
     pixels; ``distance_mm``: from the origin to the pinhole.
     """
 
@@ -47,7 +48,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Layer:
-    """What is visible at each pixel.
+    """The visible surface at each pixel.
 
     ``part``: int32 (h, w), index of the grid seen, −1 for none; ``column``, ``row``: float32
     (h, w), grid coordinates there; ``depth``: float32 (h, w), mm towards the camera.
@@ -183,7 +184,10 @@ def _resolve(buffer: NDArray[np.int64], samples: list[_Samples], height: int, wi
 
 
 def sample_texture(texture: F32, column: F32, row: F32, texels: float) -> F32:
-    """Look a texture (h, w, channels) up at grid coordinates (n,), returning (n, channels)."""
+    """Sample a texture (h, w, channels) at grid coordinates (n,) bilinearly; (n, channels).
+
+    ``texels``: of the texture per grid cell.
+    """
     n = len(column)
     if n == 0:
         return np.zeros((0, texture.shape[2]), np.float32)

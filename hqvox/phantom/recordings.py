@@ -1,12 +1,12 @@
-"""Voices of a phantom world, laid out as VoxCeleb hands them out, and the truth about them.
+"""Voices of a phantom world in VoxCeleb's layout, with their ground truth.
 
 <folder>/identities.csv   id, name, subset, gender, nationality, as `hqvox init --identities` reads
   voices.csv              every voice's traits
-  truth.csv               every file: whose, what is wrong with it, what was said
+  truth.csv               every file: its speaker, its fault, its sounds; written last
   wav/<id>/<video>/<n>.wav    as VoxCeleb1
   aac/<id>/<video>/<n>.m4a    as VoxCeleb2, every third identity
 
-The people are those of ``world.make_world`` with the same seed, and the same seed writes the same
+The people are those of ``world.make_world`` with the same seed. The same seed writes the same
 bytes.
 """
 
@@ -31,19 +31,19 @@ from hqvox.phantom.voices import RATE_HZ, Recording, Utterance, speak
 from hqvox.phantom.world import Run, cast, world_names
 
 FAULTS = ("stereo", "low_rate", "silent", "truncated", "high_rate", "empty", "not_audio")
-"""What can be wrong with a file, or unusual, in the order in which worlds get them.
+"""Faults and unusual forms of files, in the order in which worlds get them.
 
-stereo: two channels; low_rate: 8 kHz; high_rate: 48 kHz and 24 bits, these three to be read all the
-same; silent: digital silence; truncated: the last three fifths missing; empty: no bytes;
-not_audio: text."""
+stereo: two channels; low_rate: 8 kHz; high_rate: 48 kHz and 24 bits; these three are readable.
+silent: digital silence; truncated: the last three fifths missing; empty: no bytes; not_audio:
+text."""
 _REASONS = {"silent": "silent", "truncated": "truncated", "empty": "empty",
             "not_audio": "not_audio"}  # fmt: skip
 COLUMNS = ("file", "identity_id", "name", "video", "utterance", "kind", "reason", "seconds",
            "speech_seconds", "pitch_hz", "sounds")  # fmt: skip
 """Columns of ``truth.csv``: ``kind``: "plain" or one of ``FAULTS``; ``reason``: why the file
-cannot be used, empty where it can; ``speech_seconds``: without pauses; ``pitch_hz``: mean over what
-is voiced; ``sounds``: IPA, a pause is a space. ``name`` is empty for the one whom the list of
-identities does not know."""
+cannot be used, else empty; ``speech_seconds``: without pauses; ``pitch_hz``: mean over voiced
+frames; ``sounds``: IPA, a pause is a space. ``name`` is empty for the one speaker who is not in the
+list of identities."""
 _COUNTRIES = ("Atlantis", "Lilliput", "Laputa", "Brobdingnag")
 _UNKNOWN = "id99999"
 
@@ -51,7 +51,7 @@ _UNKNOWN = "id99999"
 @dataclass(frozen=True)
 class _Speaker:
     key: int
-    """Seeds what is drawn for this speaker."""
+    """Part of the seed of everything random about this speaker."""
     identity_id: str
     name: str
     subset: str
@@ -88,10 +88,10 @@ def make_voices(
 ) -> Path:
     """Write the voices of the world of ``seed`` and ``identities``; return ``truth.csv``.
 
-    ``seconds``: shortest and longest utterance; ``shared``: how much of the face's traits the voice
-    tells (``person.py``). With ``faults``, some files are unusual or unusable (``FAULTS``), every
-    sixth identity has a face and no voice, and one voice is of an id that no list knows. With
-    ``by_name``, identities have their names for ids, as in a build from folders of photographs.
+    ``seconds``: shortest and longest utterance; ``shared``: correlation of the traits of face and
+    voice, 0 to 1 (``person.py``). With ``faults``, some files are unusual or unusable (``FAULTS``),
+    every sixth identity has no voice, and one voice has an id that is in no list. With ``by_name``,
+    the ids of identities are their names, as in a build from folders of photographs.
     ``on_progress`` is called with utterances made and to make; ``run`` is as in
     :func:`hqvox.phantom.world.make_world`, with a task for each speaker. Files of the same names
     are replaced.
@@ -174,9 +174,9 @@ def _speakers(seed: int, identities: int, shared: float, by_name: bool) -> list[
 
 
 def _planned_faults(speaking: list[_Speaker], takes: int) -> dict[tuple[int, int], str]:
-    """Give each fault to another speaker's second utterance, then to their third, and so on.
+    """Give each fault to the second utterance of another speaker, then to their third, and so on.
 
-    Only wav files are unusual; a truncated file is an m4a if anybody has one.
+    Faults are put into wav files; the truncated file is an m4a if there is one.
     """
     known = [i for i, s in enumerate(speaking) if s.name]
     wav = [i for i in known if speaking[i].subset == "vox1"] or known
@@ -191,7 +191,7 @@ def _planned_faults(speaking: list[_Speaker], takes: int) -> dict[tuple[int, int
 
 
 def _place(seed: int, speaker: _Speaker, video: int) -> Recording:
-    """Return where a video was recorded, the same for all its utterances."""
+    """Return the recording conditions of a video, the same for all its utterances."""
     return Recording.sample(np.random.default_rng([seed, 50_000, speaker.key, video]))
 
 
@@ -202,9 +202,9 @@ def _path(seed: int, speaker: _Speaker, video: int, utterance: int) -> Path:
 
 
 def video_name(rng: np.random.Generator) -> str:
-    """Draw a name of 11 characters such as videos have."""
+    """Return a random name of 11 characters like those of online videos."""
     letters = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
-    # a folder that begins with a hyphen is a nuisance on the command line
+    # on the command line a folder that begins with a hyphen would look like an option
     return str(rng.choice(letters[:52])) + "".join(rng.choice(letters, 10))
 
 
@@ -265,12 +265,12 @@ def _rounded(samples: NDArray[np.float64]) -> NDArray[np.int16]:
     return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
 
 
-def _row(file: Path, speaker: _Speaker, kind: str, said: Utterance) -> dict[str, str]:
-    voiced = said.pitch_hz[said.pitch_hz > 0]
-    spoken = [s for s in said.sounds if s.symbol != PAUSE]
+def _row(file: Path, speaker: _Speaker, kind: str, utterance: Utterance) -> dict[str, str]:
+    voiced = utterance.pitch_hz[utterance.pitch_hz > 0]
+    spoken = [s for s in utterance.sounds if s.symbol != PAUSE]
     truth = {"speech_seconds": sum(s.end_s - s.start_s for s in spoken),
              "pitch_hz": float(voiced.mean()) if len(voiced) else 0.0}  # fmt: skip
-    sounds = "".join(" " if s.symbol == PAUSE else s.symbol for s in said.sounds).strip()
+    sounds = "".join(" " if s.symbol == PAUSE else s.symbol for s in utterance.sounds).strip()
     nothing = kind in ("silent", "empty", "not_audio")
     return {
         "file": file.as_posix(),
@@ -280,7 +280,7 @@ def _row(file: Path, speaker: _Speaker, kind: str, said: Utterance) -> dict[str,
         "utterance": file.stem,
         "kind": kind,
         "reason": _REASONS.get(kind, ""),
-        "seconds": f"{len(said.samples) / RATE_HZ:.6g}",
+        "seconds": f"{len(utterance.samples) / RATE_HZ:.6g}",
         "sounds": "" if nothing else sounds,
     } | ({"speech_seconds": "0", "pitch_hz": ""} if nothing else _shown(truth))
 

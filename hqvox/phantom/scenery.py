@@ -1,4 +1,4 @@
-"""What stands behind a phantom: out-of-focus walls, gardens, windows, lights and shelves."""
+"""Backdrops of phantoms: out-of-focus walls, gardens, windows, lights, shelves and stages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 
 
 def backdrop(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> F32:
-    """Return a background, float32 (height, width, 3), linear light, about 0 to 1.
+    """Return a background, float32 RGB (height, width, 3), linear light, about 0 to 1.
 
-    ``kind`` is one of ``BACKDROPS``.
+    ``kind``: one of ``BACKDROPS``; ``shape``: (height, width) in pixels.
     """
     height, width = shape
     # the scenery is out of focus, so a third of the resolution carries it

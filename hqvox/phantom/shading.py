@@ -1,4 +1,4 @@
-"""Light on skin, hair and cloth: wrapped diffuse light, a soft highlight, shade in the hollows."""
+"""Shading of skin, hair and cloth: wrapped diffuse light, a soft highlight, shaded hollows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 F32 = NDArray[Any]  # float32, which OpenCV's type stubs cannot promise
 
 SKIN_WRAP = (0.42, 0.26, 0.20)
-"""How far light seeps past the terminator in red, green and blue: red reaches furthest in skin."""
+"""How far diffuse light wraps past the terminator in red, green and blue: in skin, red furthest."""
 CLOTH_WRAP = (0.2, 0.2, 0.2)
 
 
 @dataclass(frozen=True)
 class Light:
-    """One main light and the light from everywhere.
+    """One key light and ambient light.
 
     ``azimuth_deg``: −90 from the picture's left, 0 from the camera, 90 from the right;
-    ``elevation_deg``: above the camera; ``key``: strength of the main light and ``ambient`` of the
-    rest, where key + ambient ≈ 1 exposes skin well; ``warmth``: −1 blue to 1 yellow.
+    ``elevation_deg``: above the camera; ``key`` and ``ambient``: strengths; a sum of about 1
+    exposes skin well; ``warmth``: −1 blue to 1 yellow.
     """
 
     azimuth_deg: float = 18.0
@@ -51,8 +51,9 @@ def shade(
 ) -> F32:
     """Return linear light, float32 (n, 3), of surface points.
 
-    ``albedo``: linear reflectance (n, 3); ``normal``: (n, 3), camera frame; ``hollow``: (n,), 0
-    (closed in) to 1 (open); ``shine``: (n,), strength of the highlight.
+    ``albedo``: linear reflectance (n, 3); ``normal``: (n, 3), camera frame; ``hollow``: (n,),
+    ambient occlusion from 0 (closed in) to 1 (open); ``shine``: (n,), strength of the highlight;
+    ``wrap``: ``SKIN_WRAP`` or ``CLOTH_WRAP``.
     """
     to_light = light.direction().astype(np.float32)
     normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)

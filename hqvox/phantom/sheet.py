@@ -1,4 +1,4 @@
-"""A page of phantoms, as the README shows it.
+"""The contact sheet of phantoms that the README shows.
 
 python -m hqvox.phantom.sheet --out docs/images/phantoms.jpg
 """
@@ -29,7 +29,7 @@ _TILES = (
 
 
 def make_sheet(seed: int = 7) -> NDArray[np.uint8]:
-    """Return the page, uint8 RGB: one row of neutral faces, then poses, moods and light."""
+    """Return the sheet, uint8 RGB: one row of neutral faces, then poses, expressions and light."""
     people = cast(seed, COLUMNS * ROWS)
     tiles = []
     for i, person in enumerate(people):
@@ -52,8 +52,8 @@ def make_sheet(seed: int = 7) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(description="Write a page of phantom faces.")
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Write a contact sheet of phantom faces.")
     parser.add_argument("--out", type=Path, required=True, help="JPEG file to write")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The skin of a phantom: complexion, wrinkles, beard, nostrils and lips over the face's grid.
+"""The face's texture: complexion, wrinkles, beard, nostrils, lips, brows and eyes.
 
-Colours are reflectances in gamma-2 space (the square is linear), 0 to 1. Every line is drawn
-through the points of the feature sheet, in millimetres, with an edge as soft as a texel.
+Colours are RGB reflectances in gamma-2 space (the square is linear), 0 to 1. Every line runs
+through the points of the feature sheet, in millimetres, with an edge about one texel wide.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def paint_brow(
     side: int,
     rng: np.random.Generator,
 ) -> None:
-    """Paint the brow of one side (−1 left, 1 right in the picture) along the sheet\'s points."""
+    """Paint the brow of one side (−1 left, 1 right in the picture) along the sheet's points."""
     points = p[22:27] if side > 0 else p[17:22][::-1]
     xs, ys = np.abs(points[:, 0]), points[:, 1]
     x0, x1 = float(xs[0]), float(xs[-1])
@@ -271,10 +271,10 @@ def paint_eye(
     side: int,
     rng: np.random.Generator,
 ) -> None:
-    """Paint one side\'s lids, lashes and eyeball between the sheet\'s points."""
+    """Paint the lids, lashes and eyeball of one side between the sheet's points."""
     index = [42, 43, 44, 45, 46, 47] if side > 0 else [39, 38, 37, 36, 41, 40]
     e = p[index] * (side, 1)
-    # the lashes carry the eye a little past the corner that an annotator marks
+    # lashes extend the eye a little past the corner that annotators mark
     e[[1, 2, 4, 5], 0] += 0.5
     e[3, 0] += 1.8
     inner, outer = e[0], e[3]

@@ -32,7 +32,7 @@ F32 = NDArray[Any]  # float32
 
 RATE_HZ = 16_000
 FRAME_S = 0.005
-"""Step of the truth's tracks, whose frame i is about the time (i + ½) · ``FRAME_S``."""
+"""Step of the truth's tracks; frame i is centred at the time (i + ½) · ``FRAME_S``."""
 _STEP = round(RATE_HZ * FRAME_S)
 _SOUND_CM_S = 35_000.0
 RD_RANGE = (0.4, 2.6)
@@ -43,7 +43,7 @@ _BANDWIDTHS = (70.0, 90.0, 130.0, 180.0, 240.0, 320.0, 420.0)
 _HIGHEST_HZ = 7600.0
 _NASAL_POLE_HZ = 270.0
 _RING = 960
-"""Samples that a frame's filter rings for, 60 ms: the narrowest formant has then died away."""
+"""Length of a frame's impulse response in samples, 60 ms, in which the narrowest formant decays."""
 _POWERS = np.exp(
     -2j * np.pi * np.outer(np.arange(2 * len(_BANDWIDTHS) + 3), np.arange(_RING // 2 + 1)) / _RING
 )
@@ -52,9 +52,9 @@ _POWERS = np.exp(
 
 @dataclass(frozen=True)
 class Recording:
-    """How an utterance was recorded: what changes from video to video.
+    """Recording conditions, which change from video to video.
 
-    ``level_dbfs``: of the speech, RMS over what is said; ``snr_db``: above background noise;
+    ``level_dbfs``: RMS level of the voiced speech; ``snr_db``: above background noise;
     ``tilt_db``: gain at 4 kHz against 500 Hz; ``echo``: strength of the room's echo relative to
     the direct sound; ``echo_s``: time in which it falls by 60 dB.
     """
@@ -67,7 +67,7 @@ class Recording:
 
     @staticmethod
     def sample(rng: np.random.Generator) -> Recording:
-        """Draw a recording such as interviews have."""
+        """Sample conditions like those of interviews."""
         return Recording(
             level_dbfs=float(rng.uniform(-28, -18)),
             snr_db=float(rng.uniform(28, 45)),
@@ -79,10 +79,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Utterance:
-    """An utterance and what is true of it.
+    """An utterance with its ground truth.
 
-    ``samples``: int16 (n,), 16 kHz mono; ``pitch_hz``: (frames,), 0 where the voice is silent,
-    without jitter; ``formants_hz``: (frames, 3), F1 to F3 of this tract, everywhere; ``sounds``:
+    ``samples``: int16 (n,), 16 kHz mono; ``pitch_hz``: (frames,), 0 where unvoiced, without
+    jitter; ``formants_hz``: (frames, 3), F1 to F3 of this tract, in every frame; ``sounds``:
     phonemes and pauses without gaps. Frames are ``FRAME_S`` apart.
     """
 
@@ -98,10 +98,10 @@ def speak(
     rng: np.random.Generator,
     recording: Recording | None = None,
 ) -> Utterance:
-    """Say something random for ``seconds``, at least 0.5.
+    """Synthesise a random utterance of ``seconds``, rounded to whole frames.
 
-    Without a ``recording`` it is a close microphone's in a silent room. The length is rounded to
-    whole frames.
+    Without a ``recording`` it is that of a close microphone in a silent room. Raises ValueError
+    below 0.5 s.
     """
     if not seconds >= 0.5:
         raise ValueError(f"an utterance lasts at least 0.5 s, not {seconds}")
@@ -113,10 +113,10 @@ def speak(
     pitch = voice.pitch_hz * 2 ** (plan.semitones[middle] / 12)
     voiced = plan.voicing[middle] > 0.12
     speech = _voice(voice, plan, middle, pitch, formants, rng)
-    said = plan.voicing[middle] > 0.5
-    level = float(np.sqrt(np.mean(speech.reshape(frames, _STEP)[said] ** 2))) if said.any() else 1.0
+    loud = plan.voicing[middle] > 0.5
+    level = float(np.sqrt(np.mean(speech.reshape(frames, _STEP)[loud] ** 2))) if loud.any() else 1.0
     speech = speech / level + _noise(plan, middle, rng)
-    samples = _record(speech, np.repeat(said, _STEP), recording or Recording(snr_db=60.0), rng)
+    samples = _record(speech, np.repeat(loud, _STEP), recording or Recording(snr_db=60.0), rng)
     return Utterance(samples, np.where(voiced, pitch, 0.0), formants, tuple(sounds))
 
 
@@ -128,9 +128,9 @@ def _voice(
     formants: F64,
     rng: np.random.Generator,
 ) -> F64:
-    """Glottal pulses and breath, through the vocal tract, (samples,)."""
+    """Return glottal pulses and breath noise, filtered by the vocal tract, (samples,)."""
     frames = len(middle)
-    # towards the edges of what is voiced, the glottis is laxer
+    # the glottis is laxer towards the edges of voiced stretches
     rd = np.clip(voice.rd + 0.5 * (1 - np.clip(plan.voicing[middle], 0, 1)), *RD_RANGE)
     pulses, opening = glottal_source(
         pitch, rd, voice.jitter, voice.shimmer, RATE_HZ, _STEP, rng
@@ -166,7 +166,7 @@ def _tract(voice: VoiceIdentity, formants: F64, nasal_zero: F64) -> F64:
 
 
 def _noise(plan: Tracks, middle: NDArray[np.int64], rng: np.random.Generator) -> F64:
-    """Noise of fricatives and bursts, (samples,)."""
+    """Return the noise of fricatives and bursts, (samples,)."""
     frames = len(middle)
     strength = np.interp(
         (np.arange(frames * _STEP) + 0.5) / (RATE_HZ / 1000),
@@ -196,8 +196,9 @@ def _resonators(frequency: F64, width: F64) -> F64:
 def _filtered(source: F64, sections: F64) -> F64:
     """Filter ``source`` by second-order sections (frames, k, 6) that change from frame to frame.
 
-    Each frame's stretch of the source, faded in and out over two frames, rings on in its own
-    filter, and all are added up: filters blend into each other, where switching them would click.
+    Overlap-add: each frame's stretch of the source, windowed over two frames, is filtered by the
+    sections of its frame, and the responses are summed. Filters blend into each other; switching
+    them would click.
     """
     frames = len(sections)
     fade = np.hanning(2 * _STEP + 1)[:-1]
@@ -241,9 +242,9 @@ def _tilted(signal: F64, tilt_db: float) -> F64:
 
 
 def _record(
-    speech: F64, said: NDArray[np.bool_], recording: Recording, rng: np.random.Generator
+    speech: F64, loud: NDArray[np.bool_], recording: Recording, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """Set room, noise and level, and round to int16."""
+    """Add the room's echo and noise, set the level, and round to int16."""
     heard = _tilted(speech, recording.tilt_db) if recording.tilt_db else speech
     if recording.echo:
         n = round(recording.echo_s * RATE_HZ)
@@ -251,11 +252,11 @@ def _record(
         tail[: round(0.004 * RATE_HZ)] = 0
         tail *= recording.echo / np.sqrt(np.sum(tail**2))
         heard = heard + fftconvolve(heard, tail)[: len(heard)]
-    level = np.sqrt(np.mean(heard[said] ** 2)) if said.any() else 1.0
+    level = np.sqrt(np.mean(heard[loud] ** 2)) if loud.any() else 1.0
     hum = lfilter([1.0], [1.0, -0.9], rng.standard_normal(len(heard)))
     hum *= level * 10 ** (-recording.snr_db / 20) / np.sqrt(np.mean(hum**2))
     out = (heard + hum) * (10 ** (recording.level_dbfs / 20) / level)
-    # peaks are bent, not cut, as a limiter would
+    # soft limiting of the peaks
     out = np.where(
         np.abs(out) > 0.7, np.sign(out) * (0.7 + 0.3 * np.tanh((np.abs(out) - 0.7) / 0.3)), out
     )
@@ -263,9 +264,9 @@ def _record(
 
 
 def lf_cycle(rd: float, phases: int = _PHASES) -> F64:
-    """Return one cycle of the flow's derivative, float64 (phases,), main excitation −1.
+    """Return one cycle of the flow's derivative, float64 (phases,), −1 at the main excitation.
 
-    ``rd`` within ``RD_RANGE``. The cycle's sum is 0: the flow returns to where it began.
+    ``rd`` within ``RD_RANGE``. The cycle sums to 0, so the flow returns to its start.
     """
     tp, te, ta = lf_times(rd)
     omega = np.pi / tp
@@ -333,7 +334,7 @@ def glottal_source(
     lengths = 1 + jitter * np.clip(rng.standard_normal(count), -3, 3)
     strengths = 1 + shimmer * np.clip(rng.standard_normal(count), -3, 3)
     ends = np.concatenate([[0.0], np.cumsum(lengths)])
-    ends *= max(1.0, (nominal[-1] + 1) / ends[-1])  # a short draw must still reach the end
+    ends *= max(1.0, (nominal[-1] + 1) / ends[-1])  # the cycles must reach the end
     cycles = np.interp(nominal, ends, np.arange(count + 1))
     cycle = cycles.astype(np.int64)
     starts = np.interp(ends[:-1], nominal, at)
@@ -341,10 +342,10 @@ def glottal_source(
     shape = np.clip(np.rint(share * (_SHAPES - 1)), 0, _SHAPES - 1).astype(np.int64)
     phase = (cycles - cycle) * _PHASES
     low = phase.astype(np.int64)
-    part = (phase - low).astype(np.float32)
+    fraction = (phase - low).astype(np.float32)
     index = shape[cycle] * (_PHASES + 1) + low
     derivative, flow = (table.ravel() for table in _tables())
-    pulses = derivative[index] * (1 - part) + derivative[index + 1] * part
+    pulses = derivative[index] * (1 - fraction) + derivative[index + 1] * fraction
     pulses = pulses * strengths[cycle].astype(np.float32)
     opening = flow[index[::fine]]
     return np.asarray(resample_poly(pulses, 1, fine), np.float64), opening.astype(np.float64)

@@ -1,9 +1,9 @@
-"""A phantom world as a web site on this machine: pages, pictures, and what goes wrong on the web.
+"""A phantom world as a web site on this machine, with the usual faults of the web.
 
-Every identity has a page with its pictures. Some pictures answer badly at first (too many
-requests, a connection that breaks), slowly or from somewhere else, and arrive all the same. Beside
-them stand decoys that a polite crawler must not get, or cannot: each has the reason it should give.
-Which is which follows from the order of names and files alone.
+Every identity has a page with its pictures. Some pictures have a transient fault (too many
+requests, a broken connection), are slow or are redirected, and can be fetched all the same. Decoys
+must not or cannot be fetched; each has the reason that a crawler should give. Faults and decoys
+follow from the order of names and files alone.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ DECOYS = {
     "halved": "truncated",  # the body ends before its announced length
     "inside": "refused_address",  # leads to an address inside a network
 }
-"""Kinds of decoy, one for each identity in turn, and the reason a crawler should give."""
-LAPSES = {"busy": 3, "broken_off": 7, "slow": 11, "moved": 5}
-"""What passes, and the number (of a folder's files, from 0) of the picture that it befalls."""
+"""Kinds of decoy, one per identity in turn, and the reason that a crawler should give."""
+FAULTS = {"busy": 3, "broken_off": 7, "slow": 11, "moved": 5}
+"""Transient faults, and the number of the picture (in its folder, from 0) that has each."""
 BUSY_EVERY = 4
-"""Identities; a crawler that is asked to wait may leave the whole host alone meanwhile."""
+"""Of this many identities one has the fault ``busy``, since a crawler may then pause the host."""
 URLS_COLUMNS = ("identity_id", "url", "page_url", "licence", "author", "title")
 """Columns of the list of urls."""
 _LICENCES = ("CC0 1.0", "CC BY 4.0", "CC BY-SA 4.0")
@@ -66,20 +66,20 @@ class Listed:
     file: str
     """File below the world's folder; of a decoy, the picture it pretends to be."""
     what: str
-    """Lapse or kind of decoy; "" where nothing is wrong."""
+    """Transient fault or kind of decoy; "" for a plain picture."""
 
 
 def listed(world: Path) -> Iterator[Listed]:
-    """Every picture of the site: an identity's own in order, then its decoy."""
+    """Yield every picture of the site: those of an identity in order, then its decoy."""
     folders = sorted(folder for folder in (world / "photos").iterdir() if folder.is_dir())
     for number, folder in enumerate(folders):
         files = sorted(file for file in folder.iterdir() if file.is_file())
         for place, file in enumerate(files):
-            lapse = next((what for what, at in LAPSES.items() if at == place), "")
-            if lapse == "busy" and number % BUSY_EVERY:
-                lapse = ""
+            fault = next((what for what, at in FAULTS.items() if at == place), "")
+            if fault == "busy" and number % BUSY_EVERY:
+                fault = ""
             relative = f"photos/{folder.name}/{file.name}"
-            yield Listed(folder.name, f"/{quote(relative)}", relative, lapse)
+            yield Listed(folder.name, f"/{quote(relative)}", relative, fault)
         if files:
             kind = list(DECOYS)[number % len(DECOYS)]
             path = f"/{kind}/{quote(folder.name)}.jpg"
@@ -109,7 +109,7 @@ def urls_csv(world: Path, base_url: str) -> bytes:
 
 
 def decoys(world: Path) -> dict[str, str]:
-    """Every decoy's path, as :func:`world_file` tells it, and the reason a crawler should give."""
+    """Return every decoy's path, as :func:`world_file` gives it, and the reason to expect."""
     return {
         world_file(picture.path): DECOYS[picture.what]
         for picture in listed(world)
@@ -118,7 +118,7 @@ def decoys(world: Path) -> dict[str, str]:
 
 
 def world_file(url: str) -> str:
-    """The file below the world's folder that a url of the site shows; a decoy's path is none."""
+    """Return the path of a url relative to the world's folder; for a decoy no file has it."""
     return unquote(urlsplit(url).path).removeprefix("/")
 
 
@@ -129,8 +129,8 @@ class Website:
         """``port``: 0 takes a free one. Raises OSError where the port is taken."""
         self.world = world
         self.requests: Counter[str] = Counter()
-        """How often each path, decoded, was asked for, robots.txt and pages included."""
-        # Clients differ in what they encode: paths are compared decoded.
+        """Number of requests for each decoded path, robots.txt and pages included."""
+        # Clients encode urls differently, so paths are compared decoded.
         self._pictures = {unquote(picture.path): picture for picture in listed(world)}
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
@@ -164,7 +164,7 @@ class Website:
         self._thread.join()
 
     def count(self, path: str) -> int:
-        """Note a request; return which one of its path it is, from 1."""
+        """Count a request; return its number among those of its path, from 1."""
         with self._lock:
             self.requests[path] += 1
             return self.requests[path]
@@ -208,7 +208,7 @@ class _Server(ThreadingHTTPServer):
             self.site._slots.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away in the middle is none of the site's business."""
+        """Ignore clients that close their connection early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(b"", "text/plain", HTTPStatus.TOO_MANY_REQUESTS, wait)
             case "broken_off" if nth == 1:
                 self._answer(data, kind, send=len(data) // 2)
-                # Closing with unsent data thrown away makes the kernel send a reset.
+                # With a linger time of 0, closing discards unsent data and sends a reset.
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
@@ -272,7 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] | None = None,
         send: int | None = None,
     ) -> None:
-        """Send an answer; ``send``: only so many bytes of the body that is announced."""
+        """Send an answer; ``send``: how many bytes of the announced body, by default all."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -282,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
         shutil.copyfileobj(io.BytesIO(body[:send]), self.wfile)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: what the site did shows in what the crawl found."""
+        """Log nothing; the crawl records its results."""
 
 
 def _html(title: str, body: str) -> bytes:

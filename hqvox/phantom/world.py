@@ -1,8 +1,8 @@
-"""A small world of phantoms: folders of photographs as a crawl leaves them, and the truth.
+"""A small world of phantoms: folders of photographs like those of a crawl, and their ground truth.
 
-Each identity's folder mixes good photographs with every defect that a build has to find: turned,
-far, laughing, badly lit, cropped, tilted and doubled ones, other people, files that are no
-pictures. The same seed writes the same bytes.
+Each identity's folder mixes good photographs with every defect that a build must detect: faces
+turned, far, laughing, badly lit, cropped or tilted, duplicates, other people, and files that are
+no pictures. The same seed writes the same bytes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ NAMES = (
 )  # fmt: skip
 """Invented people; more are numbered."""
 
-# Kinds of photograph in the order a folder fills, so that short folders hold good ones, too.
+# Kinds of photograph in the order of a folder's files, so that short folders have good ones too.
 _DECK = (
     "good", "good", "good", "turned", "good", "laughing", "good", "far", "uneven", "good",
     "two_people", "nodding", "exposed", "copy", "recompressed", "good", "cropped",
     "wrong_person", "broken", "tilted",
 )  # fmt: skip
-# An identity that cannot be released has bad photographs where others have good ones.
+# An identity without enough good photographs has these in place of good ones.
 _SPOILT = ("turned", "far", "laughing", "exposed", "uneven", "nodding")
 _BROKEN = ("truncated", "empty", "html", "text")
 _FORMATS = ("plain", "grey", "exif", "png")
@@ -49,9 +49,9 @@ COLUMNS = (
     "pitch_deg", "roll_deg", "expression", "strength",
 )  # fmt: skip
 """Columns of ``truth.csv``, one row per face, or per file without one: ``file`` relative to the
-world's folder; ``kind`` of photograph; ``face`` counted from 0; ``person``: whose face it is;
-``reason``: the defect a build should name, empty for a good face; pixels and degrees of the picture
-as it is meant to be seen, turned by its EXIF orientation."""
+world's folder; ``kind``: of photograph; ``face``: counted from 0; ``person``: name of who is shown;
+``reason``: the reason that a build should give, empty for a good face. Pixels and degrees refer to
+the picture turned by its EXIF orientation."""
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Applies a function of a module to every task and gives the results in order, as ``map`` does."""
@@ -59,7 +59,7 @@ Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class _Plan:
-    """One photograph to take: its kind, what is wrong with it, and how it is stored."""
+    """One photograph to render: its kind, the reason to refuse it, its scene and file form."""
 
     kind: str
     reason: str
@@ -79,7 +79,7 @@ class _Folder:
     person: FaceIdentity
     other_name: str
     other: FaceIdentity
-    """Who stands beside the person, or is shown in their place."""
+    """The least similar person, who appears beside or in place of this one."""
 
 
 def make_world(
@@ -151,7 +151,7 @@ def _make_folder(folder: _Folder) -> list[dict[str, str]]:
 
 
 def cast(seed: int, n: int) -> list[FaceIdentity]:
-    """Return ``n`` people who look unlike each other: out of a larger draw, the most distant."""
+    """Return ``n`` dissimilar people: a farthest-point selection from a larger sample."""
     rng = np.random.default_rng([seed, 10_000])
     pool = [FaceIdentity.sample(rng) for _ in range(max(12 * n, 24))]
     vectors = _appearances(pool)
@@ -164,7 +164,7 @@ def cast(seed: int, n: int) -> list[FaceIdentity]:
     return [pool[i] for i in chosen]
 
 
-# How much a trait changes a face in the eyes of a face recognition network, relative.
+# Relative effect of a trait on the embedding of a face recognition network.
 _LOOKS = {
     "brow_thickness_mm": 2.7, "nose_width": 2.7, "mouth_width": 2.5, "upper_lip": 2.4,
     "ipd_mm": 2.4, "eye_tilt_mm": 2.4, "face_width": 2.1, "chin_mm": 2.0, "brow_ridge_mm": 2.0,
@@ -174,7 +174,7 @@ _SKIN_LOOK, _BEARD_LOOK = 5.0, 3.5
 
 
 def _appearances(people: list[FaceIdentity]) -> NDArray[np.float64]:
-    """Return vectors (n, m) whose distances follow how unlike people look."""
+    """Return vectors (n, m) whose distances measure how dissimilar people look."""
     traits = np.array([[p.traits()[name] for name in _LOOKS] for p in people])
     traits = traits / (traits.std(axis=0) + 1e-9) * np.array(list(_LOOKS.values()))
     skin = np.array([[sum(p.skin_rgb)] for p in people])
@@ -185,7 +185,7 @@ def _appearances(people: list[FaceIdentity]) -> NDArray[np.float64]:
 
 
 def unlike(people: list[FaceIdentity]) -> list[int]:
-    """Return for each person the index of the one who looks least like them."""
+    """Return for each person the index of the least similar one."""
     vectors = _appearances(people)
     distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     return [int(i) for i in distances.argmax(axis=1)]
@@ -204,7 +204,7 @@ def _plan(
     stranger: FaceIdentity,
     rng: np.random.Generator,
 ) -> _Plan:
-    """Decide what photograph ``shot`` of identity ``number`` is."""
+    """Choose kind, scene and form of photograph ``shot`` of identity ``number``."""
     kind = _DECK[shot % len(_DECK)]
     if spoilt and kind in ("good", "two_people", "tilted") and shot >= 2:
         kind = _SPOILT[shot % len(_SPOILT)]
@@ -249,7 +249,7 @@ def _spoil(
     stranger: FaceIdentity,
     rng: np.random.Generator,
 ) -> tuple[str, Scene]:
-    """Return the reason a build should give, and the scene with that defect."""
+    """Return the reason that a build should give, and the scene with the defect ``kind``."""
     side = float(rng.choice((-1.0, 1.0)))
     pose, light = scene.pose, scene.light
     if kind == "turned":
@@ -306,7 +306,7 @@ def _take(
     done: dict[int, bytes],
     rng: np.random.Generator,
 ) -> tuple[bytes, str, tuple[FaceTruth, ...], int | None]:
-    """Return the file's bytes, its suffix, its faces, and the photograph it doubles."""
+    """Return a file's bytes, its suffix, its faces, and the photograph that it duplicates."""
     if plan.kind == "copy":
         return done[0], ".jpg", (), 0
     if plan.kind == "recompressed":
@@ -323,7 +323,7 @@ def _take(
 
 
 def _store(photo: PhantomPhoto, form: str, quality: int) -> tuple[bytes, str]:
-    """Return a photograph as a file: JPEG, grey JPEG, JPEG turned by EXIF, or PNG with alpha."""
+    """Return a photograph's file bytes and suffix; ``form``: one of ``_FORMATS``."""
     if form == "png":
         alpha = np.where(photo.mask, 255, 254).astype(np.uint8)
         rgba = np.dstack([photo.image[..., ::-1], alpha])
@@ -332,7 +332,7 @@ def _store(photo: PhantomPhoto, form: str, quality: int) -> tuple[bytes, str]:
     if form == "exif":
         out = io.BytesIO()
         exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned 90° clockwise by whoever shows it
+        exif[0x0112] = 6  # viewers turn it 90° clockwise
         stored = Image.fromarray(np.rot90(photo.image, 1).copy())
         stored.save(out, "JPEG", quality=quality, exif=exif)
         return out.getvalue(), ".jpg"

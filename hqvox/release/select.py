@@ -158,26 +158,26 @@ def read_review(
 
     store = open_store(workspace, config)
     try:
-        verdicts = store.state()
+        outcomes = store.state()
     finally:
         store.close()
-    if not verdicts:
+    if not outcomes:
         return None
     index = open_index(workspace)
     review = Review()
     for identity in identities:
         identity_id = identity["identity_id"]
-        verdict = verdicts.get(identity_id)
+        outcome = outcomes.get(identity_id)
         rows = index.rows(identity_id, PLACE)
-        if verdict is None:
+        if outcome is None:
             if len(rows) >= config.release.min_faces:
                 review.undecided.append(identity_id)
-        elif verdict.holds is None:
+        elif outcome.holds is None:
             review.disputed.append(identity_id)
-        elif verdict.status == "dropped":
-            review.dropped[identity_id] = verdict.holds.decision.reason or ""
+        elif outcome.status == "dropped":
+            review.dropped[identity_id] = outcome.holds.decision.reason or ""
         else:
-            decision = verdict.holds.decision
+            decision = outcome.holds.decision
             keys = [
                 (identity_id, row["candidate"], row["face"])
                 for row in find_faces(decision.faces, rows)

@@ -1,4 +1,4 @@
-"""Histograms of what was measured, with the limits drawn in, as SVG for the report."""
+"""Histograms of measures with their limits, as SVG for the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT_COLOUR = "#4a9a72"
 REFUSED_COLOUR = "#d0745f"
 LIMIT_COLOUR = "#1f242b"
 _STYLE: Any = {
-    "svg.fonttype": "none",  # letters stay letters: small, sharp, searchable
+    "svg.fonttype": "none",  # text stays text: small, sharp, searchable
     "svg.hashsalt": "hqvox",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
@@ -36,7 +36,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Values:
-    """A number over all rows that entered its stage."""
+    """A measure of all rows that entered its stage."""
 
     shown: Shown
     kept: NDArray[np.float64]
@@ -45,7 +45,7 @@ class Values:
 
 
 def read_values(workspace: Workspace, measure: Measure) -> Values:
-    """All values of a number, reading only the columns that it comes from."""
+    """All values of a measure; only its columns are read."""
     kept: list[NDArray[np.float64]] = [np.empty(0)]
     refused: list[NDArray[np.float64]] = [np.empty(0)]
     for shard in workspace.shards():
@@ -61,9 +61,9 @@ def read_values(workspace: Workspace, measure: Measure) -> Values:
 
 
 def histogram(values: Values, bound: float | None) -> str | None:
-    """The histogram as an ``<svg>`` element, or None where there is nothing to show.
+    """The histogram as an ``<svg>`` element, or None if there are no values.
 
-    What lies beyond the outer half per cent is counted in the outermost bars.
+    Values beyond the outer half per cent are counted in the outermost bars.
     """
     everything = np.concatenate([values.kept, values.refused])
     if not len(everything):

@@ -1,4 +1,4 @@
-"""How a crawl went: what was fetched, and what could not be had for which reason."""
+"""The result of a crawl: photographs fetched, and failures by reason."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class CrawlStats:
 
     candidates: int = 0
     fetched: int = 0
-    """Photographs that arrived and are pictures, copies counted."""
+    """Photographs that arrived and are pictures, including copies."""
     bytes: int = 0
-    """Of their distinct files."""
+    """Bytes of their distinct files."""
     attempts: int = 0
-    """Requests that were made, or refused before they were; redirects and retries included."""
+    """Requests, also those refused beforehand; including redirects and retries."""
     failed: Counter[str] = field(default_factory=Counter)
     hosts: set[str] = field(default_factory=set)
-    """Those that answered."""
+    """Hosts that answered."""
     licences: Counter[str] = field(default_factory=Counter)
-    """Of the photographs that arrived, as the sources state them."""
+    """Licences of the photographs that arrived, as the sources state them."""
 
     @property
     def reasons(self) -> list[tuple[str, int, bool]]:
-        """Each reason with its count, most frequent first, and whether it may pass."""
+        """Each reason with its count, most frequent first, and whether it is transient."""
         return [(r, n, r in DownloadStage.transient) for r, n in self.failed.most_common()]
 
 
 def read_crawl(workspace: Workspace) -> CrawlStats | None:
-    """Add up the download tables and attempts; None where nothing was crawled.
+    """Add up the download tables and attempts; None if nothing was crawled.
 
-    Raises HqvoxError where a table is damaged.
+    Raises HqvoxError if a table is damaged.
     """
     stats = CrawlStats()
     for shard in workspace.shards():
@@ -65,11 +65,13 @@ def read_crawl(workspace: Workspace) -> CrawlStats | None:
 def _add_shard(workspace: Workspace, shard: str, stats: CrawlStats) -> None:
     columns = ["photo_id", "photo_bytes", "reason"]
     table = workspace.read_stage(DownloadStage.name, shard, columns)
-    found = workspace.read_stage("discover", shard, ["licence"])
-    if table is None or found is None:
+    discovered = workspace.read_stage("discover", shard, ["licence"])
+    if table is None or discovered is None:
         return
-    places = zip(found["identity_id"].to_pylist(), found["candidate"].to_pylist(), strict=True)
-    licence_of = dict(zip(places, found["licence"].to_pylist(), strict=True))
+    places = zip(
+        discovered["identity_id"].to_pylist(), discovered["candidate"].to_pylist(), strict=True
+    )
+    licence_of = dict(zip(places, discovered["licence"].to_pylist(), strict=True))
     sizes: dict[str, int] = {}
     for row in table.to_pylist():
         stats.candidates += 1

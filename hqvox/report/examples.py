@@ -1,4 +1,4 @@
-"""Which photos and faces a report shows: a fair sample of what each stage kept and refused."""
+"""The examples in a report: a sample of what each stage kept and refused."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def choose_examples(
 ) -> list[Group]:
     """Up to ``per_group`` examples of every verdict of every stage, the same ones every time.
 
-    Kept first, then reasons by name, stage by stage. They are drawn over all shards, so that a
-    large build is not judged by its first identities, and from as many identities as there are.
+    Stage by stage, kept first, then reasons by name. The sample is from all shards and from as
+    many identities as possible, so that the first identities of a large build do not dominate.
     """
     groups: dict[tuple[str, str | None], Group] = {}
     pools: dict[tuple[str, str | None], list[tuple[str, Key]]] = {}
@@ -45,8 +45,8 @@ def choose_examples(
             for reason, indices in _by_reason(table).items():
                 group = groups.setdefault((stage, reason), Group(stage, reason))
                 group.count += len(indices)
-                draw = np.random.default_rng(zlib.crc32(f"{shard} {stage} {reason}".encode()))
-                sample = np.sort(draw.permutation(indices)[: 2 * per_group])
+                rng = np.random.default_rng(zlib.crc32(f"{shard} {stage} {reason}".encode()))
+                sample = np.sort(rng.permutation(indices)[: 2 * per_group])
                 keys = table_keys(table.take(pa.array(sample, pa.int64())))
                 pools.setdefault((stage, reason), []).extend((shard, key) for key in keys)
     chosen: dict[tuple[str, str | None], list[tuple[str, Key]]] = {
@@ -72,15 +72,15 @@ def _by_reason(table: pa.Table) -> dict[str | None, np.ndarray]:
     if not len(reasons):
         return {}
     named = sorted({r for r in reasons if r is not None})
-    found: dict[str | None, np.ndarray] = {r: np.flatnonzero(reasons == r) for r in named}
+    indices: dict[str | None, np.ndarray] = {r: np.flatnonzero(reasons == r) for r in named}
     kept = np.flatnonzero(np.asarray(table["reason"].is_null()))
     if len(kept):
-        found[None] = kept
-    return found
+        indices[None] = kept
+    return indices
 
 
 def _spread(pool: list[tuple[str, Key]], count: int, seed: int) -> list[tuple[str, Key]]:
-    """A drawn sample that takes a second one of an identity only when each has given one."""
+    """A random sample: a second example of an identity only after one of every identity."""
     shuffled = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))]
     turns: dict[str, int] = {}
     ranked = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import inspect
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,9 +27,7 @@ from hqvox.report.charts import histogram, read_values
 from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import Group, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
-from hqvox.report.generated import GeneratedFaces, GeneratedPerson
 from hqvox.report.release_charts import release_charts
-from hqvox.report.timing import Timing, read_timing
 from hqvox.report.truth import TruthRow
 from hqvox.runner.build import photos_gone, plan_build
 from hqvox.runner.lookup import joined_rows
@@ -52,12 +52,35 @@ PICTURE_HEIGHT_PX = 200
 GENERATED_PX = 128
 GALLERY_IDENTITIES = 36
 """Identities of a release that the gallery shows."""
-Step = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A measurement in a caption."""
+class GeneratedPerson:
+    """A person: a real face, and faces generated from their voice."""
+
+    name: str
+    stranger: bool
+    """Whether the person was not in the training data."""
+    real: Photo
+    generated: Sequence[tuple[str, Photo]]
+    """Pairs (length of speech in words, RGB face)."""
+
+
+@dataclass(frozen=True)
+class GeneratedFaces:
+    """Faces that a trained model generated from voices."""
+
+    recipe: str
+    steps: int
+    trained_on: int
+    """People."""
+    people: Sequence[GeneratedPerson]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A measure below an example."""
 
     label: str
     value: str
@@ -73,7 +96,7 @@ class Figure:
     name: str
     path: str
     file: str
-    lines: list[Line]
+    lines: list[Caption]
 
 
 @dataclass
@@ -97,7 +120,7 @@ class ExampleGroup:
 
 @dataclass
 class StageView:
-    """What the report says of one stage."""
+    """The report's section on one stage."""
 
     name: str
     does: str
@@ -111,16 +134,16 @@ class StageView:
 def render_report(
     workspace: Workspace,
     release: Release | None,
-    on_step: Step = lambda what: None,
+    on_step: OnStep = lambda what: None,
     title: str = "",
     truth: Sequence[TruthRow] = (),
     generated: GeneratedFaces | None = None,
 ) -> str:
     """The whole report as HTML.
 
-    ``on_step`` is told what is being made; ``title``: by default the workspace's last part;
-    ``truth``: of phantoms, what they were against what the build said; ``generated``: what a model
-    that was trained on the release makes of its voices.
+    ``on_step`` is called with the name of each section; ``title``: default is the last part of the
+    workspace's url; ``truth``: of phantoms, known defects beside the build's verdicts;
+    ``generated``: faces of a model that was trained on the release.
     """
     config = workspace.config()
     store = ModelStore()
@@ -194,7 +217,7 @@ def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list
     if jobs:
         notes.append(
             f"{len(jobs)} of {len(workspace.shards())} shards are not up to date "
-            f"({jobs[0].why}): what follows is as the last build left it. "
+            f"({jobs[0].why}): the report shows the last build. "
             f"Run hqvox build {workspace.url}."
         )
     failures = workspace.failures()
@@ -217,10 +240,10 @@ def _figure(
             if group.reason is None and measure.limit is not None and measure.limit.rule:
                 good = None  # one of several ways to pass
             lines.append(
-                Line(measure.label, value_text(measure, value), limit_text(measure, bound), good)
+                Caption(measure.label, value_text(measure, value), limit_text(measure, bound), good)
             )
     if group.reason == "duplicate":
-        lines.append(Line("left refused, right", f"photo {row['duplicate_of']}", "", None))
+        lines.append(Caption("left refused, right", f"photo {row['duplicate_of']}", "", None))
     picture = _example_picture(workspace, row, group)
     return Figure(
         picture=_data_url(picture) if picture is not None else "",
@@ -259,7 +282,7 @@ def _example_picture(workspace: Workspace, row: Row, group: Group) -> Photo | No
 
 
 def _pair(workspace: Workspace, row: Row) -> Photo | None:
-    """The refused duplicate and, to its right, the photo that stands for both."""
+    """The refused duplicate and, to its right, the photo that was kept."""
     key = (row["identity_id"], row["duplicate_of"], None)
     twin = joined_rows(workspace, row["shard"], [key])[0]
     pictures = [upright_photo(workspace, r, 640) for r in (row, twin)]
@@ -286,6 +309,34 @@ def _whole_photo(workspace: Workspace, row: Row, refused: bool) -> Photo | None:
 def _data_url(picture: Photo, height_px: int = PICTURE_HEIGHT_PX) -> str:
     small = fitted(picture, 2 * height_px, height_px)
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, 80)).decode()
+
+
+@dataclass
+class Timing:
+    """Sums over all recorded runs, in seconds of one worker's time."""
+
+    runs: int = 0
+    wall_seconds: float = 0.0
+    photos: int = 0
+    stages: Counter[str] = field(default_factory=Counter)
+    pixels: Counter[str] = field(default_factory=Counter)
+    """Time for reading, decoding, encoding and writing pictures."""
+
+
+def read_timing(workspace: Workspace) -> Timing:
+    """Add up ``runs/*/timings.json``. A run that was killed has none."""
+    timing = Timing()
+    for run in workspace.storage.names("runs"):
+        name = f"runs/{run}/timings.json"
+        if not workspace.storage.exists(name):
+            continue
+        record = json.loads(workspace.storage.read(name))
+        timing.runs += 1
+        timing.wall_seconds += record["wall_seconds"]
+        timing.photos += record["photos"]
+        timing.stages.update(record["stages"])
+        timing.pixels.update(record["pixels"])
+    return timing
 
 
 # Release and time --------------------------------------------------------------------------------
@@ -319,7 +370,7 @@ def _release_view(workspace: Workspace, release: Release | None) -> dict[str, An
 def _generated_view(
     generated: GeneratedFaces | None,
 ) -> list[tuple[GeneratedPerson, str, list[tuple[str, str]]]]:
-    """Everybody with their pictures as data URLs."""
+    """Each person with their pictures as data URLs."""
     return [
         (
             person,

@@ -1,4 +1,4 @@
-"""What the report shows of a release beyond its faces: histograms, balance, table 6."""
+"""The report on a release, without its faces: histograms, balance, table 6."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hqvox.report.charts import Values, histogram
 from hqvox.workspace.tables import Shown
 
 MOST = 12
-"""Nationalities that are named; the rest is summed up."""
+"""Nationalities that are listed; the others are added up."""
 GENDERS = {"f": "female", "m": "male"}
 UNKNOWN = "not stated"
 
 
 def release_charts(release: Release) -> dict[str, Any]:
-    """What ``release.html.j2`` shows, as values for the template."""
+    """Values for the template ``release.html.j2``."""
     people = release.identities().to_pylist()
     return {
         "charts": _histograms(release, people),
@@ -62,7 +62,7 @@ def _histograms(release: Release, people: list[dict[str, Any]]) -> list[Markup]:
 
 
 def count_words(pairs: list[tuple[str, str]]) -> list[tuple[str, list[int]]]:
-    """Of each word, most first, how many identities in all and in each part."""
+    """For each word, most frequent first: identities in all and in each split."""
     counts = Counter(pairs)
     totals = Counter(word for word, _ in pairs)
     words = sorted(totals, key=lambda word: (-totals[word], word))

@@ -121,6 +121,10 @@ def run_build(
     what was committed before stays. Raises ModelError where weights are missing, before anything
     runs.
     """
+    for stage in STAGE_NAMES:
+        workspace.storage.remove_leftovers(f"stages/{stage}")
+    for run in workspace.storage.names("runs"):
+        workspace.storage.remove_leftovers(f"runs/{run}")
     result = BuildResult(jobs)
     if not jobs:
         return result
@@ -146,10 +150,6 @@ def run_build(
                 result.stage_seconds[name] += tally.seconds
         on_event(event)
 
-    for stage in STAGE_NAMES:
-        workspace.storage.remove_leftovers(f"stages/{stage}")
-    for run in workspace.storage.names("runs"):
-        workspace.storage.remove_leftovers(f"runs/{run}")
     try:
         if executor == "ray":
             run_ray(workspace.url, config, jobs, take, workers, order=order)

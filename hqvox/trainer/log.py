@@ -26,7 +26,7 @@ KINDS = ("train", "evaluate")
 """Kinds of lines."""
 
 
-class RunLog:
+class TrainLog:
     """Appends to a run's log. Use as a context manager."""
 
     def __init__(self, folder: Path, step: int, on_note: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class RunLog:
             raise disk_error(error, str(self.path)) from None
         self._board = _board(folder / TENSORBOARD, step, on_note)
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> TrainLog:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -61,7 +61,7 @@ Event = Stepped | Evaluated | Note
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutcome:
     """How a training ended."""
 
     state: Literal["finished", "stopped"]
@@ -82,7 +82,7 @@ def train(
     device: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[str, int, int], None] | None = None,
-) -> Outcome:
+) -> TrainOutcome:
     """Train a model into the folder ``out``. Ctrl-C and SIGTERM save a checkpoint and stop.
 
     ``resume``: continue after ``checkpoints/last.pt`` of ``out``. ``start``: a checkpoint whose
@@ -98,14 +98,14 @@ def train(
             return _run(session, stop, tell)
 
 
-def _run(session: Session, stop: Stop, tell: Callable[[Event], None]) -> Outcome:
+def _run(session: Session, stop: Stop, tell: Callable[[Event], None]) -> TrainOutcome:
     first = session.config.stage1.iterations
     for stage, end in ((1, first), (2, session.steps)):
         if session.state.step < end:
             _run_stage(session, stage, end, stop, tell)
     state = session.state
     how: Literal["finished", "stopped"] = "finished" if state.step == session.steps else "stopped"
-    return Outcome(how, state.step, session.steps, stop.signal, dict(state.best))
+    return TrainOutcome(how, state.step, session.steps, stop.signal, dict(state.best))
 
 
 def _run_stage(

@@ -28,7 +28,7 @@ from hqvox.trainer.data import TrainingData
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.evaluate import quick_metrics, real_embeddings
 from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
-from hqvox.trainer.log import RunLog
+from hqvox.trainer.log import TrainLog
 from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import State, build_state, enter_stage_2, start_from
@@ -84,13 +84,13 @@ class Session:
                 "says nothing about strangers"
             )
         self._identities, self._release = split.identity_ids, describe_release(data.release)
-        self._log: RunLog | None = None
+        self._log: TrainLog | None = None
         if group.leader:
             # Last of all, so that a refused run leaves the folder as it was.
             Storage(out / runs.CHECKPOINTS).remove_leftovers("")
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             Storage(out).write(runs.CONFIG, text.encode())
-            self._log = RunLog(out, state.step, on_note)
+            self._log = TrainLog(out, state.step, on_note)
             self._info: dict[str, Any] = {
                 "recipe": config.recipe,
                 "release": self._release,

@@ -1,4 +1,4 @@
-"""Where everything of a build lives, and reading it back.
+"""The files of a workspace: their layout, reading and writing.
 
 <workspace>/hqvox.yaml  identities.parquet
   stages/<stage>/<shard>.parquet   rows, verdicts, measurements; metadata carries the fingerprint
@@ -36,7 +36,7 @@ IDENTITIES_FILE = "identities.parquet"
 FINGERPRINT = b"hqvox.fingerprint"
 """Key of a stage table's schema metadata: JSON, see ``hqvox.runner.plan``."""
 PURGING = ".purging"
-"""There while photographs are being taken down; see :mod:`hqvox.takedown.purge`."""
+"""Present while photographs are being taken down; see :mod:`hqvox.takedown.purge`."""
 TAR_OF = {"photo": "download", "aligned": "align", "mask": "segment"}
 """Which stage's tar holds which pixels."""
 
@@ -77,7 +77,7 @@ class Workspace:
         return self.storage.url
 
     def config(self, settings: Sequence[str] = (), recipe: str | None = None) -> BuildConfig:
-        """hqvox.yaml resolved with ``--set`` values. Raises HqvoxError naming the line."""
+        """The configuration: hqvox.yaml and ``--set`` values. Raises HqvoxError with the line."""
         text = self.storage.read(CONFIG).decode()
         return load_config(text, self.storage.path(CONFIG), settings, recipe)
 
@@ -168,7 +168,7 @@ class Workspace:
             table = self.read_stage(shard=shard, stage=stage, columns=[*columns[stage], "reason"])
             if table is None:
                 raise HqvoxError(f"{self.storage.path(self.table_name(stage, shard))}: missing")
-            found: dict[tuple[str, int, int | None], Row] = {}
+            joined: dict[tuple[str, int, int | None], Row] = {}
             for row in table.to_pylist():
                 if row.pop("reason") is not None:
                     continue
@@ -176,8 +176,8 @@ class Workspace:
                 before = rows.get(key) or rows.get((key[0], key[1], None))
                 if number and before is None:
                     continue
-                found[key] = {**(before or {}), **row}
-            rows = found
+                joined[key] = {**(before or {}), **row}
+            rows = joined
         return list(rows.values())
 
     def pixels(self, kind: str, row: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ def read_parquet(
     ("terminate called without an active exception"), after a command that did all its work.
     Raises OSError or pyarrow.ArrowException where the data are damaged.
     """
-    # Not read_table, which has threads of its own whatever it is told.
+    # Not read_table, which starts threads even with use_threads=False.
     file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
     table = file.read(None if columns is None else list(columns), use_threads=False)
     if columns is not None:

@@ -59,8 +59,8 @@ class Storage:
             entries = self.fs.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return []
-        found = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-        return sorted(name for name in found if not name.endswith(TEMPORARY))
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted(name for name in names if not name.endswith(TEMPORARY))
 
     def read(self, name: str, offset: int = 0, size: int | None = None) -> bytes:
         """Bytes of a file, or ``size`` bytes from ``offset`` on. Raises FileNotFoundError."""

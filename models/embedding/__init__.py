@@ -27,8 +27,8 @@ def load(
     """Return the embedder ``dlib_resnet``, ``facenet_vggface2`` or ``arcface_r50``.
 
     ``device``: a torch device. ``precision``: ``bfloat16`` (with channels-last memory, meant for
-    CUDA) agrees with float32 to a cosine of 0.99. Raises ModelError for an unknown name, weights
-    that are missing or not what they should be, and a device or precision that cannot be had.
+    CUDA) agrees with float32 to a cosine of 0.99. Raises ModelError for an unknown name, missing
+    or wrong weights, and a device or precision that is not available.
     """
     # Imported here, so that listing what there is does not cost the seconds that torch takes.
     if name == "dlib_resnet":
@@ -56,7 +56,7 @@ def load_classifier(
     """Return ``vggface2_resnet50``, the classifier of the VGGFace Score.
 
     ``channel_order``: ``rgb`` as SF2F's released score feeds pictures, ``bgr`` as the network was
-    trained. Raises ModelError where its weights are missing or not what they should be.
+    trained. Raises ModelError where its weights are missing or wrong.
     """
     from models.embedding.vggface2_resnet50 import VggFace2Classifier
 

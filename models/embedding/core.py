@@ -1,8 +1,8 @@
 """Which of an identity's faces are the identity: the largest consistent cluster of embeddings.
 
-A crawl under one name brings that person, people standing beside them and people of the same name.
-Nothing says which is which except that the right person returns from photo to photo, so the core
-is the cluster of mutually similar faces that covers the most photos. Pure array code.
+A crawl for one name finds that person, bystanders, and people of the same name. Only the right
+person appears in photo after photo, so the core is the cluster of mutually similar faces that
+covers the most photos. Pure array code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 _MAX_ROUNDS = 10
-"""Rounds of drawing in and letting go after clustering; real identities settle in one to three."""
+"""Rounds of adding and removing faces after clustering; real identities need one to three."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class IdentityCore:
     ``similarity``: float32 (n,), -1 to 1, mean cosine of a face to the faces of the core, itself
     left out; on the scale of the threshold. A core of one face alone has similarity 1.
     ``has_majority``: whether the core covers more than half of the photos and no other cluster
-    covers as many. Without it the core is only the largest of several candidates, and who the
-    identity is must not be concluded from it.
+    covers as many. Without a majority the core is only the largest of several candidates, and does
+    not show who the identity is.
     """
 
     core: NDArray[np.bool_]
@@ -129,7 +129,7 @@ def _refine(
     photo: NDArray[np.intp],
     threshold: float,
 ) -> NDArray[np.bool_]:
-    """Draw in the faces that match the core and let go of those that do not, until it settles."""
+    """Add faces that match the core and remove those that do not, until nothing changes."""
     for _ in range(_MAX_ROUNDS):
         similarity = _similarity(core, cosine)
         refined = _one_person_per_photo(

@@ -1,9 +1,9 @@
 """Read a pickle of numpy arrays and nothing else.
 
-Some published weights are pickles, and reading a pickle calls whatever it names. Here a pickle can
-name only the few things of which arrays are made, and gets stand-ins for them that do no more than
-note down shape, type and bytes; the arrays are made from the notes, after checking them. Every
-other name is refused before it is looked up, so nothing of the file's choosing runs.
+Some published weights are pickles, and reading a pickle calls whatever it names. Here a pickle may
+name only what arrays are made of. Each such name is replaced by a class that records shape, type
+and bytes; the arrays are made from these records after they are checked. Every other name is
+refused before it is looked up, so no code that the file chooses runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models.errors import ModelError
 
 _NUMBER = re.compile(r"[fiu][1248]")
-"""Codes of plain number types; objects, structures and text are not let in."""
+"""Codes of plain number types; objects, structures and text are refused."""
 
 
 def read_numpy_pickle(path: Path) -> dict[str, NDArray[Any]]:
@@ -59,7 +59,7 @@ def _text(name: object) -> str:
 
 
 def _array(name: object, value: object) -> NDArray[Any]:
-    if not isinstance(value, _ArrayNote):
+    if not isinstance(value, _ArrayRecord):
         raise pickle.UnpicklingError(f"{name!r:.60} is a {type(value).__name__}, not an array")
     return value.array()
 
@@ -68,8 +68,8 @@ def _array_or_plain(name: object, value: object) -> NDArray[Any] | str | int | f
     return value if isinstance(value, str | int | float) else _array(name, value)
 
 
-class _StandIn:
-    """What the file gets for a name it may use. It has no state that the file could set."""
+class _Replacement:
+    """What a name in the file becomes. It has no state that the file could set."""
 
     __slots__ = ()
 
@@ -77,47 +77,47 @@ class _StandIn:
         raise pickle.UnpicklingError("state for something that has none")
 
 
-class _Ndarray(_StandIn):
-    """Stands in for ``numpy.ndarray``, which files only hand to ``_reconstruct``."""
+class _Ndarray(_Replacement):
+    """Replaces ``numpy.ndarray``, which files only hand to ``_reconstruct``."""
 
     __slots__ = ()
 
 
-class _Dtype(_StandIn):
-    """Stands in for ``numpy.dtype``."""
+class _Dtype(_Replacement):
+    """Replaces ``numpy.dtype``."""
 
     __slots__ = ()
 
-    def __call__(self, code: object, *_flags: object) -> _DtypeNote:
+    def __call__(self, code: object, *_flags: object) -> _DtypeRecord:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
             raise pickle.UnpicklingError(f"array type {code!r:.40} is not a plain number type")
-        return _DtypeNote(code)
+        return _DtypeRecord(code)
 
 
-class _Reconstruct(_StandIn):
-    """Stands in for numpy's ``_reconstruct``, which makes the array that is then filled."""
+class _Reconstruct(_Replacement):
+    """Replaces numpy's ``_reconstruct``, which makes the array that is then filled."""
 
     __slots__ = ()
 
-    def __call__(self, kind: object, _shape: object, _code: object) -> _ArrayNote:
+    def __call__(self, kind: object, _shape: object, _code: object) -> _ArrayRecord:
         if not isinstance(kind, _Ndarray):
             raise pickle.UnpicklingError("an array of an unusual kind")
-        return _ArrayNote()
+        return _ArrayRecord()
 
 
-class _FromBuffer(_StandIn):
-    """Stands in for numpy's ``_frombuffer``, which protocol 5 uses."""
+class _FromBuffer(_Replacement):
+    """Replaces numpy's ``_frombuffer``, which protocol 5 uses."""
 
     __slots__ = ()
 
-    def __call__(self, data: object, dtype: object, shape: object, order: object) -> _ArrayNote:
-        note = _ArrayNote()
-        note.__setstate__((1, shape, dtype, order == "F", data))
-        return note
+    def __call__(self, data: object, dtype: object, shape: object, order: object) -> _ArrayRecord:
+        record = _ArrayRecord()
+        record.__setstate__((1, shape, dtype, order == "F", data))
+        return record
 
 
-class _Encode(_StandIn):
-    """Stands in for ``_codecs.encode``, with which Python 3 writes bytes in protocol 2."""
+class _Encode(_Replacement):
+    """Replaces ``_codecs.encode``, with which Python 3 writes bytes in protocol 2."""
 
     __slots__ = ()
 
@@ -127,8 +127,8 @@ class _Encode(_StandIn):
         return text.encode("latin1")
 
 
-class _EmptyBytes(_StandIn):
-    """Stands in for ``bytes``, which Python 3 calls for empty bytes in protocols 0 to 2."""
+class _EmptyBytes(_Replacement):
+    """Replaces ``bytes``, which Python 3 calls for empty bytes in protocols 0 to 2."""
 
     __slots__ = ()
 
@@ -136,7 +136,7 @@ class _EmptyBytes(_StandIn):
         return b""
 
 
-class _DtypeNote:
+class _DtypeRecord:
     """A plain number type as the file describes it."""
 
     __slots__ = ("byte_order", "code")
@@ -151,7 +151,7 @@ class _DtypeNote:
         self.byte_order = str(state[1])
 
 
-class _ArrayNote:
+class _ArrayRecord:
     """An array as the file describes it: shape, type, order and bytes."""
 
     __slots__ = ("_data", "_dtype", "_fortran", "_shape")
@@ -165,7 +165,7 @@ class _ArrayNote:
         _version, shape, dtype, fortran, data = state
         if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
             raise pickle.UnpicklingError("an array with an unusual shape")
-        if not isinstance(dtype, _DtypeNote):
+        if not isinstance(dtype, _DtypeRecord):
             raise pickle.UnpicklingError("an array without a plain number type")
         if isinstance(data, str):
             data = data.encode("latin1")
@@ -184,7 +184,7 @@ class _ArrayNote:
         return flat.reshape(self._shape, order="F" if self._fortran else "C")
 
 
-_NAMES: dict[tuple[str, str], _StandIn] = {
+_NAMES: dict[tuple[str, str], _Replacement] = {
     ("numpy", "ndarray"): _Ndarray(),
     ("numpy", "dtype"): _Dtype(),
     ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),

@@ -10,7 +10,7 @@ from models.store import ModelStore
 
 
 class NeutralClassifier(EmotionClassifier, Protocol):
-    """An emotion classifier that says from which probability a face counts as neutral."""
+    """An emotion classifier with the probability from which a face counts as neutral."""
 
     neutral_threshold: float
     """Probability of neutral from which a face is neutral; each network documents its source."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import ModelError
+from models.inference import pick_device
 from models.protocols import Photo
 
 INPUT_PX = 64
@@ -210,7 +211,7 @@ class MiniXceptionClassifier:
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
         """Load the published HDF5; raise ModelError where it is not that file."""
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._network = MiniXception()
         # num_batches_tracked has no counterpart in Keras and no influence on inference.
         self._network.load_state_dict(read_keras_weights(weights), strict=False)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 from models.geometry import MIRRORED, apply_transform, eye_centres, reduced
+from models.inference import pick_device
 from models.protocols import Photo
 
 CLASSES = ("neutral", "happiness", "other")
@@ -214,9 +215,9 @@ class HqvoxNeutral:
     def __init__(
         self, network: NeutralNet, neutral_threshold: float = 0.5, device: str = "cpu"
     ) -> None:
-        """Wrap a network, which is moved to the device and set to inference."""
+        """Wrap a network, which is moved to the device and set to evaluation mode."""
         self.neutral_threshold = neutral_threshold
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._network = network.eval().to(self._device)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Finding faces and their 68 landmarks: dlib's, and FAN behind a choice of detectors."""
+"""Faces and their 68 landmarks: by dlib, or by FAN after a choice of detectors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ S3FD before 2DFAN-4; the others put another detector before the same network."""
 def load(
     name: str, store: ModelStore, device: str = "cpu", precision: Precision = "float32"
 ) -> FaceLandmarker:
-    """Return a face landmarker by name; ``dlib68`` runs on the CPU whatever ``device`` says.
+    """Return a face landmarker by name; ``dlib68`` runs on the CPU, whatever ``device`` is.
 
     ``precision``: ``bfloat16`` (with channels-last memory, meant for CUDA) moves FAN's landmarks
     by less than one cell of its heatmaps, 1/64 of the crop. Raises ModelError for an unknown name,
-    missing or wrong weights, and a device or precision that cannot be had.
+    missing or wrong weights, and a device or precision that is not available.
     """
     if name not in WEIGHTS:
         raise ModelError(f"no landmark network named '{name}'; known: {', '.join(sorted(WEIGHTS))}")
@@ -48,6 +48,6 @@ def load(
     from models.landmarks.detectors import load_detector
     from models.landmarks.fan import Fan
 
-    on_device(Identity(), device)  # The package's detectors would fail on it with a traceback.
+    on_device(Identity(), device)  # The package's detectors would fail with a traceback.
     detector = load_detector(name.partition("_")[2] or "s3fd", store, device)
     return Fan(name, store.path("fan_2d_4"), detector, device, precision)

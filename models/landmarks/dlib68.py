@@ -32,8 +32,8 @@ FIRST_SCAN_PX = 512
 """Long side of the first scan."""
 PORTRAIT_SHARE = 0.25
 PORTRAIT_SCORE = 1.0
-"""A single face this wide, as a share of the long side, and this sure settles a photo: what a
-finer scan could add is less than half as wide as it."""
+"""A single face with at least this width, as a share of the long side, and this score ends the
+search: any face that a finer scan could add is less than half as wide."""
 SECOND_SCAN = (1.25, 1300)
 THIRD_SCAN = (3.0, 1000)
 """Enlargement of the photo, and limit in pixels on its long side, of the finer scans. The second
@@ -41,8 +41,8 @@ finds pupils 28 px apart; the third runs only where nothing was found, and in sm
 pupils 12 px apart."""
 LAST_BORDER = 0.25
 LAST_THRESHOLD = -0.1
-"""Where all scans find nothing: a border around the photo, as a share of its long side, for faces
-that fill it, and the score from which the best find is taken."""
+"""Where all scans find nothing: width of a border around the photo, as a share of its long side,
+for faces that fill it; and the lowest score of a detection."""
 SAME_FACE_IOU = 0.3
 
 BOX_PER_RADIUS = 2.60
@@ -51,11 +51,11 @@ BOX_LIFT_PER_RADIUS = 0.175
 the landmarks' root-mean-square distance from their mean: medians over LFW faces."""
 CROP_BOX_PX = 200
 CROP_MARGIN_PX = 80
-"""The level crop: side of the box in its middle, and what is seen around it."""
+"""The level crop: side of the box in its middle, and margin around it."""
 BOX_SHIFTS_PX = ((12, 0), (0, 12), (0, -12))
-"""Boxes that predictions on the crop start from, moved by (x, y); the same on its mirror image,
-which puts the first on the other side. The predictor's two sides err differently; with both views
-they err alike, and a face and its mirror image are read the same way."""
+"""Shifts (x, y) of the boxes that predictions on the crop start from; the same on its mirror image.
+The predictor errs differently on the two sides of a face. With both views it errs alike, and a face
+and its mirror image give the same landmarks."""
 
 
 class _Face(NamedTuple):

@@ -2,8 +2,8 @@
 
 A. Bulat and G. Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
 ICCV 2017, as the ``face-alignment`` package runs it. The package feeds its network face by face;
-here the faces of all photos of a batch go through it together, and the heatmaps are read with
-arrays. The results are the package's, rounding to whole pixels included.
+here it runs once for the faces of all photos of a batch, and the heatmaps are read with arrays.
+The results are the package's, rounding to whole pixels included.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Fan:
         ``batch_size``: faces per pass, each seen twice (as it is and mirrored); by default 32 on a
         GPU and 1 on the CPU, where more are no faster and one face at a time gives the same bits
         whatever else there is. Raises ModelError where the file is not a 2DFAN-4 or the device or
-        precision cannot be had.
+        precision is not available.
         """
         if precision not in ("float32", "bfloat16"):
-            raise ModelError(f"precision '{precision}' is unknown; take float32 or bfloat16")
+            raise ModelError(f"precision '{precision}' is unknown; use float32 or bfloat16")
         network = FAN(4)
         fill(network, read_checkpoint(weights), weights, "a 2DFAN-4")
         self.name = name

@@ -28,7 +28,7 @@ FORMAT = "hqvox pspnet_portrait 2"
 COLOUR_MEAN = 0.5
 COLOUR_STD = 0.5
 STAGES = 5
-"""Stages of the encoder that are run; a PSPNet reads the last features only."""
+"""Stages of the encoder that are run; a PSPNet uses only the last features."""
 NORM_EPSILON = 1e-3
 """EfficientNet-Lite's own, which its ImageNet weights need."""
 
@@ -54,7 +54,7 @@ class PortraitNet(nn.Module):
         # Sides are 8 k + 1, see forward.
         self.pspnet.requires_divisible_input_shape = False
         encoder = self.pspnet.encoder
-        # What lies beyond that depth is never run; its 2.5 million weights need not be shipped.
+        # Later stages are never run; their 2.5 million weights are not shipped.
         for stage in range(STAGES, len(encoder.blocks)):
             encoder.blocks[stage] = nn.Identity()
         encoder.conv_head, encoder.bn2 = nn.Identity(), nn.Identity()
@@ -153,7 +153,7 @@ NETWORK_SIDE = 193
 
 
 class PortraitMasker:
-    """Person probability in crops whose eyes stand where HQ-VoxCeleb has them.
+    """Person probability in crops whose eyes are where HQ-VoxCeleb has them.
 
     The network's logits for the crop and its mirror image are averaged.
     """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.browser_tools import Reviewer, Server, Team, launch_chromium, running
+from tests.helpers.browser_tools import Reviewer, Server, Team, launch_chromium, running, wait_for
 from tests.helpers.small_review import make_review
 
 
@@ -24,13 +25,26 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def _team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def copy_review(make_once: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Copies the workspace of :func:`make_review`, which is made once, to a new folder."""
+    made = make_once("review", make_review)
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(made / "work", folder / "work"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def _team_server(
+    copy_review: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     from annotator.log.access import TokenFile
     from hqvox.workspace.layout import Workspace
 
-    workspace = make_review(
-        tmp_path_factory.mktemp("team"), settings="review: {second_fraction: 0.0}\n"
-    )
+    workspace = copy_review(tmp_path_factory.mktemp("team"))
+    with (workspace / "hqvox.yaml").open("a") as file:
+        file.write("review: {second_fraction: 0.0}\n")
     TokenFile(Workspace.open(workspace)).add("somebody", "annotator")
     with running(workspace, "--sign-in") as server:
         yield server
@@ -43,7 +57,6 @@ _numbers = count(1)
 def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
     """A running review that all tests share; ``join`` signs in somebody whom nobody else is."""
     from annotator.log.access import Role, TokenFile
-    from annotator.log.store import open_store
     from hqvox.workspace.layout import Workspace
 
     tokens = TokenFile(Workspace.open(_team_server.workspace))
@@ -59,9 +72,23 @@ def team(chromium: Any, _team_server: Server) -> Iterator[Team]:
 
     yield Team(_team_server, Path(_team_server.workspace), add, join)
     for person in people:
-        person.close()
+        person.leave()
     # The next test has the same people to review; leases would outlast their annotators.
-    workspace = Workspace.open(_team_server.workspace)
-    store = open_store(workspace)
-    store.forget([row["identity_id"] for row in workspace.identities().to_pylist()])
-    store.close()
+    wait_for(lambda: _forgotten(_team_server.workspace), "the server to leave the log alone")
+
+
+def _forgotten(workspace: str) -> bool:
+    """Erase what everybody decided, skipped and held; False where somebody reads the log."""
+    from annotator.log.store import open_store
+    from hqvox.errors import HqvoxError
+    from hqvox.workspace.layout import Workspace
+
+    opened = Workspace.open(workspace)
+    store = open_store(opened)
+    try:
+        store.forget([row["identity_id"] for row in opened.identities().to_pylist()])
+    except HqvoxError:
+        return False
+    finally:
+        store.close()
+    return True

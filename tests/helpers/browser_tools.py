@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 import os
-import re
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 import annotator
 
 APP = Path(annotator.__file__).with_name("app.py")
-START_SECONDS = 90
-WAIT_MS = 20_000
-GRACE_SECONDS = 0.45
-"""After a person appears, for how long Enter is not heard; a little more than in keys.js."""
+WAIT_SECONDS = 120
+"""How long any condition is waited for: a busy machine is slow, not wrong."""
+WAIT_MS = 60_000
+"""The same for what a page shows."""
+PORTS = 20_000, 32_000
+"""Below those that the system gives to outgoing connections, which could take one in between."""
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+    """Ask until ``condition`` gives something true; that. Fails naming ``what`` it waited for."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s for {what}; the last answer was {answer!r}")
+        time.sleep(0.05)
+    return answer
+
+
+def expect(locator: Any) -> Any:
+    """Playwright's assertions on a locator or a page; they wait until they hold."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT_MS)
+    return expect(locator)
+
+
+def settled(page: Any) -> Any:
+    """Wait until Streamlit has run the script and shows all of it; the page."""
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning")
+    expect(app).to_have_attribute("data-test-connection-state", "CONNECTED")
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    return page
 
 
 class Server:
@@ -41,7 +76,8 @@ class Server:
         self.workspace, self.options, self.streamlit = str(workspace), options, streamlit
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.output: IO[bytes] | None = None
 
     def start(self) -> Server:
         port = str(self.port)
@@ -52,30 +88,43 @@ class Server:
             command = [sys.executable, "-m", "hqvox.cli.app", "review", self.workspace]
             command += ["--no-browser", "--port", port]
         command += self.options
+        # Not a pipe: one that nobody reads would fill up.
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+            command, stdout=self.output, stderr=subprocess.STDOUT, env=environment()
         )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5):
-                    return self
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError(f"the server did not start: {self.stop()}")
+        try:
+            wait_for(self._answers, f"the server at {self.url}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.stop()}") from None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server did not start: {self.stop()}")
+        return self
+
+    def _answers(self) -> bool:
+        """Whether it is there, or has ended."""
+        if self.process is None or self.process.poll() is not None:
+            return True
+        try:
+            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def stop(self, kill: bool = False) -> str:
         """End it, gently or not; what it had printed."""
-        if self.process is None:
+        if self.process is None or self.output is None:
             return ""
         process, self.process = self.process, None
         process.kill() if kill else process.terminate()
         try:
-            printed, _ = process.communicate(timeout=20)
+            process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
-            printed, _ = process.communicate()
-        return printed
+            process.wait()
+        with self.output as output:
+            output.seek(0)
+            return output.read().decode()
 
 
 def environment() -> dict[str, str]:
@@ -119,11 +168,17 @@ class Reviewer:
         self.page.on("dialog", self._dialog)
         self.elsewhere: list[str] = []
         self.page.on("request", lambda request: self._request(request.url, url))
+        self.sent: list[bytes] = []
+        """What the page sent to the server."""
+        self.page.on("websocket", lambda socket: socket.on("framesent", self._sent))
         self.page.goto(f"{url}/#token={token}" if token else url)
 
     def _dialog(self, dialog: Any) -> None:
         self.alerts.append(dialog.message)
         dialog.dismiss()
+
+    def _sent(self, message: str | bytes) -> None:
+        self.sent.append(message if isinstance(message, bytes) else message.encode())
 
     def _request(self, wanted: str, url: str) -> None:
         if not wanted.startswith((url, url.replace("http", "ws"), "data:", "blob:")):
@@ -132,28 +187,27 @@ class Reviewer:
     def close(self) -> None:
         self.context.close()
 
+    def leave(self) -> None:
+        """Go, once nothing is left on the server that would still take a lease for them."""
+        self.at_rest().close()
+
     # What is on the screen ---------------------------------------------------------------------
 
     def shown(self, before: str | None = None) -> Reviewer:
-        """Wait until a person (another than ``before``) is there with all pictures."""
-        self.page.wait_for_function(
-            """before => {
-                for (const host of document.querySelectorAll("*")) {
-                    const review = host.shadowRoot?.querySelector(".review");
-                    if (review) return !review.hidden && review.dataset.shown
-                        && review.dataset.shown !== before;
-                }
-                return false;
-            }""",
-            arg=before,
-            polling=20,
-        )
-        time.sleep(GRACE_SECONDS)
+        """Wait until a person (another than ``before``) is there, and every key is heard."""
+        other = "" if before is None else f':not([data-ready="{before}"])'
+        self.page.locator(f".review[data-ready]:not([hidden]){other}").wait_for()
+        return self
+
+    def at_rest(self) -> Reviewer:
+        """Wait until the server has answered everything, and no picture is on its way."""
+        expect(self.page.locator(".root[data-busy]")).to_have_count(0)
+        settled(self.page)
         return self
 
     def screen(self) -> str:
         """Which screen it is: another for every person, the same after a reload."""
-        return str(self.page.locator(".review").get_attribute("data-shown"))
+        return str(self.page.locator(".review").get_attribute("data-ready"))
 
     def name(self) -> str:
         return str(self.page.locator(".review .name").inner_text())
@@ -180,11 +234,19 @@ class Reviewer:
             )
         )
 
-    def message(self) -> str:
-        return str(self.page.locator(".review .message").inner_text())
+    def has_taken(self, *faces: int) -> Reviewer:
+        """Wait until these faces are taken, in this order."""
+        try:
+            wait_for(lambda: self.taken() == list(faces), f"faces {faces} to be taken")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; taken are {self.taken()}") from None
+        return self
 
-    def counter(self) -> str:
-        return re.sub(r"\s+", " ", self.page.locator(".review .counter").inner_text())
+    def message(self) -> Any:
+        return self.page.locator(".review .message")
+
+    def counter(self) -> Any:
+        return self.page.locator(".review .counter")
 
     # What they do ------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def running() -> Iterator[Server]:
             folder,
         )
         control = [*as_owner, programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-        _run([*control, "-o", f"-k {folder} -c listen_addresses=", "start"], folder)
+        _run([*control, "-o", f"-k {folder} -c listen_addresses= -c fsync=off", "start"], folder)
         try:
             yield Server(folder)
         finally:
@@ -77,7 +77,7 @@ def _run(command: list[object], folder: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     if done.returncode:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -199,14 +201,14 @@ class Review(RuleBasedStateMachine):
     def the_fold_is_the_models(self) -> None:
         for queue in self.queues:
             state = queue.store.state()
-            assert {name: verdict.status for name, verdict in state.items()} == {
+            assert {name: outcome.status for name, outcome in state.items()} == {
                 name: status for name in NAMES if (status := self.model.status(name))
             }
-            for name, verdict in state.items():
+            for name, outcome in state.items():
                 opinions = {
                     entry.decision.annotator: frozenset(map(FACES.index, entry.decision.faces))
                     or None
-                    for entry in verdict.opinions
+                    for entry in outcome.opinions
                 }
                 assert opinions == self.model.opinions(name)
             light = queue.store.entries(shown=False)
@@ -235,8 +237,14 @@ class Review(RuleBasedStateMachine):
 def _rows(queue: Queue) -> list:
     from annotator.log.schema import LEASES
 
-    with queue.store.look() as step:
-        return list(step.connection.execute(LEASES.select()))
+    with queue.store.snapshot() as transaction:
+        return list(transaction.connection.execute(LEASES.select()))
+
+
+def folder_in_memory() -> tempfile.TemporaryDirectory:
+    """A folder in memory where there is such a file system: these tests do not test a disk."""
+    shm = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None)
 
 
 def check(machine: Callable[[], Review], examples: int, steps: int) -> None:

@@ -55,7 +55,7 @@ class Model:
         return found[-1] if found else None
 
     def status(self, name: str) -> str | None:
-        """As ``Verdict.status``; None: nobody decided."""
+        """As ``Outcome.status``; None: nobody decided."""
         settlement = self.settlement(name)
         if settlement is not None:
             return "dropped" if settlement.faces is None else "chosen"

@@ -18,11 +18,8 @@ FACES = 14
 """Faces that each of them has to choose from, but the third and fourth."""
 
 
-def make_review(folder: Path, names: tuple[str, ...] = NAMES, settings: str = "") -> Path:
+def make_review(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     """A finished build of these people, of whom the first four are told apart by their names."""
     (folder / "photos").mkdir(parents=True)
     make_build(folder / "work", folder / "photos", names, photos_per_identity=24)
-    if settings:
-        with (folder / "work/hqvox.yaml").open("a") as file:
-            file.write(settings)
     return folder / "work"

@@ -167,7 +167,7 @@ def test_two_processes_that_fetch_the_same_file_do_it_once(tmp_path: Path, serve
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    assert [process.communicate(timeout=60)[0].strip() for process in running] == [
+    assert [process.communicate(timeout=600)[0].strip() for process in running] == [
         str(len(CONTENT))
     ] * 2
     assert len(server.requests) == 1

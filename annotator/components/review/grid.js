@@ -1,6 +1,6 @@
 // The candidates of one identity: which are taken, in which order, and which one is marked.
 
-const view = { root: null, screen: null, taken: [], marked: 0, locked: false, shownAt: 0, said: 0, latest: {} };
+const view = { root: null, screen: null, taken: [], marked: 0, locked: false, said: 0, before: null, home: "", latest: {} };
 
 function element(selector) {
   return view.root.querySelector(selector);
@@ -137,10 +137,19 @@ function move(key) {
 }
 
 function say(text, calm = false) {
+  view.before = null;
   for (const message of view.root.querySelectorAll(".message")) {
     message.textContent = text;
     message.classList.toggle("calm", calm);
   }
+}
+
+// Show a text until the server answers; then the text before it is shown again.
+function sayMeanwhile(text) {
+  const message = element(".message");
+  const before = view.before ?? { text: message.textContent, calm: message.classList.contains("calm") };
+  say(text);
+  view.before = before;
 }
 
 function whyNot() {

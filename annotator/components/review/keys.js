@@ -22,7 +22,7 @@ function leave(what) {
 }
 
 function accept() {
-  if (performance.now() - view.shownAt < GRACE_MS) return;
+  if (!view.screen || element(".review").dataset.ready !== view.screen.id) return;
   const why = whyNot();
   if (why) say(why);
   else decide({ do: "accept" });

@@ -58,8 +58,10 @@ function fill() {
 // A screenful of faces is on the glass. (Read by benchmarks and tests.)
 function shown(screen) {
   if (view.screen !== screen || element(".review").dataset.shown === screen.id) return;
-  view.shownAt = performance.now();
   element(".review").dataset.shown = screen.id;
+  setTimeout(() => {
+    if (view.screen === screen) element(".review").dataset.ready = screen.id;
+  }, GRACE_MS);
   if (view.latest.more) asking = setTimeout(askForMore, MORE_MS);
   if (performance.getEntriesByName("hqvox:decided").length) {
     performance.measure("hqvox:next", "hqvox:decided");
@@ -113,7 +115,25 @@ function showNothing(data) {
   element(".end button").hidden = !data.undo;
 }
 
+// Whether the server has something to answer, or pictures to send. (Read by tests.)
+function showBusy() {
+  view.root?.toggleAttribute("data-busy", Boolean(outbox.waiting.length || view.latest.more));
+}
+
+// A click on a link to another page. Streamlit keeps this page until the other one is loaded.
+function onClick(event) {
+  const link = event.composedPath().find((node) => node instanceof HTMLAnchorElement);
+  if (link && !link.target && !event.ctrlKey && !event.metaKey && !event.shiftKey)
+    holdBack(link.pathname !== view.home);
+}
+
+function onHistory() {
+  holdBack(location.pathname !== view.home);
+}
+
 function update(data) {
+  if (!outbox.heldUntil) view.home = location.pathname;
+  const answered = outbox.sent?.key === data.answered;
   acknowledged(data.answered);
   view.latest = data;
   const sameScreen = data.screen && view.screen?.id === data.screen.id;
@@ -133,9 +153,11 @@ function update(data) {
   undo.title = data.undo ? `Take back the decision on ${data.undo}` : "Nothing of yours to take back";
   if (data.said !== view.said) say(data.message, !data.refused);
   else if (!sameScreen) say("");
+  else if (answered && view.before) say(view.before.text, view.before.calm);
   view.said = data.said;
   clearTimeout(asking);
   if (data.more && !waitsForPictures()) asking = setTimeout(askForMore, MORE_MS);
+  showBusy();
 }
 
 function beat() {
@@ -169,14 +191,19 @@ function mount(root, data) {
   for (const button of root.querySelectorAll("[data-look]"))
     button.addEventListener("click", looks[button.dataset.look]);
   for (const dialog of root.querySelectorAll("dialog")) {
-    dialog.addEventListener("close", () => mark(view.marked));
+    // The event is asynchronous: the comment may have the focus by then.
+    dialog.addEventListener("close", () => mark(view.marked, root.getRootNode().activeElement !== element(".comment input")));
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   }
   element(".comment input").addEventListener("input", () => saveDraft());
   pictures.onCloseUp = fillLook;
   pictures.onPiece = (pack) => pack === view.screen?.pack && fill();
+  outbox.onPost = showBusy;
   outbox.onSlow = (tries) =>
-    say(`The server has not answered for ${(tries * RESEND_MS) / 1000} s. Nothing is lost: it is asked again until it does.`);
+    sayMeanwhile(`The server has not answered for ${(tries * RESEND_MS) / 1000} s. Nothing is lost: it is asked again until it does.`);
+  holdBack(false);
+  document.addEventListener("click", onClick, true);
+  window.addEventListener("popstate", onHistory);
   document.addEventListener("keydown", onKey, true);
   document.addEventListener("visibilitychange", onVisibility);
   window.addEventListener("pagehide", onLeaving);
@@ -196,18 +223,23 @@ function onLeaving() {
 
 function unmount() {
   saveDraft();
+  document.removeEventListener("click", onClick, true);
+  window.removeEventListener("popstate", onHistory);
   document.removeEventListener("keydown", onKey, true);
   document.removeEventListener("visibilitychange", onVisibility);
   window.removeEventListener("pagehide", onLeaving);
   clearInterval(heartbeat);
   clearTimeout(asking);
+  clearTimeout(outbox.timer);
   view.root = view.screen = null;
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".root");
   outbox.transmit = (act) => setTriggerValue("act", act);
-  if (view.root !== root) mount(root, data);
+  const back = view.root !== root;
+  if (back) mount(root, data);
   update(data);
+  if (back && outbox.sent) transmit(); // the page was left before the server answered
   return unmount;
 }

@@ -3,7 +3,8 @@
 // connection is, and nothing counts twice.
 
 const RESEND_MS = 4000;
-const outbox = { waiting: [], sent: null, tries: 0, timer: 0, transmit: null, onSlow: () => {} };
+const HOLD_BACK_MS = 30000;
+const outbox = { waiting: [], sent: null, tries: 0, timer: 0, heldUntil: 0, transmit: null, onSlow: () => {}, onPost: () => {} };
 
 function newKey() {
   // crypto.randomUUID is missing on plain http addresses
@@ -13,6 +14,7 @@ function newKey() {
 
 function post(act) {
   outbox.waiting.push({ ...act, key: act.key ?? newKey() });
+  outbox.onPost();
   pump();
 }
 
@@ -23,8 +25,14 @@ function pump() {
   transmit();
 }
 
+// Send nothing while another page is loading: a message in between can make Streamlit drop the page
+// change, or leave the page empty. If no other page comes, sending continues after HOLD_BACK_MS.
+function holdBack(holds) {
+  outbox.heldUntil = holds ? performance.now() + HOLD_BACK_MS : 0;
+}
+
 function transmit() {
-  outbox.transmit({ ...outbox.sent, have: piecesHere() });
+  if (performance.now() >= outbox.heldUntil) outbox.transmit({ ...outbox.sent, have: piecesHere() });
   clearTimeout(outbox.timer);
   outbox.timer = setTimeout(() => {
     outbox.tries += 1;

@@ -1,1 +1,1 @@
-"""Training and evaluating the neutral-face network."""
+"""Training and evaluation of the neutral-face network."""

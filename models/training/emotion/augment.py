@@ -1,7 +1,7 @@
-"""Random variations of an aligned face, for training ``hqvox_neutral``.
+"""Augmentation of aligned faces, for training ``hqvox_neutral``.
 
-Each is something that changes in photographs and not in expressions: framing, light, sharpness,
-noise, compression, occlusion, mirroring, and small errors of the landmarks.
+The variations keep the expression: framing, light, sharpness, noise, compression, occlusion,
+mirroring, and small errors of the landmarks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.emotion.neutral_net import INPUT_PX, OVERSAMPLING, normalise_light
 from models.geometry import MIRRORED
 
 MARGIN = 0.2
-"""Margin of the stored training crops, as a fraction of the crop's side: room to move."""
+"""Margin of the stored training crops, as a fraction of the crop's side; shifts stay within it."""
 
 
 def _framing(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -52,7 +52,7 @@ def _light(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.fl
 
 
 def _capture(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Lose resolution, blur, add noise, compress as JPEG; each only sometimes."""
+    """Reduce resolution, blur, add noise and compress as JPEG, each with some probability."""
     side = grey.shape[0]
     seen: NDArray[Any] = grey
     if rng.random() < 0.3:
@@ -84,7 +84,7 @@ def _erase(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _points(points: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Move, turn and stretch landmarks a little as a whole, and each on its own."""
+    """Shift, rotate and stretch all landmarks a little, and shift each of them."""
     angle = rng.normal(0, np.deg2rad(2))
     cos, sin = np.cos(angle), np.sin(angle)
     linear = np.array([[cos, sin], [-sin, cos]]) * np.exp(rng.normal(0, 0.04, 2))
@@ -95,7 +95,7 @@ def _points(points: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
 def augment(
     grey: NDArray[np.uint8], points: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return one random variation, float32 (4232,), of a face as the network takes it.
+    """Return one random variation of a face as network input, float32 (4232,).
 
     ``grey``: ``aligned_grey(…, margin=MARGIN)``; ``points``: ``normalised_landmarks``, (68, 2).
     """

@@ -1,4 +1,4 @@
-"""The labelled photographs that ``hqvox_neutral`` is trained and measured on.
+"""Labelled photographs for training and measuring ``hqvox_neutral``.
 
 A data folder holds ``images/`` and ``labels.csv`` with the columns image, identity, expression.
 """
@@ -19,7 +19,7 @@ from models.errors import ModelError
 from models.protocols import FaceLandmarker, Photo
 
 SPLIT_FRACTIONS = {"train": 0.70, "val": 0.12, "test": 0.18}
-"""Shares of the identities; all photographs of an identity fall on the same side."""
+"""Shares of the identities; all photographs of an identity are in one split."""
 
 COLUMNS = ("image", "identity", "expression")
 
@@ -48,7 +48,7 @@ class LabelledFaces:
 
 
 def read_photo(path: Path) -> Photo:
-    """Read a picture as RGB uint8; raise ModelError where it cannot be decoded."""
+    """Read a picture, uint8 RGB (height, width, 3). Raises ModelError if it cannot be decoded."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ModelError(f"{path}: not a readable picture")
@@ -58,7 +58,7 @@ def read_photo(path: Path) -> Photo:
 def read_labels(data: Path) -> list[tuple[str, str, str]]:
     """Return (image, identity, expression) of every line of ``labels.csv``.
 
-    Raises ModelError where the file or a column is missing.
+    Raises ModelError if the file or a column is missing.
     """
     path = data / "labels.csv"
     try:
@@ -75,7 +75,7 @@ def read_labels(data: Path) -> list[tuple[str, str, str]]:
 
 
 def split_of(identity: str, seed: int = 0) -> str:
-    """Return train, val or test for an identity: by a hash of its name, so it never changes."""
+    """Return train, val or test for an identity, from a hash of its name and the seed."""
     digest = hashlib.sha256(f"{seed}:{identity}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     for name, fraction in SPLIT_FRACTIONS.items():
@@ -98,7 +98,10 @@ def has_colour(photo: Photo) -> bool:
 def find_faces(
     data: Path, landmarker: FaceLandmarker, labels: list[tuple[str, str, str]]
 ) -> LabelledFaces:
-    """Find the largest face of each labelled photograph; those without one are left out."""
+    """Detect the largest face of each labelled photograph; those without one are left out.
+
+    Raises ModelError if no face is detected or a photograph cannot be read.
+    """
     rows: list[tuple[str, str, str]] = []
     boxes, points, colour = [], [], []
     for label in labels:
@@ -129,11 +132,11 @@ def load_faces(
     splits: Collection[str] = tuple(SPLIT_FRACTIONS),
     seed: int = 0,
 ) -> LabelledFaces:
-    """Read labels and find the faces of some splits, through a cache file (.npz) if one is named.
+    """Read labels and detect the faces of some splits, with an optional cache file (.npz).
 
-    Without a cache only photographs of these splits are looked at. A missing cache is made of all
-    photographs. An existing one is used as it is if it names only photographs of ``labels.csv``
-    with the same labels; otherwise ModelError.
+    Without a cache only photographs of these splits are read. A missing cache is made from all
+    photographs. An existing one is used unchanged if it names only photographs of ``labels.csv``
+    with the same labels; otherwise ModelError is raised.
     """
     labels = read_labels(data)
     if cache is None:
@@ -151,7 +154,7 @@ def _read_cache(cache: Path, labels: list[tuple[str, str, str]]) -> LabelledFace
         with np.load(cache, allow_pickle=False) as stored:
             faces = LabelledFaces(*(stored[field.name] for field in fields(LabelledFaces)))
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{cache}: not a cache of faces; delete it to make it anew") from error
+        raise ModelError(f"{cache}: not a cache of faces; delete it to have it made") from error
     if not set(zip(faces.image, faces.identity, faces.expression, strict=True)) <= set(labels):
-        raise ModelError(f"{cache}: made from other labels; delete it to make it anew")
+        raise ModelError(f"{cache}: made from other labels; delete it to have it made")
     return faces

@@ -1,9 +1,9 @@
-"""Measure emotion classifiers on people that ``hqvox_neutral`` never saw.
+"""Measure emotion classifiers on people that ``hqvox_neutral`` was not trained on.
 
     python -m models.training.emotion.evaluate --data DIR [--network NAME …]
 
-Prints precision and recall of "neutral" for each network on the same faces: the test identities
-of the split, wherever dlib finds a face.
+Prints precision and recall of "neutral" for each network on the same faces: those of the test
+identities in which dlib detects a face.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def probabilities(
     data: Path, faces: LabelledFaces, classifier: EmotionClassifier
 ) -> NDArray[np.float32]:
     """Return the classifier's probabilities for every face, (n, classes)."""
-    parts = []
+    batches = []
     for start in range(0, len(faces), CHUNK):
-        part = range(start, min(start + CHUNK, len(faces)))
+        batch = range(start, min(start + CHUNK, len(faces)))
         crops = [
             classifier.crop(
                 read_photo(data / "images" / str(faces.image[i])),
                 faces.box_xyxy[i],
                 faces.landmarks_xy[i],
             )
-            for i in part
+            for i in batch
         ]
-        parts.append(classifier(crops))
-    return np.concatenate(parts)
+        batches.append(classifier(crops))
+    return np.concatenate(batches)
 
 
 def describe(
@@ -84,8 +84,8 @@ def describe(
         lines.append(f"  {expression:12s} {taken:4d} of {members.sum():4d}")
     thresholds, precisions, recalls = curve(scores, positive)
     lines.append("  recall  precision  threshold")
-    for wanted in TABLE_RECALLS:
-        at = int(np.searchsorted(recalls, wanted))
+    for recall in TABLE_RECALLS:
+        at = int(np.searchsorted(recalls, recall))
         if at < len(recalls):
             lines.append(f"  {recalls[at]:6.3f}  {precisions[at]:9.3f}  {thresholds[at]:9.3f}")
     return "\n".join(lines)
@@ -98,8 +98,8 @@ def main() -> None:
     parser.add_argument("--network", nargs="+", choices=sorted(WEIGHTS), help="default: all here")
     parser.add_argument("--weights", type=Path, help="hqvox_neutral's weights, if not the shipped")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, as it was trained with")
-    parser.add_argument("--faces", type=Path, help="cache of found faces (.npz), made if missing")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the same as in training")
+    parser.add_argument("--faces", type=Path, help="cache of detected faces (.npz)")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads")
     args = parser.parse_args()
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def curve(
     scores: NDArray[np.floating], positive: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return thresholds, falling, with the precision and recall of ``score >= threshold``.
+    """Return descending thresholds with the precision and recall of ``score >= threshold``.
 
     ``scores`` and ``positive`` are (n,). Equal scores share one entry.
     """
@@ -35,13 +35,13 @@ def recall_at(scores: NDArray[np.floating], positive: NDArray[np.bool_], precisi
 def lowest_threshold(
     scores: NDArray[np.floating], positive: NDArray[np.bool_], precision: float
 ) -> float:
-    """Return the lowest threshold that still has ``precision``, halfway to the next score.
+    """Return the lowest threshold that has at least ``precision``, halfway to the next score.
 
-    Where none has it, the threshold of highest precision.
+    If none has it, return the threshold of highest precision.
     """
     thresholds, precisions, _ = curve(scores, positive)
-    good = np.flatnonzero(precisions >= precision)
-    at = int(good[-1]) if len(good) else int(np.argmax(precisions))
+    enough = np.flatnonzero(precisions >= precision)
+    at = int(enough[-1]) if len(enough) else int(np.argmax(precisions))
     below = thresholds[at + 1] if at + 1 < len(thresholds) else thresholds[at]
     return float((thresholds[at] + below) / 2)
 
@@ -49,7 +49,7 @@ def lowest_threshold(
 def precision_recall(
     accepted: NDArray[np.bool_], positive: NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """Return precision (nan where nothing is accepted) and recall of a decision."""
+    """Return precision (nan if nothing is accepted) and recall of decisions (n,)."""
     hits = int((accepted & positive).sum())
     precision = hits / int(accepted.sum()) if accepted.any() else float("nan")
     return precision, hits / max(int(positive.sum()), 1)
@@ -63,19 +63,19 @@ def interval(
 ) -> NDArray[np.float64]:
     """Return 95 % intervals [[precision low, high], [recall low, high]], shape (2, 2).
 
-    Bootstrap over identities, not faces, because faces of one person are alike. The draws are
-    fixed, so that the same input gives the same interval.
+    Bootstrap over identities, because faces of one person are correlated. The seed is fixed, so the
+    same input gives the same interval.
     """
     _, person = np.unique(identity, return_inverse=True)
     people = int(person.max()) + 1
-    hits, taken, wanted = (
+    hits, predicted, actual = (
         np.bincount(person, weights=values, minlength=people)
         for values in (accepted & positive, accepted, positive)
     )
     rng = np.random.default_rng(0)
     weight = rng.multinomial(people, np.full(people, 1 / people), size=resamples)
-    drawn = weight @ hits
+    hit = weight @ hits
     shares = np.stack(
-        [drawn / np.maximum(weight @ taken, 1), drawn / np.maximum(weight @ wanted, 1)]
+        [hit / np.maximum(weight @ predicted, 1), hit / np.maximum(weight @ actual, 1)]
     )
     return np.quantile(shares, [0.025, 0.975], axis=1).T

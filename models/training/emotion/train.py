@@ -2,8 +2,8 @@
 
     python -m models.training.emotion.train --data DIR --out FILE.safetensors
 
-Identities are split by a hash of their name (``models.training.emotion.data``); the test identities
-are not looked at. Deterministic: the same data, seed and library versions give the same weights.
+Identities are split by a hash of their name (``models.training.emotion.data``). The test identities
+are not read. Deterministic: the same data, seed and library versions give the same weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TARGET_PRECISION = 0.90
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of a training run."""
+    """Hyperparameters of a training run."""
 
     epochs: int = 26
     batch: int = 64
@@ -50,19 +50,23 @@ class Recipe:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     bootstrap: float = 0.4
-    """Final weight of the network's own running prediction in the target of each face, which
-    takes over from labels that are wrong (Reed et al. 2015, "Training deep neural networks on
-    noisy labels with bootstrapping"; running as in Laine and Aila 2017)."""
+    """Final weight of the network's running mean prediction in the target of each face, which
+    corrects wrong labels (Reed et al. 2015, "Training deep neural networks on noisy labels with
+    bootstrapping"; running mean as in Laine and Aila 2017)."""
     bootstrap_momentum: float = 0.8
     branch_dropout: float = 0.15
-    """Chance that a face's landmarks are replaced by the mean shape, so that pixels must do."""
+    """Probability that a face's landmarks are replaced by the mean shape, so pixels count."""
     ema_decay: float = 0.998
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Examples:
-    """``grey``: uint8 (n, s, s); ``points``: float32 (n, 68, 2); ``label``: int64 (n,)."""
+    """Training faces.
+
+    ``grey``: uint8 (n, side, side), with a margin; ``points``: normalised landmarks, float32
+    (n, 68, 2); ``label``: int64 (n,), indices into ``CLASSES``.
+    """
 
     grey: NDArray[np.uint8]
     points: NDArray[np.float32]
@@ -108,9 +112,9 @@ def fit(
     labels = labels * (1 - recipe.label_smoothing) + recipe.label_smoothing / len(CLASSES)
     running = labels.clone()
     mean_shape = examples.points.mean(axis=0)
-    taken = 0
+    done = 0
     for epoch in range(1, recipe.epochs + 1):
-        # Labels are trusted while the network learns what is common, then less and less.
+        # Labels count in full during the first half of the epochs, then less and less.
         trust_self = recipe.bootstrap * max(0.0, 2 * epoch / recipe.epochs - 1)
         order = rng.permutation(n)[: steps * recipe.batch]
         losses = []
@@ -140,8 +144,8 @@ def fit(
             schedule.step()
             keep = recipe.bootstrap_momentum
             running[rows] = keep * running[rows] + (1 - keep) * logits.detach().softmax(dim=1)
-            taken += 1
-            _follow(average, network, min(recipe.ema_decay, (1 + taken) / (10 + taken)))
+            done += 1
+            _follow(average, network, min(recipe.ema_decay, (1 + done) / (10 + done)))
             losses.append(float(loss.detach()))
         after_epoch(epoch, float(np.mean(losses)), average)
     return average
@@ -159,7 +163,7 @@ def _follow(average: NeutralNet, network: NeutralNet, decay: float) -> None:
 
 
 def save(network: NeutralNet, threshold: float, source: str, out: Path) -> None:
-    """Write float16 weights with the threshold and where it comes from."""
+    """Write float16 weights with the threshold and its source as metadata."""
     state: dict[str, Tensor] = {
         key: value.half().contiguous()
         for key, value in network.state_dict().items()
@@ -173,7 +177,7 @@ def save(network: NeutralNet, threshold: float, source: str, out: Path) -> None:
 def cut_crops(
     data: Path, faces: LabelledFaces, classifier: EmotionClassifier
 ) -> list[NDArray[np.float32]]:
-    """Cut a classifier's own input for every face."""
+    """Cut the classifier's input for every face."""
     return [
         classifier.crop(read_photo(data / "images" / str(image)), box, points)
         for image, box, points in zip(faces.image, faces.box_xyxy, faces.landmarks_xy, strict=True)
@@ -181,17 +185,17 @@ def cut_crops(
 
 
 def train(data: Path, faces: LabelledFaces, out: Path, recipe: Recipe) -> float:
-    """Train, choose the threshold on the validation identities, write; return the threshold."""
-    parts = {name: in_split(faces, name, recipe.seed) for name in ("train", "val")}
-    print(", ".join(f"{name}: {len(part)} faces" for name, part in parts.items()), flush=True)
+    """Train, choose the threshold on the validation identities, write both; return it."""
+    splits = {name: in_split(faces, name, recipe.seed) for name in ("train", "val")}
+    print(", ".join(f"{name}: {len(split)} faces" for name, split in splits.items()), flush=True)
     classifier = HqvoxNeutral(NeutralNet())
-    held_out = cut_crops(data, parts["val"], classifier)
-    neutral = parts["val"].expression == "neutral"
+    held_out = cut_crops(data, splits["val"], classifier)
+    neutral = splits["val"].expression == "neutral"
 
     def neutral_scores(network: NeutralNet) -> NDArray[np.float32]:
         return HqvoxNeutral(network)(held_out)[:, CLASSES.index("neutral")]
 
-    def say(epoch: int, loss: float, network: NeutralNet) -> None:
+    def report(epoch: int, loss: float, network: NeutralNet) -> None:
         recall = recall_at(neutral_scores(network), neutral, TARGET_PRECISION)
         print(
             f"epoch {epoch}/{recipe.epochs}: loss {loss:.4f}, validation recall of neutral "
@@ -199,7 +203,7 @@ def train(data: Path, faces: LabelledFaces, out: Path, recipe: Recipe) -> float:
             flush=True,
         )
 
-    network = fit(cut_examples(data, parts["train"]), recipe, say)
+    network = fit(cut_examples(data, splits["train"]), recipe, report)
     threshold = lowest_threshold(neutral_scores(network), neutral, TARGET_PRECISION)
     source = f"lowest with precision {TARGET_PRECISION} on {len(neutral)} validation faces"
     save(network, threshold, source, out)
@@ -214,7 +218,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads")
-    parser.add_argument("--faces", type=Path, help="cache of found faces (.npz), made if missing")
+    parser.add_argument("--faces", type=Path, help="cache of detected faces (.npz)")
     args = parser.parse_args()
     if args.epochs < 1 or args.threads < 1:
         parser.error("--epochs and --threads must be at least 1")

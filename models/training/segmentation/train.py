@@ -39,14 +39,14 @@ from models.training.segmentation.trainset import (
 )
 
 SHARES = {BY_HAND: 0.6, BY_TEACHER: 0.28, PHANTOM: 0.12}
-"""How much of a batch each kind of mask gets; a kind that is not there leaves its share."""
+"""Share of each kind of mask in a batch; the shares of missing kinds go to the others."""
 ENCODER_RATE = 0.2
 """Learning rate of the encoder, which starts from ImageNet, as a share of the others'."""
-COMPANY = 0.15
-"""Share of the samples in which somebody else stands beside the person."""
+SECOND_PERSON = 0.15
+"""Share of the samples with a second person."""
 EDGE_WEIGHT = 3.0
 AVERAGE_OVER = 150
-"""Steps that the running average of the weights reaches back."""
+"""Time constant of the running average of the weights, in steps."""
 
 
 def portrait_loss(logits: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,10 @@ def portrait_loss(logits: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor
 def batch(
     data: TrainSet, seed: int, step: int, size: int, side: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw the batch of one step: RGB (n, 3, side, side), mask and weight (n, side, side)."""
+    """Return the batch of one step: RGB (n, 3, side, side), mask and weight (n, side, side).
+
+    Float32, 0 to 1. ``seed`` and ``step`` determine it.
+    """
     members = {kind: np.flatnonzero(data.kinds == kind) for kind in SHARES}
     present = [kind for kind in SHARES if len(members[kind])]
     bounds = np.cumsum([SHARES[kind] for kind in present])
@@ -87,7 +90,7 @@ def batch(
                 side,
                 MARGIN,
                 bool(data.kinds[k] != BY_TEACHER),
-                _somebody_else(rng, data, k),
+                _second_person(rng, data, k),
             )
         )
     stacked: list[NDArray[np.float32]] = [
@@ -99,19 +102,19 @@ def batch(
     return image, mask, weight
 
 
-def _somebody_else(
+def _second_person(
     rng: np.random.Generator, data: TrainSet, k: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Now and then another person's crop whose mask holds to its very edge."""
+    """Return image and mask of a second person, for some samples; its mask is valid everywhere."""
     choice = np.flatnonzero(data.kinds != BY_TEACHER)
     other = int(rng.choice(choice)) if len(choice) else k
-    if other == k or rng.random() >= COMPANY:
+    if other == k or rng.random() >= SECOND_PERSON:
         return None
     return data.images[other], data.masks[other]
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Rise over the first 5 % of the steps, then fall to nothing along a cosine."""
+    """Learning rate of a step: linear warm-up over 5 % of the steps, then cosine decay to 0."""
     rise = max(1, round(0.05 * steps))
     if step < rise:
         return peak * (step + 1) / rise
@@ -119,7 +122,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def start(seed: int) -> PortraitNet:
-    """Return the network as training begins: the encoder from ImageNet, the rest random."""
+    """Return the initial network: the encoder from ImageNet, the rest random by ``seed``."""
     torch.manual_seed(seed)
     network = PortraitNet()
     network.start_from_imagenet(imagenet.encoder_tensors(imagenet.package_file(), STAGES))
@@ -139,7 +142,7 @@ def train(
     """Train, write the averaged weights to ``out`` and return person IoU on validation crops.
 
     ``schedule``: (side in pixels, steps) of each phase, in turn. ``peak``: highest learning rate;
-    the encoder gets ENCODER_RATE of it. The file is rewritten at every report, so a run cut short
+    the encoder gets ENCODER_RATE of it. The file is rewritten at every report, so a stopped run
     leaves usable weights.
     """
     torch.manual_seed(seed)
@@ -202,7 +205,7 @@ def _average(average: PortraitNet, network: PortraitNet, keep: float) -> None:
 
 @torch.inference_mode()
 def validate(network: PortraitNet, data: TrainSet, side: int) -> float:
-    """Mean person IoU over the validation crops at ``side`` pixels; nan where there are none."""
+    """Mean person IoU over the validation crops at ``side`` pixels; nan if there are none."""
     network.eval()
     scores = []
     for image, mask in zip(data.val_images, data.val_masks, strict=True):
@@ -245,7 +248,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="keep the cut crops in this .npz file")
+    parser.add_argument(
+        "--cache", type=Path, help="file (.npz) of cut crops: read if it exists, else written"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)

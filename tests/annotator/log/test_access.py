@@ -51,7 +51,7 @@ def test_a_token_that_is_taken_away_ends_at_once(tokens: TokenFile) -> None:
 
 def test_nobody_has_two_tokens(tokens: TokenFile) -> None:
     token = tokens.add("Anna", "annotator")
-    with pytest.raises(HqvoxError, match="has a token already; take it away first"):
+    with pytest.raises(HqvoxError, match="has a token already; remove it first"):
         tokens.add("Anna", "lead")
     assert tokens.check(token) == Actor("Anna", "annotator")
 
@@ -89,7 +89,7 @@ def test_a_file_that_others_may_write_lets_nobody_in(tokens: TokenFile) -> None:
     token = tokens.add("Anna", "lead")
     tokens.path.chmod(0o622)
     for use in (tokens.names, lambda: tokens.check(token), lambda: tokens.add("B", "lead")):
-        with pytest.raises(HqvoxError, match="others may write it"):
+        with pytest.raises(HqvoxError, match="other users may write it"):
             use()
     tokens.path.chmod(0o600)
     assert tokens.check(token) == Actor("Anna", "lead")

@@ -247,7 +247,7 @@ def test_a_line_that_makes_no_sense_is_named(line: str, message: str) -> None:
 def test_what_takes_back_something_else_is_refused(undoes: int) -> None:
     back = {"kind": "undone", "faces": [], "identity_id": "id1"}
     lines = [broken(seq=1), broken(seq=2, identity_id="id1"), broken(seq=3, undoes=2, **back)]
-    with pytest.raises(HqvoxError, match="line 4: entry 4 cannot take back"):
+    with pytest.raises(HqvoxError, match="line 4: entry 4 cannot undo"):
         parse_lines([*lines, broken(seq=4, undoes=undoes, **back)], "file")
 
 

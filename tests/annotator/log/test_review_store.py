@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "undoes nothing": (lambda: Decision("id1", "undone"), "names the entry"),
     "long": (lambda: replace(dropped("id1"), comment="x" * (COMMENT_LENGTH + 1)), "2,001"),
     "NUL": (lambda: replace(dropped("id1"), comment="\0"), "NUL"),
-    "surrogate": (lambda: replace(dropped("id1"), comment="\ud800"), "half a character"),
+    "surrogate": (lambda: replace(dropped("id1"), comment="\ud800"), "lone surrogate"),
     "seconds": (lambda: replace(dropped("id1"), seconds=float("nan")), "no time"),
     "no identity": (lambda: dropped(""), "1 to 200"),
     "photo": (lambda: FaceRef("../etc/passwd", 0, (0, 0, 1, 1)), "SHA-256"),
@@ -184,8 +184,8 @@ def test_two_who_agree_two_who_do_not_and_the_lead(store: Store) -> None:
         decide(store, CARL, dropped("id2"))
     settled = decide(store, LEAD, dropped("id2"))
     assert settled.settles
-    verdict = store.state()["id2"]
-    assert (verdict.status, verdict.settlement, len(verdict.opinions)) == (
+    outcome = store.state()["id2"]
+    assert (outcome.status, outcome.settlement, len(outcome.opinions)) == (
         "dropped",
         light(settled),
         2,
@@ -210,8 +210,8 @@ def test_an_opinion_asked_for_anew_has_older_ones_count_no_more() -> None:
         logged(1, ANNA, chosen("id1", 0)),
         replace(logged(2, BERT, chosen("id1", 6)), anew=True),
     ]
-    verdict = fold(log)["id1"]
-    assert (verdict.status, verdict.annotators) == ("chosen", {"Bert"})
+    outcome = fold(log)["id1"]
+    assert (outcome.status, outcome.annotators) == ("chosen", {"Bert"})
     later = [*log, logged(3, ANNA, dropped("id1"))]
     assert fold(later)["id1"].disputed
     taken_back = [*log, logged(3, BERT, Decision("id1", "undone", undoes=2))]

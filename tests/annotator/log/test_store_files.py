@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 
 from annotator.log import database, migrations
 from annotator.log.access import Actor
-from annotator.log.ownership import PLACE, claim
-from annotator.log.place import VARIABLE, has_store, nothing_yet, store_url
+from annotator.log.place import PLACE, VARIABLE, has_store, nothing_yet, store_url
 from annotator.log.schema import META
-from annotator.log.store import Store, open_store
+from annotator.log.store import Store, claim, open_store
 from annotator.work.queue import Queue
 from hqvox.cli.app import app
 from hqvox.config.file import load_config
@@ -340,7 +339,7 @@ def test_a_store_belongs_to_one_workspace(tmp_path: Path, store: Store) -> None:
 
 
 def hold(path: str, held: Event, enough: Event) -> None:
-    with Store.open(path).step():
+    with Store.open(path).transaction():
         held.set()
         enough.wait(60)
 

@@ -21,7 +21,7 @@ from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from tests.helpers import postgres_server
 from tests.helpers.postgres_server import Server
-from tests.helpers.queue_machine import Review, check
+from tests.helpers.queue_machine import Review, check, folder_in_memory
 from tests.helpers.review_tools import (
     ANNA,
     BERT,
@@ -87,7 +87,7 @@ def team(url: str, annotators: int, decisions: int) -> None:
     )
     # Whoever had an identity had it alone: no more opinions stand than were asked for.
     state = store.state()
-    standing = Counter({name: len(verdict.opinions) for name, verdict in state.items()})
+    standing = Counter({name: len(outcome.opinions) for name, outcome in state.items()})
     assert sum(standing.values()) == annotators * (decisions - undone)
     for name, number in standing.items():
         assert number <= (2 if is_second(CONFIG.seed, CONFIG.second_fraction, name) else 1)
@@ -103,9 +103,10 @@ def test_four_at_once(tmp_path: Path) -> None:
     team(str(tmp_path / "reviews.sqlite"), 4, 50)
 
 
-@pytest.mark.slow
-def test_twenty_at_once(tmp_path: Path) -> None:
-    team(str(tmp_path / "reviews.sqlite"), 20, 500)
+@pytest.mark.slow(seconds=40)
+def test_twenty_at_once() -> None:
+    with folder_in_memory() as folder:
+        team(f"{folder}/reviews.sqlite", 20, 500)
 
 
 # PostgreSQL -------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def server() -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_twenty_at_once_on_postgresql(server: Server) -> None:
     team(server.new_database(), 20, 500)
 

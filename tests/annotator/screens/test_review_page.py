@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import re
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,22 @@ import sqlalchemy as sa
 
 from annotator.candidates.candidates import Candidates
 from annotator.log.access import Actor, TokenFile
-from annotator.log.decisions import Decision, Entry
+from annotator.log.decisions import DROP_REASONS, Decision, Entry
 from annotator.log.schema import LEASES
 from annotator.log.store import Store, open_store
 from annotator.work.queue import Queue, QueueItem
+from hqvox.cli.app import main
 from hqvox.workspace.layout import Workspace
-from tests.helpers.browser_tools import Reviewer, Server, Team, running
+from tests.helpers.browser_tools import (
+    WAIT_MS,
+    WAIT_SECONDS,
+    Reviewer,
+    Server,
+    Team,
+    expect,
+    running,
+    wait_for,
+)
 from tests.helpers.small_review import FACES, make_review
 
 
@@ -37,6 +49,7 @@ def said(workspace: Path, name: str | None = None) -> list[Entry]:
 def my_name(who: Reviewer) -> str:
     who.page.get_by_test_id("stExpandSidebarButton").click()
     sidebar = who.page.get_by_test_id("stSidebar").get_by_test_id("stText")
+    expect(sidebar).to_contain_text(re.compile("annotator|lead"))
     return str(sidebar.inner_text()).split("\n")[0]
 
 
@@ -47,16 +60,16 @@ def numbers(entry: Entry) -> list[int]:
 
 def test_a_session_by_keyboard(team: Team) -> None:
     who = team.join().shown()
-    assert who.taken() == [0, 1, 2, 3, 4, 5, 6]  # the machine's own pick
-    assert who.counter() == "7 of 3–7 taken ✓"
+    who.has_taken(0, 1, 2, 3, 4, 5, 6)  # the machine's own pick
+    expect(who.counter()).to_have_text("7 of 3–7 taken ✓")
     first = who.identity_id()
     who.press("1", "2", "3", "4", "5", "Enter")
-    assert who.message() == (
+    expect(who.message()).to_have_text(
         "Not saved: take 1 more face, or drop the person (X). At least 3 are needed."
     )
     who.press("ArrowLeft", "ArrowDown", "Space")  # from the fifth to the fourth, and a row down
     chosen = [5, 6, 3 + who.columns()]
-    assert who.taken() == chosen
+    who.has_taken(*chosen)
     who.press("ArrowDown", "c")
     who.page.keyboard.type("x and Enter do nothing here: ?")
     assert who.press("Enter").name()  # back to the faces, not on
@@ -79,8 +92,8 @@ def test_an_undo_goes_back_to_the_person(team: Team) -> None:
     first = who.identity_id()
     who.on("1", "Enter")
     assert who.on("u").identity_id() == first
-    assert "decide again" in who.message()
-    assert who.taken() == [1, 2, 3, 4, 5, 6]  # as they were decided
+    expect(who.message()).to_contain_text("decide again")
+    who.has_taken(1, 2, 3, 4, 5, 6)  # as they were decided
     who.on("x", "1")
     kinds = [(e.decision.identity_id, e.decision.kind) for e in said(team.workspace, my_name(who))]
     assert kinds == [(first, "chosen"), (first, "undone"), (first, "dropped")]
@@ -94,8 +107,41 @@ def test_a_reload_in_mid_work_loses_nothing(team: Team) -> None:
     who.page.reload()
     who.shown()
     assert (who.identity_id(), who.screen()) == before
-    assert who.taken() == [0, 2, 4, 5, 6]
-    assert who.page.locator(".comment input").input_value() == "half a thought"
+    who.has_taken(0, 2, 4, 5, 6)
+    expect(who.page.locator(".comment input")).to_have_value("half a thought")
+
+
+def test_another_reason_is_written_as_a_comment(team: Team) -> None:
+    who = team.join().shown()
+    who.press("x", str(list(DROP_REASONS).index("other") + 1))
+    expect(who.message()).to_contain_text("say in the comment what it is")
+    comment = who.page.locator(".comment input")
+    expect(comment).to_be_focused()
+    who.page.keyboard.type("sunglasses")
+    who.press("Enter").on("x", str(list(DROP_REASONS).index("other") + 1))
+    (entry,) = said(team.workspace, my_name(who))
+    assert (entry.decision.reason, entry.decision.comment) == ("other", "sunglasses")
+
+
+def test_the_page_is_left_in_mid_work(team: Team) -> None:
+    who = team.join("lead").shown().at_rest()
+    person = who.identity_id()
+    # The key comes after the link, while the review is still on the screen. If it were sent now,
+    # Streamlit could show the review again, or an empty page.
+    who.sent.clear()
+    tab(who, "Explore").evaluate(
+        """link => {
+            link.click();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "z", bubbles: true}));
+        }"""
+    )
+    expect(who.page.get_by_text("Around the limit")).to_be_visible()
+    assert not [message for message in who.sent if b"zoom" in message]
+    tab(who, "Review").click()
+    assert who.shown().identity_id() == person
+    before = who.screen()
+    who.button("accept").click()
+    assert who.shown(before).identity_id() != person
 
 
 @pytest.mark.slow
@@ -103,22 +149,22 @@ def test_a_session_by_mouse(team: Team) -> None:
     who = team.join().shown()
     first = who.identity_id()
     who.click(0, 1, 2, 3, 4, 8)
-    assert who.taken() == [5, 6, 8]
+    who.has_taken(5, 6, 8)
     who.page.locator(".comment input").fill("by mouse")
     before = who.screen()
     who.button("accept").click()
     who.shown(before)
     who.button("zoom").click()
     dialog = who.page.locator("dialog.look")
-    assert dialog.locator("img").is_visible()
+    expect(dialog.locator("img")).to_be_visible()
     dialog.locator("[data-look=next]").click()
-    assert "Face 2 of" in dialog.locator(".title").inner_text()
+    expect(dialog.locator(".title")).to_contain_text("Face 2 of")
     dialog.locator("[data-look=toggle]").click()
     dialog.locator("[data-look=original]").click()
-    dialog.locator("svg rect").wait_for(state="attached")
-    assert dialog.locator("svg circle").count() == 68
+    expect(dialog.locator("svg rect")).to_have_count(1)
+    expect(dialog.locator("svg circle")).to_have_count(68)
     dialog.locator("[data-look=close]").click()
-    assert who.taken() == [0, 2, 3, 4, 5, 6]
+    who.has_taken(0, 2, 3, 4, 5, 6)
     before, second = who.screen(), who.identity_id()
     who.button("skip").click()
     who.shown(before)
@@ -150,8 +196,7 @@ def test_a_double_enter_counts_once(team: Team) -> None:
     who.press("Enter", "Enter").page.keyboard.down("Enter")
     who.page.keyboard.down("Enter")  # held: repeats
     who.page.keyboard.up("Enter")
-    who.shown(before)
-    time.sleep(0.5)
+    who.shown(before).at_rest()
     assert len(said(team.workspace, my_name(who))) == 1
 
 
@@ -163,15 +208,15 @@ def test_a_lease_that_expired_and_went_to_another(team: Team) -> None:
     store, candidates = open_store(workspace), Candidates(workspace)
     items = [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities]
     queue = Queue(store, items, workspace.config().review)
-    with store.step() as step:
-        step.connection.execute(
+    with store.transaction() as transaction:
+        transaction.connection.execute(
             sa.update(LEASES).where(LEASES.c.identity_id == lost).values(expires_us=0)
         )
     assert queue.lease(Actor("the other"), lost) is not None
     store.close()
     before = who.screen()
     who.press("Enter").shown(before)
-    assert "went to somebody else" in who.message()
+    expect(who.message()).to_contain_text("went to somebody else")
     assert who.identity_id() != lost
     assert said(team.workspace, my_name(who)) == []
 
@@ -190,8 +235,9 @@ def test_names_and_comments_are_text(team: Team) -> None:
     who.page.keyboard.type("<img src=x onerror=alert(2)>")
     who.press("Enter").on("Enter")
     who.on("u")
-    assert "<script>alert(1)</script>" in who.message()
-    assert who.page.locator(".comment input").input_value() == "<img src=x onerror=alert(2)>"
+    expect(who.message()).to_contain_text("<script>alert(1)</script>")
+    expect(who.page.locator(".comment input")).to_have_value("<img src=x onerror=alert(2)>")
+    who.at_rest()
     assert who.alerts == []
     assert who.elsewhere == []  # nothing is fetched from other servers
 
@@ -212,41 +258,41 @@ def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
     assert store.state()[disputed].status == "disputed"
     lead = team.join("lead").shown()
     assert lead.identity_id() == disputed
-    text = lead.page.locator(".picks").inner_text()
-    assert "A took" in text
-    assert "B took" in text
-    assert "eye" not in text  # blind
-    assert lead.taken() == []
+    picks = lead.page.locator(".picks")
+    expect(picks).to_contain_text("A took")
+    expect(picks).to_contain_text("B took")
+    expect(picks).not_to_contain_text("eye")  # blind
+    lead.has_taken()
     lead.press("b")
-    assert lead.taken() in ([0, 1, 2], [7, 8, 9, 10])
-    expected = lead.taken()
+    expected = wait_for(lead.taken, "B's faces to be taken")
+    assert expected in ([0, 1, 2], [7, 8, 9, 10])
     lead.on("Enter")
-    verdict = store.state()[disputed]
-    assert verdict.status == "chosen"
-    assert verdict.settlement is not None
+    outcome = store.state()[disputed]
+    assert outcome.status == "chosen"
+    assert outcome.settlement is not None
     assert numbers(store.entries(identity_ids=[disputed])[-1]) == expected
     store.close()
 
 
-def tabs(who: Reviewer) -> list[str]:
-    who.page.get_by_test_id("stTopNavLink").first.wait_for()
-    return [str(text) for text in who.page.get_by_test_id("stTopNavLink").all_inner_texts()]
+def tab(who: Reviewer, name: str) -> Any:
+    return who.page.get_by_test_id("stTopNavLink").filter(has_text=name)
 
 
 @pytest.mark.slow
 def test_roles_and_tokens(team: Team, chromium: Any) -> None:
-    assert "Explore" in " ".join(tabs(team.join("lead").shown()))
+    expect(tab(team.join("lead").shown(), "Explore")).to_be_visible()
     annotator = team.join("annotator").shown()
-    assert "Explore" not in " ".join(tabs(annotator))
+    expect(tab(annotator, "History")).to_be_visible()
+    expect(tab(annotator, "Explore")).to_have_count(0)
     annotator.page.goto(f"{team.server.url}/explore")
     annotator.shown()  # what is not theirs is not there: they are led to the review
     stranger = Reviewer(chromium, team.server.url, "hqv_wrong")
     stranger.page.get_by_text("This token is not known here").wait_for()
-    assert stranger.page.locator(".review").count() == 0
+    expect(stranger.page.locator(".review")).to_have_count(0)
     stranger.page.get_by_label("Your token").fill(team.add("late comer", "annotator"))
     stranger.page.get_by_role("button", name="Sign in").click()
     stranger.shown()
-    assert "token" not in stranger.page.url
+    expect(stranger.page).not_to_have_url(re.compile("token"))
     stranger.page.reload()
     stranger.shown()  # the tab remembers
     stranger.close()
@@ -262,7 +308,7 @@ def test_nothing_outside_the_workspace_can_be_read(team: Team) -> None:
         "/media/review-tokens.json", "/%2e%2e/%2e%2e/etc/passwd",
     ):  # fmt: skip
         try:
-            with urllib.request.urlopen(team.server.url + path, timeout=10) as answer:
+            with urllib.request.urlopen(team.server.url + path, timeout=WAIT_SECONDS) as answer:
                 body = answer.read()
         except urllib.error.HTTPError as error:
             body = error.read()
@@ -272,8 +318,10 @@ def test_nothing_outside_the_workspace_can_be_read(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_loses_nothing(chromium: Any, tmp_path: Path) -> None:
-    workspace = make_review(tmp_path)
+def test_a_server_that_dies_loses_nothing(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    workspace = copy_review(tmp_path)
     with running(workspace, "--as", "ada") as server:
         who = Reviewer(chromium, server.url).shown()
         first = who.identity_id()
@@ -283,7 +331,7 @@ def test_a_server_that_dies_loses_nothing(chromium: Any, tmp_path: Path) -> None
         server.start()
         who.page.reload()
         who.shown()
-        assert (who.identity_id(), who.taken()) == (second, [2, 3, 4, 5, 6])
+        assert who.has_taken(2, 3, 4, 5, 6).identity_id() == second
         who.on("Enter")
         who.close()
         decided = [(e.decision.identity_id, e.decision.annotator) for e in said(workspace)]
@@ -303,39 +351,51 @@ def test_it_works_on_a_tablet(team: Team) -> None:
         wide = who.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width
         who.page.locator(".tile").nth(1).tap()
-        assert who.taken() == [0, 2, 3, 4, 5, 6]
+        who.has_taken(0, 2, 3, 4, 5, 6)
         before = who.screen()
         who.button("accept").tap()
         who.shown(before)
 
 
 @pytest.mark.slow
-def test_streamlit_starts_it_too_and_keeps_the_rule(chromium: Any, tmp_path: Path) -> None:
-    workspace = make_review(tmp_path)
+def test_streamlit_starts_it_too_and_keeps_the_rule(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    workspace = copy_review(tmp_path)
     server = Server(workspace, "--sign-in", streamlit=True)
     try:
         server.start()
         page = chromium.new_page()
+        page.set_default_timeout(WAIT_MS)
         page.goto(f"{server.url}/explore")
         page.get_by_text("hqvox review token add").wait_for()
         token = TokenFile(Workspace.open(workspace)).add("ada", "lead")
         who = Reviewer(chromium, server.url, token).shown()
-        assert who.taken() == [0, 1, 2, 3, 4, 5, 6]
+        who.has_taken(0, 1, 2, 3, 4, 5, 6)
         TokenFile(Workspace.open(workspace)).remove("ada")
     finally:
         server.stop()
 
 
 @pytest.mark.slow
-def test_what_cannot_be_reviewed_is_said_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_reviewed_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace = make_review(tmp_path, names=("Ada", "Bedřich", "Few"))
     (tmp_path / "empty").mkdir()
-    for folder, options, said_line in (
-        (tmp_path / "empty", (), "no workspace here"),
-        (workspace, ("--sign-in",), "hqvox review token add"),
-        (workspace, ("--address", "0.0.0.0"), "hqvox review token add"),
-        (workspace, ("--as", " "), "a reviewer needs a name"),
+    with pytest.raises(AssertionError, match="no workspace here") as failure:
+        Server(tmp_path / "empty").start()
+    assert "Traceback" not in str(failure.value)
+    # The same without a process for each.
+    monkeypatch.setattr("annotator.serve.serve", lambda *_: pytest.fail("it is served"))
+    for options, said_line in (
+        (["--sign-in"], "hqvox review token add"),
+        (["--address", "0.0.0.0"], "hqvox review token add"),
+        (["--as", " "], "a reviewer needs a name"),
     ):
-        with pytest.raises(AssertionError, match=said_line) as failure:
-            Server(folder, *options).start()
-        assert "Traceback" not in str(failure.value)
+        command = ["hqvox", "review", str(workspace), "--no-browser", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit):
+            main()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said_line in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,17 @@ def desk(store: Store, candidates: Candidates, name: str = "ada", **review: Any)
 def act(at: Desk, do: str, key: str, **more: Any) -> None:
     name = None if at.screen is None else at.screen.name
     at.handle({"do": do, "key": key, "screen": name, **more})
+
+
+def test_what_comes_after_the_page_was_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Streamlit has forgotten the component's state by then, and calls its callback all the same.
+    from annotator.screens import review, sign_in
+
+    monkeypatch.setattr(review, "renewed", lambda page: page)
+    monkeypatch.setattr(review.st, "session_state", state := {})
+    review._act(SimpleNamespace())
+    sign_in._typed()
+    assert state == {}
 
 
 def test_people_come_one_after_another_until_none_is_left(

@@ -61,7 +61,7 @@ def test_work_is_counted_by_annotator() -> None:
         ("ada", "1", 0, fifth),
     )
     ada, bob = by_annotator(entries)
-    assert (ada.annotator, ada.chosen, ada.dropped, ada.taken_back) == ("ada", 1, 1, 1)
+    assert (ada.annotator, ada.chosen, ada.dropped, ada.undone) == ("ada", 1, 1, 1)
     assert (ada.median_seconds, ada.per_hour, ada.last) == (20, 180, fourth)
     assert ada.hours == pytest.approx(60 / 3600)  # what was taken back took its time too
     assert (bob.decisions, bob.per_hour) == (1, 60)
@@ -74,7 +74,7 @@ def test_a_pause_does_not_count_as_work() -> None:
 
 def test_who_took_everything_back_has_decided_nothing() -> None:
     (work,) = by_annotator(log(("ada", "chosen", 9, NOON), ("lea", "1", 0, NOON)))
-    assert (work.annotator, work.decisions, work.taken_back) == ("ada", 0, 1)
+    assert (work.annotator, work.decisions, work.undone) == ("ada", 0, 1)
 
 
 def test_decisions_without_a_time_say_nothing_of_pace() -> None:
@@ -165,7 +165,7 @@ def test_what_stands_and_what_was_taken_back_is_everything(kinds: Sequence[str])
     assert [entry.seq for entry in standing(entries)] == open_
     work = by_annotator(entries)
     made = sum(entry.decision.kind != "undone" for entry in entries)
-    assert sum(one.decisions + one.taken_back for one in work) == made
+    assert sum(one.decisions + one.undone for one in work) == made
     assert sum(bar.decisions for bar in over_time(entries, UTC)[1]) == len(open_)
 
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from annotator.log.store import Store
-from tests.helpers.queue_machine import Review, check
-
-
-def _folder() -> tempfile.TemporaryDirectory:
-    """In memory where there is such a file system: what is tested here is no disk."""
-    shm = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None)
+from tests.helpers.queue_machine import Review, check, folder_in_memory
 
 
 class _InAFile(Review):
     def __init__(self) -> None:
-        self.folder = _folder()
+        self.folder = folder_in_memory()
         super().__init__(lambda clock: Store.open(f"{self.folder.name}/r.sqlite", clock=clock))
 
     def teardown(self) -> None:
@@ -31,6 +22,6 @@ def test_any_interleaving_is_as_the_model_says() -> None:
     check(_InAFile, examples=15, steps=25)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_many_interleavings_are_as_the_model_says() -> None:
     check(_InAFile, examples=150, steps=50)

@@ -161,9 +161,9 @@ def test_traits_name_every_number_of_the_person() -> None:
 
 
 def test_impossible_scenes_are_refused() -> None:
-    with pytest.raises(ValueError, match="expression 'bored' is none of"):
+    with pytest.raises(ValueError, match=r"expression must be one of .*, not 'bored'"):
         Pose(expression="bored")
     with pytest.raises(ValueError, match="ipd_px must be positive"):
         Pose(ipd_px=0)
-    with pytest.raises(ValueError, match="backdrop 'moon' is none of"):
+    with pytest.raises(ValueError, match=r"backdrop must be one of .*, not 'moon'"):
         Scene(backdrop="moon")

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from hqvox.phantom import website
-from hqvox.phantom.website import DECOYS, LAPSES, URLS_COLUMNS, Website, urls_csv, world_file
+from hqvox.phantom.website import DECOYS, FAULTS, URLS_COLUMNS, Website, urls_csv, world_file
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def rows(world: Path, site: Website) -> list[dict[str, str]]:
 
 
 def get(url: str, **options: object) -> requests.Response:
-    return requests.get(url, timeout=5, allow_redirects=False, **options)  # type: ignore[arg-type]
+    return requests.get(url, timeout=60, allow_redirects=False, **options)  # type: ignore[arg-type]
 
 
 def picture(world: Path, site: Website, place: int) -> tuple[str, bytes]:
@@ -84,14 +84,14 @@ def test_pictures_and_pages_are_served_with_type_and_length(world: Path, site: W
 
 
 def test_busy_once_then_served(world: Path, site: Website) -> None:
-    url, data = picture(world, site, LAPSES["busy"])
+    url, data = picture(world, site, FAULTS["busy"])
     first = get(url)
     assert (first.status_code, first.headers["Retry-After"]) == (429, "1")
     assert get(url).content == data
 
 
 def test_breaks_off_once_then_served(world: Path, site: Website) -> None:
-    url, data = picture(world, site, LAPSES["broken_off"])
+    url, data = picture(world, site, FAULTS["broken_off"])
     with pytest.raises(requests.RequestException):
         get(url)
     assert get(url).content == data
@@ -100,12 +100,12 @@ def test_breaks_off_once_then_served(world: Path, site: Website) -> None:
 def test_slow_and_moved_arrive(world: Path, site: Website, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(website.time, "sleep", slept.append)
-    url, data = picture(world, site, LAPSES["slow"])
+    url, data = picture(world, site, FAULTS["slow"])
     assert get(url).content == data
     assert slept == [website.SLOW_SECONDS]
-    url, data = picture(world, site, LAPSES["moved"])
+    url, data = picture(world, site, FAULTS["moved"])
     assert get(url).status_code == 302
-    moved = requests.get(url, timeout=5)
+    moved = requests.get(url, timeout=60)
     assert moved.content == data
     assert moved.url.startswith(f"{site.url}/moved/photos/")
 

@@ -16,8 +16,7 @@ from hqvox.release.read import Release
 from hqvox.release.write import write_release
 from hqvox.report.charts import Values, histogram, read_values
 from hqvox.report.examples import choose_examples
-from hqvox.report.html import render_report
-from hqvox.report.timing import read_timing
+from hqvox.report.html import read_timing, render_report
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import BY_NAME, RESTS_ON
 from pipelines.chain import STAGES

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from hqvox.errors import HqvoxError
+from hqvox.phantom.world import make_world
 from hqvox.release.write import write_release
 from hqvox.runner.build import BuildResult, plan_build, run_build
 from hqvox.workspace import identities
@@ -97,24 +98,28 @@ def test_many_workers_give_the_same_bytes(
     assert files(tmp_path / "w") == files(undisturbed)
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(
-    small_world: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow(seconds=100)
+def test_killed_at_random_moments_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
     moments = random.Random(0)
-    expected = files(undisturbed)
+    world = tmp_path / "world"
+    make_world(world, seed=4, identities=3, photos_per_identity=5)
+    undisturbed = make(tmp_path / "undisturbed", world / "photos")
+    assert not build(undisturbed).failed
+    release(undisturbed)
+    expected = files(tmp_path / "undisturbed")
     kills = builds = 0
 
-    started = time.monotonic()
     root = tmp_path / "0"
-    make(root, small_world)
+    make(root, world / "photos")
+    assert build_and_release_until(root, 0) == -signal.SIGKILL  # the fork server is there now
+    started = time.monotonic()
     assert build_and_release_until(root, None) == 0
     whole = time.monotonic() - started
     assert files(root) == expected
     while kills < KILLS:
         builds += 1
         root = tmp_path / str(builds)
-        make(root, small_world)
+        make(root, world / "photos")
         # A few kills into each build, spread over its whole length, then one that may finish.
         for _ in range(5):
             kills += build_and_release_until(root, moments.uniform(0, whole)) == -signal.SIGKILL

@@ -47,9 +47,9 @@ def stages(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files if path.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_cluster_gives_the_same_bytes_as_this_process(small_world: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     for name in ("here", "ray"):
@@ -66,9 +66,9 @@ def test_a_cluster_gives_the_same_bytes_as_this_process(small_world: Path, tmp_p
     assert len(stages(tmp_path / "ray")) == 2 * (12 + 3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(1200)
 def test_a_shard_that_kills_its_workers_is_failed_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

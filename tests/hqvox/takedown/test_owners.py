@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from annotator.candidates.index import open_index
 from annotator.log.access import TokenFile
-from annotator.log.ownership import claim
-from annotator.log.store import open_store
+from annotator.log.store import claim, open_store
 from hqvox.cli.app import app
 from hqvox.exchange.workspace import LINKS
 from hqvox.release.write import write_release

@@ -139,7 +139,7 @@ def test_a_kill_during_a_save_costs_no_checkpoint(tmp_path: Path) -> None:
         state = {"kind": checkpoint.TRAINING, "step": 1}
         checkpoint.save(folder / "last.pt", state, ["best_l1.pt"])
     code = [sys.executable, "-c", KILLED_WHILE_SAVING, *map(str, folders)]
-    done = subprocess.run(code, timeout=60, check=True, capture_output=True, text=True)
+    done = subprocess.run(code, timeout=600, check=True, capture_output=True, text=True)
     assert done.stdout.split() == [str(-signal.SIGKILL)] * 3
     for folder in folders:
         last, best = folder / "last.pt", folder / "best_l1.pt"

@@ -24,7 +24,7 @@ CHANCE_REACHES_IT = 1e-6
 """How likely chance may be to find as many people: a binomial tail over the strangers."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_a_short_training_tells_strangers_by_their_voices(tmp_path: Path) -> None:
     """Four traits show in these people's faces and sound in their voices.
 

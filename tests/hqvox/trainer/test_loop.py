@@ -145,7 +145,7 @@ def test_without_tensorboard_one_line_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     notes: list[str] = []
-    with log.RunLog(tmp_path, 0, notes.append) as written:
+    with log.TrainLog(tmp_path, 0, notes.append) as written:
         written.train(1, 1, {"l1": 1.0}, {"steps_per_second": 2.0})
     assert notes == [
         "TensorBoard is not installed, so only log.jsonl is written: pip install 'hqvox[train]'"

@@ -199,7 +199,7 @@ def test_a_fast_path_agrees_with_the_plain_one(
     torch.testing.assert_close(fast[1:], plain[1:], rtol=later, atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_networks_agree_with_the_plain_ones(tiny_data: TrainingData) -> None:
     config = small_config()

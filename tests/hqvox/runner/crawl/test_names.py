@@ -93,7 +93,7 @@ def fetch(urls: list[str], lookup: Lookup, **settings: object) -> list[FetchResu
         async with Engine(config, lookup) as engine:
             for url in urls:
                 engine.add(url, lambda outcome: found.update({outcome.url: outcome}))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while len(found) < len(urls):
                     engine.check()
                     await asyncio.sleep(0.01)
