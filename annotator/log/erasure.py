@@ -29,12 +29,24 @@ class Forgotten:
     """Entries that lost a face that was chosen or shown."""
 
 
+def named_in(connection: sa.Connection) -> tuple[set[str], set[str]]:
+    """Ids of all identities and photographs that the database names."""
+    identities: set[str] = set()
+    for table in (LOG, LEASES, SKIPS):
+        identities.update(connection.execute(sa.select(table.c.identity_id).distinct()).scalars())
+    photos: set[str] = set()
+    for texts in connection.execute(sa.select(LOG.c.faces, LOG.c.shown)):
+        photos.update(face.photo_id for text in texts for face in faces_from_json(text))
+    return identities, photos
+
+
 def forget_entries(
     database: Database, identity_ids: Collection[str], photo_ids: Collection[str], min_faces: int
 ) -> Forgotten:
     """Erase in one transaction, then overwrite the deleted rows in the file."""
     gone, photos = set(identity_ids), set(photo_ids)
     if not gone and not photos:
+        _overwrite(database)  # what a call before this one erased, and could not overwrite
         return Forgotten()
     with database.writing() as connection:
         connection.execute(sa.update(META).values(erasing=1))

@@ -65,12 +65,9 @@ def erase_decisions(covered: Covered) -> None:
     Raises HqvoxError where the store cannot be opened: the purge is not finished then.
     """
     workspace = covered.workspace
-    values = {
-        kind: [entry.value for entry in covered.takedowns.entries if entry.kind == kind]
-        for kind in ("identity", "photo")
-    }
-    photos = covered.photos.union(values["photo"])
-    if not has_store(workspace) or not (values["identity"] or photos):
+    takedowns = covered.takedowns
+    kinds = {entry.kind for entry in takedowns.entries}
+    if not has_store(workspace) or not (kinds & {"identity", "photo"} or covered.photos):
         return
     try:
         from annotator.log.store import open_store
@@ -81,7 +78,11 @@ def erase_decisions(covered: Covered) -> None:
         ) from None
     store = open_store(workspace)
     try:
-        store.forget(values["identity"], photos)
+        identities, photos = store.subjects()
+        store.forget(
+            {name for name in identities if takedowns.covers_identity(name)},
+            {name for name in photos if name in covered.photos or takedowns.covers_photo(name)},
+        )
     finally:
         store.close()
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from annotator.log.access import Actor
 from annotator.log.database import Database
 from annotator.log.decisions import DROP_REASONS, Decision, Entry, FaceRef, Kind, LeaseLostError
-from annotator.log.erasure import Forgotten, forget_entries
+from annotator.log.erasure import Forgotten, forget_entries, named_in
 from annotator.log.fold import MIN_OVERLAP, Fold, Outcome, fold
 from annotator.log.migrations import migrate
 from annotator.log.place import FILE, PLACE, has_store, store_url
@@ -199,6 +199,11 @@ class Store:
         """
         with self.transaction() as transaction:
             return _adopt(transaction, entries)
+
+    def subjects(self) -> tuple[set[str], set[str]]:
+        """Ids of all identities and photographs that the log, leases and skips name."""
+        with self.database.reading() as connection:
+            return named_in(connection)
 
     def forget(
         self, identity_ids: Collection[str] = (), photo_ids: Collection[str] = ()

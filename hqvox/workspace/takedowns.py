@@ -2,10 +2,12 @@
 
 ``<workspace>/tombstones.jsonl``, one line a takedown, only ever added to:
 
-    {"date": "2026-01-31", "kind": "photo", "value": "<SHA-256 of its bytes>", "reason": "…"}
+    {"date": "2026-01-31", "kind": "identity", "reason": "…", "salt": "…", "value": "<SHA-256>"}
 
-It holds no more about people than it must in order to work: the SHA-256 of photographs, identity
-ids, hosts, and of urls only the SHA-256 of their normalised form.
+It names nobody: a value is the SHA-256 of salt, kind, and what was taken down (an identity's id,
+the SHA-256 of a photo's bytes, a host, or the SHA-256 of a normalised url). All lines that one
+workspace writes have the same salt. Older versions wrote lines without a salt, with ids and hosts
+in clear; those hold as before.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -36,11 +39,14 @@ class Takedown:
 
     kind: Kind
     value: str
-    """Identity id, SHA-256 of the photo's bytes (hex), host, or :func:`url_digest`."""
+    """Identity id, SHA-256 of the photo's bytes (hex), host, or :func:`url_digest`; with a salt,
+    the :func:`salted` hash of that."""
     reason: str = ""
     """Free text of whoever took it down."""
     date: str = ""
     """UTC day, ISO 8601."""
+    salt: str = ""
+    """Hex; empty where the value is in clear, as in memory, and on lines of older versions."""
 
 
 class Takedowns:
@@ -48,10 +54,12 @@ class Takedowns:
 
     def __init__(self, entries: Iterable[Takedown] = ()) -> None:
         self.entries = tuple(entries)
-        self._of: dict[str, frozenset[str]] = {
-            kind: frozenset(e.value for e in self.entries if e.kind == kind)
+        self._values = frozenset((e.kind, e.salt, e.value) for e in self.entries)
+        self._salts: dict[str, frozenset[str]] = {
+            kind: frozenset(e.salt for e in self.entries if e.kind == kind)
             for kind in get_args(Kind)
         }
+        self._hosts: dict[str, bool] = {}  # by host, what covers_url found
 
     @classmethod
     def read(cls, workspace: Workspace) -> Takedowns:
@@ -69,11 +77,11 @@ class Takedowns:
 
     def covers_identity(self, identity_id: str) -> bool:
         """Whether the identity was taken down."""
-        return identity_id in self._of["identity"]
+        return self._covers("identity", identity_id)
 
     def covers_photo(self, sha256: str | None) -> bool:
         """Whether a photo with these bytes (SHA-256, hex) was taken down; None is none."""
-        return sha256 in self._of["photo"]
+        return sha256 is not None and self._covers("photo", sha256)
 
     def covers_url(self, url: str | None) -> bool:
         """Whether the url was taken down, or its host, or a domain above its host.
@@ -81,16 +89,16 @@ class Takedowns:
         Ask for each address that leads to a photo: its url, its final url and its page. A
         relative url (folder source) has no host; None is covered by nothing.
         """
-        if not url or not (self._of["host"] or self._of["url"]):
+        if not url:
             return False
-        if self._of["url"] and url_digest(url) in self._of["url"]:
+        if self._salts["url"] and self._covers("url", url_digest(url)):
             return True
-        return bool(self._of["host"]) and self._covers_host(host_of(url))
+        return bool(self._salts["host"]) and self._covers_host(host_of(url))
 
     def missing(self, wanted: Iterable[Takedown]) -> list[Takedown]:
         """Those of ``wanted`` that the list does not hold yet, each once."""
         unique = {(e.kind, e.value): e for e in wanted}
-        return [e for e in unique.values() if e.value not in self._of[e.kind]]
+        return [e for e in unique.values() if not self._covers(e.kind, e.value)]
 
     def added(self, wanted: Iterable[Takedown]) -> Takedowns:
         """This list with ``wanted`` at its end; nothing is written."""
@@ -99,22 +107,48 @@ class Takedowns:
     def add(
         self, workspace: Workspace, wanted: Iterable[Takedown], today: date | None = None
     ) -> Takedowns:
-        """Write the list with ``wanted`` added, whole or not at all; return it.
+        """Write the list with ``wanted`` added, salted, whole or not at all; return it.
 
         The caller holds ``workspace.lock()``. Raises HqvoxError where the disk refuses.
         """
         day = (today or datetime.now(UTC).date()).isoformat()
-        new = [Takedown(e.kind, e.value, e.reason, e.date or day) for e in self.missing(wanted)]
-        if not new:
+        missing = self.missing(wanted)
+        if not missing:
             return self
+        salt = next((e.salt for e in reversed(self.entries) if e.salt), "") or new_salt()
+        new = [
+            Takedown(e.kind, salted(salt, e.kind, e.value), e.reason, e.date or day, salt)
+            for e in missing
+        ]
         both = Takedowns((*self.entries, *new))
-        lines = [json.dumps(asdict(e), ensure_ascii=False, sort_keys=True) for e in both.entries]
+        lines = [_line(entry) for entry in both.entries]
         workspace.storage.write(FILE, ("\n".join(lines) + "\n").encode())
         return both
 
+    def _covers(self, kind: Kind, value: str) -> bool:
+        return any(
+            (kind, salt, salted(salt, kind, value)) in self._values for salt in self._salts[kind]
+        )
+
     def _covers_host(self, host: str) -> bool:
-        parts = host.split(".")
-        return any(".".join(parts[i:]) in self._of["host"] for i in range(len(parts)))
+        if host not in self._hosts:
+            parts = host.split(".")
+            names = (".".join(parts[i:]) for i in range(len(parts)))
+            self._hosts[host] = any(self._covers("host", name) for name in names)
+        return self._hosts[host]
+
+
+def new_salt() -> str:
+    """128 random bits, hex."""
+    return secrets.token_hex(16)
+
+
+def salted(salt: str, kind: Kind, value: str) -> str:
+    """What a line keeps of a value: SHA-256 with the salt, hex; without a salt the value itself."""
+    if not salt:
+        return value
+    text = f"{salt}\n{kind}\n{value}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def host_of(url: str) -> str:
@@ -171,13 +205,19 @@ def _one_spelling(text: str) -> str:
     )  # fmt: skip
 
 
+def _line(entry: Takedown) -> str:
+    record = {name: value for name, value in asdict(entry).items() if name != "salt" or value}
+    return json.dumps(record, ensure_ascii=False, sort_keys=True)
+
+
 def _parsed(workspace: Workspace, number: int, line: str) -> Takedown:
     try:
         record: dict[str, Any] = json.loads(line)
         entry = Takedown(**record)
     except (json.JSONDecodeError, TypeError):
         raise _damaged(workspace, number) from None
-    if entry.kind not in get_args(Kind) or not isinstance(entry.value, str) or not entry.value:
+    texts = isinstance(entry.value, str) and isinstance(entry.salt, str)
+    if entry.kind not in get_args(Kind) or not texts or not entry.value:
         raise _damaged(workspace, number)
     return entry
 

@@ -27,7 +27,7 @@ from hqvox.trainer.packing import ReleaseCache
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.outputs import read_outputs, register_output, workspace_of
 from hqvox.workspace.tables import Row, stage_schema
-from hqvox.workspace.takedowns import FILE, Takedown, Takedowns, url_digest
+from hqvox.workspace.takedowns import Takedown, Takedowns, url_digest
 from pipelines.chain import COLUMNS_OF
 from tests.helpers.crawled import PICTURES, Crawled, crawling
 from tests.helpers.synthetic_build import make_build, pack_voices
@@ -95,11 +95,11 @@ def test_of_a_crawl_that_was_killed(killed: Crawled, kind: str) -> None:
     assert traces(root, named.needles)
     plan = purge(killed.workspace, named.takedown)
     assert plan.spooled or kind == "identity"
-    assert traces(root, named.needles, but=[FILE]) == []
+    assert traces(root, named.needles) == []
     # The next crawl keeps to it; its list of candidates is the user's, and names the address.
     killed.build()
     pixels = [needle for needle in named.needles if not needle.startswith(b"http")]
-    assert traces(root, pixels, but=[FILE]) == []
+    assert traces(root, pixels) == []
     rows = [row for row in killed.rows() if row["identity_id"] == "Ada"]
     reasons = [row["reason"] for row in rows if row["reason"] == "taken_down"]
     # Ada's decoy is on her page, too.
@@ -116,7 +116,7 @@ def test_a_takedown_copied_from_elsewhere_keeps_bytes_out_of_the_commit(
     Takedowns().add(killed.workspace, [named.takedown])
     killed.build()
     pixels = [needle for needle in named.needles if not needle.startswith(b"http")]
-    assert traces(root, pixels, but=[FILE]) == []
+    assert traces(root, pixels) == []
 
 
 def test_bytes_that_the_journal_does_not_name_yet_go(killed: Crawled) -> None:
@@ -260,7 +260,7 @@ def test_of_a_build(
     assert traces(root, named.needles)
     before = files_of(root / "releases")
     plan = purge(state, named.takedown)
-    assert traces(root, named.needles, but=[FILE, "releases/v1"]) == []
+    assert traces(root, named.needles, but=["releases/v1"]) == []
     assert not list((tmp_path / "cache").rglob("*.npy"))
     # What a release holds does not change: it is named, and so is what was made from it.
     assert files_of(root / "releases") == before

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import hqvox.workspace.identities
+import hqvox.workspace.takedowns
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.release.write import write_release
@@ -261,6 +262,15 @@ def test_releases_that_show_it_are_named_by_their_files(tmp_path: Path) -> None:
     assert files_of(tmp_path / "w/releases") == before
 
 
+SALT = "0123456789abcdef" * 2
+"""The same in every purge, so that their bytes can be compared."""
+
+
+@pytest.fixture(autouse=True)
+def same_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hqvox.workspace.takedowns, "new_salt", lambda: SALT)
+
+
 def asked_of(workspace: Workspace) -> list[Takedown]:
     return [Takedown("identity", ADA), Takedown("photo", photo(workspace, BED, 0))]
 
@@ -298,6 +308,7 @@ def die_before(step: int, die: Callable[[], object], patch: pytest.MonkeyPatch) 
 
 def purge_until_killed(root: str, asked: list[Takedown], step: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hqvox.workspace.takedowns, "new_salt", lambda: SALT)
         die_before(step, lambda: os.kill(os.getpid(), signal.SIGKILL), patch)
         purge(Workspace.open(root), *asked)
 

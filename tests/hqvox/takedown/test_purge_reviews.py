@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import annotator.log.database
 from annotator.candidates.candidates import Candidates
 from annotator.candidates.index import INDEX
 from annotator.log.access import Actor
@@ -101,6 +104,24 @@ def test_without_the_stores_package_a_purge_is_not_finished(
     assert not workspace.storage.exists(PURGING)
     store = open_store(workspace)
     assert set(store.state()) == {"id1"}
+    store.close()
+
+
+def test_a_reader_keeps_erased_bytes_only_until_the_purge_is_run_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotator.log.database, "BUSY_SECONDS", 0.2)
+    mine = faces(workspace, "id0")[0].photo_id.encode()
+    file = Path(workspace.url) / "reviews.sqlite"
+    store = open_store(workspace)  # a review UI, so that closing the purge's keeps the -wal file
+    with closing(sqlite3.connect(file)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM review_log").fetchall()
+        with pytest.raises(HqvoxError, match="close the review UI and run the same command again"):
+            purge(workspace, Takedown("identity", "id0"))
+        assert mine in bytes_of(workspace)
+    purge(workspace)
+    assert mine not in bytes_of(workspace)
     store.close()
 
 

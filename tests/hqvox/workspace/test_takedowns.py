@@ -99,6 +99,68 @@ def test_list_is_only_added_to_and_keeps_no_urls(tmp_path: Path) -> None:
     assert (tmp_path / FILE).stat().st_mtime_ns == stamp
 
 
+def test_the_list_names_nobody_and_covers_all_the_same(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    wanted = [
+        Takedown("identity", "Ada Lovelace"),
+        Takedown("photo", "ab" * 32),
+        Takedown("host", "ada-lovelace.example"),
+        Takedown("url", url_digest("https://other.net/one.jpg")),
+    ]
+    Takedowns.read(workspace).add(workspace, wanted, DAY)
+    text = (tmp_path / FILE).read_text()
+    for value in ("Ada", "Lovelace", "lovelace.example", *(entry.value for entry in wanted)):
+        assert value not in text
+    takedowns = Takedowns.read(workspace)
+    assert takedowns.missing(wanted) == []
+    assert takedowns.covers_identity("Ada Lovelace")
+    assert not takedowns.covers_identity("ada-lovelace.example")  # another kind
+    assert takedowns.covers_photo("ab" * 32)
+    assert takedowns.covers_url("http://a.b.ADA-lovelace.example/x.jpg")
+    assert not takedowns.covers_url("http://example/x.jpg")
+    assert takedowns.covers_url("http://other.net/one.jpg")
+    assert not takedowns.covers_url("http://other.net/two.jpg")
+
+
+def test_a_list_has_one_salt_and_another_list_has_another(tmp_path: Path) -> None:
+    salts = []
+    for name in ("one", "other"):
+        workspace = Workspace(tmp_path / name)
+        for identity in ("id1", "id2"):
+            Takedowns.read(workspace).add(workspace, [Takedown("identity", identity)])
+        (salt,) = {entry.salt for entry in Takedowns.read(workspace).entries}
+        salts.append(salt)
+    assert salts[0] != salts[1]
+    # Lists of two workspaces may be put together.
+    lines = [(tmp_path / name / FILE).read_bytes() for name in ("one", "other")]
+    Takedowns().add(Workspace(tmp_path / "third"), [Takedown("identity", "id3")])
+    (tmp_path / "third" / FILE).write_bytes(lines[0] + lines[1])
+    assert Takedowns.read(Workspace(tmp_path / "third")).covers_identity("id2")
+
+
+def test_lines_of_older_versions_hold_and_stay_as_they_are(tmp_path: Path) -> None:
+    old = [
+        {"date": "2026-01-31", "kind": "identity", "reason": "17", "value": "id1"},
+        {"date": "2026-01-31", "kind": "photo", "reason": "", "value": "ab" * 32},
+        {"date": "2026-01-31", "kind": "host", "reason": "", "value": "example.org"},
+        {"date": "2026-01-31", "kind": "url", "reason": "", "value": url_digest("http://b.c/d")},
+    ]
+    before = "".join(json.dumps(line, sort_keys=True) + "\n" for line in old)
+    (tmp_path / FILE).write_text(before)
+    workspace = Workspace(tmp_path)
+    takedowns = Takedowns.read(workspace)
+    takedowns = takedowns.add(workspace, [Takedown("identity", "id1"), Takedown("identity", "id2")])
+    assert (tmp_path / FILE).read_text().startswith(before)
+    assert len((tmp_path / FILE).read_text().splitlines()) == 5
+    for either in (takedowns, Takedowns.read(workspace)):
+        assert either.covers_identity("id1")
+        assert either.covers_identity("id2")
+        assert not either.covers_identity("id3")
+        assert either.covers_photo("ab" * 32)
+        assert either.covers_url("https://www.example.org/x")
+        assert either.covers_url("https://b.c/d")
+
+
 def test_what_would_be_covered_can_be_asked_before_it_is_written(tmp_path: Path) -> None:
     would = Takedowns.read(Workspace(tmp_path)).added([Takedown("identity", "id1")])
     assert would.covers_identity("id1")
@@ -115,6 +177,7 @@ def test_what_would_be_covered_can_be_asked_before_it_is_written(tmp_path: Path)
         json.dumps({"kind": "photo", "value": 3, "reason": "", "date": ""}).encode(),
         json.dumps({"kind": "photo", "value": "", "reason": "", "date": ""}).encode(),
         json.dumps({"kind": "photo", "value": "x", "more": 1}).encode(),
+        json.dumps({"kind": "photo", "value": "x", "salt": 1}).encode(),
     ],
 )
 def test_damaged_list_stops_everything_in_one_line(tmp_path: Path, line: bytes) -> None:
