@@ -25,7 +25,7 @@ OPENED = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerInfo:
     """One layer of a network, or a whole network."""
 
     name: str
@@ -46,8 +46,8 @@ class Layer:
 class Description:
     """The layers of a network, and the whole network."""
 
-    layers: tuple[Layer, ...]
-    total: Layer
+    layers: tuple[LayerInfo, ...]
+    total: LayerInfo
 
 
 def describe_generator(spec: GeneratorSpec, frames: int = 125, windows: int = 1) -> Description:
@@ -85,7 +85,7 @@ def describe_network(network: nn.Module, px: int) -> Description:
 
 def describe(network: nn.Module, run: Callable[[nn.Module], object]) -> Description:
     """Describe ``network`` by running it once with ``run``, on the meta device or any other."""
-    layers: list[Layer] = []
+    layers: list[LayerInfo] = []
     hooks = []
     counter = FlopCounterMode(display=False)
 
@@ -99,7 +99,7 @@ def describe(network: nn.Module, run: Callable[[nn.Module], object]) -> Descript
         def leave(_module: nn.Module, _inputs: object, result: object) -> None:
             shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
             work = (counter.get_total_flops() - before) // 2
-            layers.append(Layer(name, shape, _size(module), work))
+            layers.append(LayerInfo(name, shape, _size(module), work))
 
         hooks.append(module.register_forward_pre_hook(enter))
         hooks.append(module.register_forward_hook(leave))
@@ -112,7 +112,7 @@ def describe(network: nn.Module, run: Callable[[nn.Module], object]) -> Descript
     finally:
         for hook in hooks:
             hook.remove()
-    total = Layer("total", (), _size(network), counter.get_total_flops() // 2)
+    total = LayerInfo("total", (), _size(network), counter.get_total_flops() // 2)
     return Description(tuple(layers), total)
 
 

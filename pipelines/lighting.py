@@ -35,7 +35,7 @@ _FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
-class Light:
+class LightMeasures:
     """How a face is lit; see the columns of the same names in :mod:`hqvox.workspace.tables`."""
 
     light_ratio: float
@@ -74,7 +74,7 @@ def skin_mask(landmarks_xy: NDArray[np.floating], size_px: tuple[int, int]) -> N
     return mask.astype(bool)
 
 
-def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | None:
+def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> LightMeasures | None:
     """Measure one face; landmarks (68, 2) in the photo's pixels. None where no skin is in view."""
     patch_and_points = face_patch(photo, landmarks_xy)
     if patch_and_points is None:
@@ -106,7 +106,7 @@ def measure_light(photo: Photo, landmarks_xy: NDArray[np.floating]) -> Light | N
     slopes = np.hypot(slope_x, slope_y)[inner if inner.any() else skin]
     face_width = float(np.linalg.norm(points[16] - points[0]))
     gradient = float(np.percentile(slopes, 95)) * face_width / (float(values.mean()) + _FLOOR)
-    return Light(
+    return LightMeasures(
         light_ratio=ratio,
         light_gradient=gradient,
         overexposed_fraction=float((lightness >= _BRIGHT_END_L).mean()),

@@ -57,7 +57,7 @@ class IdentitySummary:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FaceCandidate:
     """A face to choose."""
 
     ref: FaceRef
@@ -132,13 +132,13 @@ class Candidates:
         except KeyError:
             raise HqvoxError(f"{self.workspace.url}: no identity {identity_id!r}") from None
 
-    def faces(self, identity_id: str) -> list[Candidate]:
+    def faces(self, identity_id: str) -> list[FaceCandidate]:
         """An identity's candidates, best first. Raises HqvoxError where there is no such id."""
         self.summary(identity_id)
         rows = self._rows(identity_id)
         most = self.max_faces if len(rows) >= self.min_faces else 0
         return [
-            Candidate(face_ref(row), n, n < most, row["quality"] or 0.0, measures_of(row), row)
+            FaceCandidate(face_ref(row), n, n < most, row["quality"] or 0.0, measures_of(row), row)
             for n, row in enumerate(map(MappingProxyType, rows))
         ]
 

@@ -150,7 +150,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Shown:
+class VerdictPicture:
     """A picture with lines of text below; ``tone``: ``kept``, ``refused`` or ``plain``."""
 
     jpeg: bytes | None
@@ -176,12 +176,12 @@ STYLE = """
 """
 
 
-def gallery_html(shown: Sequence[Shown]) -> str:
+def gallery_html(shown: Sequence[VerdictPicture]) -> str:
     """A grid that fills the width; whatever names hold is text."""
     return f'{STYLE}<div class="hq-gallery">{"".join(map(_figure, shown))}</div>'
 
 
-def _figure(picture: Shown) -> str:
+def _figure(picture: VerdictPicture) -> str:
     lines = [html.escape(line) for line in picture.lines]
     if picture.jpeg is None:
         inner = '<div class="hq-face">no picture</div>'

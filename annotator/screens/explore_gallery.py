@@ -9,7 +9,7 @@ import streamlit as st
 
 from annotator.limits import explore, what_if
 from annotator.limits.explore import Rows, Verdicts
-from annotator.limits.verdict_pictures import Pictures, Shown, gallery_html, place_of
+from annotator.limits.verdict_pictures import Pictures, VerdictPicture, gallery_html, place_of
 from hqvox.workspace.measures import Measure, value_text
 
 PAGE = 24
@@ -109,7 +109,9 @@ def _chosen(verdicts: Verdicts, measure: Measure | None) -> Rows:
     return explore.in_range(verdicts, measure.name, rows, *chosen)
 
 
-def _shown(verdicts: Verdicts, row: int, measure: Measure | None, pictures: Pictures) -> Shown:
+def _shown(
+    verdicts: Verdicts, row: int, measure: Measure | None, pictures: Pictures
+) -> VerdictPicture:
     place = place_of(verdicts, row)
     code = int(verdicts.reason[row])
     verdict = "kept" if code == explore.KEPT else verdicts.reasons[code]
@@ -122,4 +124,4 @@ def _shown(verdicts: Verdicts, row: int, measure: Measure | None, pictures: Pict
     which = f"photo {place.candidate}" + (f", face {place.face}" if place.face > 0 else "")
     lines.append(which if place.identity_id == name else f"{which} · {place.identity_id}")
     tone = "kept" if code == explore.KEPT else "refused"
-    return Shown(pictures.tile(place, verdicts.stage, TILE_PX), lines, tone)
+    return VerdictPicture(pictures.tile(place, verdicts.stage, TILE_PX), lines, tone)

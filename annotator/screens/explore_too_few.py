@@ -9,7 +9,7 @@ import streamlit as st
 from annotator.limits import explore
 from annotator.limits.too_few import STEPS, Lost, TooFew
 from annotator.limits.too_few import too_few as look_into
-from annotator.limits.verdict_pictures import Pictures, Shown, gallery_html
+from annotator.limits.verdict_pictures import Pictures, VerdictPicture, gallery_html
 from annotator.limits.what_if import value_for, yaml_line
 from annotator.screens.session import Context
 from hqvox.config.build import BuildConfig
@@ -107,7 +107,7 @@ def _people(people: Sequence[TooFew], pictures: Pictures) -> None:
             f"limit {limit}, missed by {miss.miss:.0%}",
             f"photo {miss.candidate}",
         ]
-        shown.append(Shown(pictures.tile(place, measure.stage, TILE_PX), lines, "refused"))
+        shown.append(VerdictPicture(pictures.tile(place, measure.stage, TILE_PX), lines, "refused"))
     st.html(gallery_html(shown))
     for setting, value in person.saved_by.items():
         st.code(yaml_line(setting, value), "yaml", wrap_lines=True)

@@ -8,7 +8,7 @@ from datetime import date, tzinfo
 
 import streamlit as st
 
-from annotator.limits.verdict_pictures import Shown, gallery_html
+from annotator.limits.verdict_pictures import VerdictPicture, gallery_html
 from annotator.log.decisions import DROP_REASONS, KINDS, Entry, FaceRef
 from annotator.screens.look import plain, plain_tables
 from annotator.screens.progress import reader_zone
@@ -200,5 +200,5 @@ def _pictures(context: Context, entry: Entry) -> None:
                 jpeg = context.candidates.tile(decision.identity_id, candidate.number, TILE_PX)
             except HqvoxError as error:
                 lines[1] = str(error)
-        shown.append(Shown(jpeg, lines, tone))
+        shown.append(VerdictPicture(jpeg, lines, tone))
     st.html(gallery_html(shown))

@@ -15,7 +15,7 @@ _ICON = Path(__file__).parents[1] / "components/icon.svg"
 
 
 @dataclass(frozen=True)
-class Page:
+class AppPage:
     """A page of the app: the module of annotator/screens that renders it."""
 
     module: str
@@ -25,10 +25,10 @@ class Page:
 
 
 PAGES = (
-    Page("review", "Review", ":material/done_all:"),
-    Page("explore", "Explore", ":material/tune:", ("lead",)),
-    Page("progress", "Progress", ":material/monitoring:"),
-    Page("history", "History", ":material/history:"),
+    AppPage("review", "Review", ":material/done_all:"),
+    AppPage("explore", "Explore", ":material/tune:", ("lead",)),
+    AppPage("progress", "Progress", ":material/monitoring:"),
+    AppPage("history", "History", ":material/history:"),
 )
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     look.apply()
     context = session.context()
 
-    def page(of: Page) -> Callable[[], None]:
+    def page(of: AppPage) -> Callable[[], None]:
         return lambda: import_module(f"annotator.screens.{of.module}").render(context)
 
     chosen = st.navigation(

@@ -14,7 +14,7 @@ from typing import Any
 
 import streamlit as st
 
-from annotator.candidates.candidates import Candidate
+from annotator.candidates.candidates import FaceCandidate
 from annotator.log.store import DROP_REASONS
 from annotator.screens.look import plain
 from annotator.screens.session import Context, renewed
@@ -183,7 +183,7 @@ def _screen(context: Context, screen: Screen) -> dict[str, Any]:
     }
 
 
-def _measures(face: Candidate) -> str:
+def _measures(face: FaceCandidate) -> str:
     shown = ((BY_NAME[name], face.measures[name]) for name in SHOWN_MEASURES)
     return " · ".join(
         f"{measure.label} {value:.{measure.digits}f}{measure.unit}"

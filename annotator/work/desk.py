@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from annotator.candidates.candidates import Candidate, Candidates, IdentitySummary
+from annotator.candidates.candidates import Candidates, FaceCandidate, IdentitySummary
 from annotator.log.access import Actor
 from annotator.log.decisions import LONGEST_SECONDS
 from annotator.log.store import DROP_REASONS, Decision, Entry, FaceRef, LeaseLostError, Store
@@ -43,7 +43,7 @@ class Screen:
 
     lease: Lease
     person: IdentitySummary
-    faces: tuple[Candidate, ...]
+    faces: tuple[FaceCandidate, ...]
     taken: tuple[int, ...]
     """Positions of the faces that are chosen when the screen opens, in order."""
     comment: str = ""
@@ -261,7 +261,7 @@ class Desk:
             taken = ()  # a lead starts with neither choice
         return Screen(lease, person, faces, taken, comment, picks, changed)
 
-    def _picks(self, identity_id: str, faces: Sequence[Candidate]) -> tuple[Pick, ...]:
+    def _picks(self, identity_id: str, faces: Sequence[FaceCandidate]) -> tuple[Pick, ...]:
         outcome = self.store.state().get(identity_id)
         if outcome is None:
             return ()
@@ -282,7 +282,7 @@ class Desk:
         )
 
 
-def places(chosen: Sequence[FaceRef], faces: Sequence[Candidate]) -> tuple[int, ...]:
+def places(chosen: Sequence[FaceRef], faces: Sequence[FaceCandidate]) -> tuple[int, ...]:
     """Positions of chosen faces among the candidates, in their order; those gone are left out."""
     where = {face.ref.key: n for n, face in enumerate(faces)}
     return tuple(where[ref.key] for ref in chosen if ref.key in where)

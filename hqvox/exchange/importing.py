@@ -13,7 +13,7 @@ from hqvox.errors import HqvoxError
 from hqvox.exchange.measured import Measured, eye_distance, read_measured, would_refuse
 from hqvox.exchange.pickles import from_elsewhere, pack_pickles
 from hqvox.exchange.pictures import COPIED, CUT_OUT, PublishedCrop
-from hqvox.exchange.tree import Folder, Picture, Tree, nfc
+from hqvox.exchange.tree import PersonFolder, Picture, Tree, nfc
 from hqvox.exchange.workspace import placed, prepare
 from hqvox.release.layout import check_name
 from hqvox.release.leaks import KEEP_LEAKS
@@ -22,7 +22,7 @@ from hqvox.release.pictures import WrittenFace
 from hqvox.release.plan import IMPORT, Face, Plan
 from hqvox.release.pool import cores
 from hqvox.release.speech import Voices, read_voices
-from hqvox.release.split import Split, check_split, make_split, read_split_file, split_by_file
+from hqvox.release.split import SplitPlan, check_split, make_split, read_split_file, split_by_file
 from hqvox.release.write import Written, check_new, write_plan
 from hqvox.runner.build import plan_build, run_build
 from hqvox.runner.lookup import Key
@@ -125,7 +125,7 @@ def _measure(workspace: Workspace, workers: int | None, on_progress: OnProgress)
 
 def plan_import(
     tree: Tree,
-    people: Sequence[tuple[Row, Folder]],
+    people: Sequence[tuple[Row, PersonFolder]],
     measured: Measured,
     voices: Voices,
     order: Order,
@@ -237,7 +237,7 @@ def _check_split(asked: str | None, published: Path | None) -> None:
 
 def _choose_split(
     people: Sequence[Row], asked: str | None, published: Path | None, official: bool
-) -> Split:
+) -> SplitPlan:
     """The split of ``people``: as asked for; else the published file's; else by rule or seed.
 
     ``official``: whether VoxCeleb's metadata is known, by whose order the official split goes.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hqvox.config.build import BuildConfig
-from hqvox.exchange.tree import Folder, Picture
+from hqvox.exchange.tree import PersonFolder, Picture
 from hqvox.exchange.workspace import link_url
 from hqvox.release.manifest import MEASURED
 from hqvox.runner.lookup import joined_rows, shard_keys
@@ -44,10 +44,10 @@ class Measured:
     """A line for each picture that cannot be part of a release."""
 
 
-def read_measured(workspace: Workspace, people: Sequence[tuple[Row, Folder]]) -> Measured:
+def read_measured(workspace: Workspace, people: Sequence[tuple[Row, PersonFolder]]) -> Measured:
     """Collect the measurements. ``people``: identities with their folders, in order."""
     result = Measured()
-    shards: dict[str, list[tuple[Row, Folder]]] = {}
+    shards: dict[str, list[tuple[Row, PersonFolder]]] = {}
     for row, folder in people:
         shards.setdefault(row["shard"], []).append((row, folder))
     for shard, members in shards.items():

@@ -33,7 +33,7 @@ OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Person:
+class ExchangedPerson:
     """An identity of a release, with its faces and utterances in the release's order."""
 
     identity: Row
@@ -56,7 +56,9 @@ class People:
                 f"{release.url}: release format {version}, made by an older hqvox, cannot be "
                 "exported; make the release again"
             )
-        self._people = {row["identity_id"]: Person(row) for row in release.identities().to_pylist()}
+        self._people = {
+            row["identity_id"]: ExchangedPerson(row) for row in release.identities().to_pylist()
+        }
         for row in release.manifest().to_pylist():
             self._of(row, MANIFEST_FILE).faces.append(row)
         self.filters = 0
@@ -73,10 +75,10 @@ class People:
                     "val or test; check the release with `hqvox release verify`"
                 )
 
-    def __iter__(self) -> Iterator[Person]:
+    def __iter__(self) -> Iterator[ExchangedPerson]:
         return iter(self._people.values())
 
-    def of_part(self, part: str) -> list[Person]:
+    def of_part(self, part: str) -> list[ExchangedPerson]:
         """Those of train, val or test."""
         return [person for person in self if person.identity["split"] == part]
 
@@ -111,7 +113,7 @@ class People:
         names = [name for name in PAPERS if self.release.storage.exists(name)]
         return {name: self.release.read(name) for name in names}
 
-    def _of(self, row: Row, table: str) -> Person:
+    def _of(self, row: Row, table: str) -> ExchangedPerson:
         person = self._people.get(row["identity_id"])
         if person is None:
             raise HqvoxError(

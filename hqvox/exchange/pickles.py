@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.exchange.tree import Folder
+from hqvox.exchange.tree import PersonFolder
 from hqvox.speech.pack import PackWriter, SpeechPack
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
@@ -76,12 +76,12 @@ def from_elsewhere(workspace: Workspace) -> bool:
 
 def pack_pickles(
     workspace: Workspace,
-    people: Sequence[tuple[Row, Folder]],
+    people: Sequence[tuple[Row, PersonFolder]],
     on_progress: Callable[[int, int], None],
 ) -> PackedPickles:
     """Pack every person's pickles; shards whose files did not change are left as they are."""
     total, done = sum(len(folder.mels) for _, folder in people), 0
-    shards: dict[str, list[tuple[Row, Folder]]] = {}
+    shards: dict[str, list[tuple[Row, PersonFolder]]] = {}
     for row, folder in people:
         shards.setdefault(row["shard"], []).append((row, folder))
     pack = SpeechPack(workspace)
@@ -98,7 +98,7 @@ def pack_pickles(
 def _pack(
     workspace: Workspace,
     shard: str,
-    people: Sequence[tuple[Row, Folder]],
+    people: Sequence[tuple[Row, PersonFolder]],
     fingerprint: dict[str, list[list[object]]],
 ) -> None:
     writer = PackWriter(workspace, shard, FILTERS)
@@ -115,7 +115,11 @@ def _pack(
 
 
 def _add(
-    writer: PackWriter, identity_id: str, folder: Folder, path: Path, seen: set[tuple[str, str]]
+    writer: PackWriter,
+    identity_id: str,
+    folder: PersonFolder,
+    path: Path,
+    seen: set[tuple[str, str]],
 ) -> None:
     row: Row = dict.fromkeys(UTTERANCES.names) | {
         "identity_id": identity_id,

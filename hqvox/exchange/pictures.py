@@ -18,7 +18,7 @@ from PIL import Image
 from hqvox.imaging.codec import UndecodableError, decode, decode_png
 from hqvox.imaging.composite import composite_on_white_fast
 from hqvox.imaging.pictures import encode_jpeg
-from hqvox.release.pictures import Crops, picture_problem
+from hqvox.release.pictures import FaceCrops, picture_problem
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
@@ -39,7 +39,7 @@ class PublishedCrop:
     place: Row
     """``shard``, ``transform`` and where the mask lies, of which any may be null."""
 
-    def crops(self, workspace: Workspace, jpeg_quality: int) -> Crops | str:
+    def crops(self, workspace: Workspace, jpeg_quality: int) -> FaceCrops | str:
         """Both pictures, or a line that says why neither can be used."""
         problems: list[str] = []
         loaded = {}
@@ -59,7 +59,7 @@ class PublishedCrop:
             loaded["masked"] = cut or loaded["origin"]
             made_from["masked"] = CUT_OUT if cut else COPIED
         (masked, pixels), (origin, _) = loaded["masked"], loaded["origin"]
-        return Crops(masked, origin, pixels, made_from, tuple(problems))
+        return FaceCrops(masked, origin, pixels, made_from, tuple(problems))
 
     def _cut_out(
         self, workspace: Workspace, pixels: Photo, jpeg_quality: int

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from hqvox.exchange.people import FolderNames, OnProgress, People, Person, put
+from hqvox.exchange.people import ExchangedPerson, FolderNames, OnProgress, People, put
 from hqvox.exchange.tree import MELS, SPLIT
 from hqvox.release.layout import KINDS
 from hqvox.release.speech import to_json
@@ -54,7 +54,7 @@ def elsewhere(people: People) -> int:
     return sum(person.identity["subset_folder"] not in SUBSETS for person in people)
 
 
-def _pickles(people: People, person: Person) -> list[tuple[str, bytes]]:
+def _pickles(people: People, person: ExchangedPerson) -> list[tuple[str, bytes]]:
     names = FolderNames()
     files: list[tuple[str, bytes]] = []
     for row in person.utterances:

@@ -41,7 +41,7 @@ class Picture:
 
 
 @dataclass
-class Folder:
+class PersonFolder:
     """A person of the tree."""
 
     subset: str
@@ -61,7 +61,7 @@ class Tree:
     """The people of a tree, by subset and name; and a line for each file that was not taken."""
 
     root: Path
-    folders: list[Folder]
+    folders: list[PersonFolder]
     problems: list[str]
     split: Path | None
 
@@ -92,7 +92,7 @@ def read_tree(root: Path) -> Tree:
             f"{root}/vox1/masked_faces/<Name>/<n>.jpg, found "
             f"{', '.join(tops[:5]) or 'no folders'}"
         )
-    folders: dict[tuple[str, str], Folder] = {}
+    folders: dict[tuple[str, str], PersonFolder] = {}
     problems: list[str] = []
     for subset, top in subsets.items():
         for kind in kinds:
@@ -100,7 +100,7 @@ def read_tree(root: Path) -> Tree:
                 if not path.is_dir():
                     problems.append(f"{path}: not in a person's folder; left out")
                     continue
-                folder = folders.setdefault((subset, name), Folder(subset, name))
+                folder = folders.setdefault((subset, name), PersonFolder(subset, name))
                 _take(folder, kind, path, problems)
     tree = Tree(
         root,
@@ -121,7 +121,7 @@ def _has(top: Path, kinds: dict[str, str]) -> bool:
     return any((top / kind).is_dir() for kind in kinds)
 
 
-def _take(person: Folder, kind: str, folder: Path, problems: list[str]) -> None:
+def _take(person: PersonFolder, kind: str, folder: Path, problems: list[str]) -> None:
     """Add the files of one of a person's folders; what is not taken gets a line in ``problems``."""
     for path, name in _entries(folder, problems):
         if kind == MELS:

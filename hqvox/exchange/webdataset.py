@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hqvox.exchange.people import OnProgress, People, Person
+from hqvox.exchange.people import ExchangedPerson, OnProgress, People
 from hqvox.release.speech import to_json
 from hqvox.release.split import PARTS
 from hqvox.workspace.tables import Row
@@ -45,7 +45,7 @@ def write_webdataset(
     (folder / INDEX).write_bytes(to_json(index))
 
 
-def _members(people: People, person: Person) -> Iterator[tuple[str, bytes]]:
+def _members(people: People, person: ExchangedPerson) -> Iterator[tuple[str, bytes]]:
     """Suffix and content of a sample's files."""
     spoken = [
         {name: row[name] for name in ("video", "utterance", "seconds", "sha256")}

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import yaml
 
 from hqvox.errors import HqvoxError
-from hqvox.exchange.tree import Folder, Picture, Tree, nfc
+from hqvox.exchange.tree import PersonFolder, Picture, Tree, nfc
 from hqvox.release.plan import with_folders
 from hqvox.workspace import identities as source
 from hqvox.workspace.covered import Covered, Owner
@@ -45,8 +45,8 @@ def identity_rows(tree: Tree, metadata: Sequence[Path]) -> list[Row]:
     rows = source.read_voxceleb(metadata) if metadata else []
     for row in rows:
         known.setdefault((row["subset"], nfc(safe_name(row["name"]))), row)
-    matched: list[tuple[Row, Folder]] = []
-    others: list[Folder] = []
+    matched: list[tuple[Row, PersonFolder]] = []
+    others: list[PersonFolder] = []
     for folder in tree.folders:
         known_row = known.get((folder.subset, nfc(safe_name(folder.name))))
         if known_row is None:
@@ -78,12 +78,12 @@ def identity_rows(tree: Tree, metadata: Sequence[Path]) -> list[Row]:
     return result
 
 
-def link_folder(folder: Folder) -> str:
+def link_folder(folder: PersonFolder) -> str:
     """Percent-encoded path of a person's links below ``import/``."""
     return quote(f"{folder.subset}/{folder.name}")
 
 
-def link_url(folder: Folder, picture: Picture) -> str:
+def link_url(folder: PersonFolder, picture: Picture) -> str:
     """Percent-encoded path of a face's link below ``import/``."""
     return f"{link_folder(folder)}/{quote(picture.stem + picture.measured.suffix)}"
 
@@ -145,7 +145,7 @@ def _link(links: Path, tree: Tree) -> None:
         path.symlink_to(picture)
 
 
-def placed(workspace: Workspace, tree: Tree) -> list[tuple[Row, Folder]]:
+def placed(workspace: Workspace, tree: Tree) -> list[tuple[Row, PersonFolder]]:
     """The workspace's identities, with their folders' names in a release, and their folders."""
     of_link = {link_folder(folder): folder for folder in tree.folders}
     identities = workspace.identities().to_pylist()

@@ -28,7 +28,7 @@ _LONGEST_SIDE_PX = 20_000
 
 
 @dataclass(frozen=True)
-class Crops:
+class FaceCrops:
     """Both pictures of a face, as a release holds them."""
 
     masked: bytes
@@ -46,7 +46,7 @@ class Crops:
 class CropSource(Protocol):
     """Where both pictures of a face come from; can be sent to another process."""
 
-    def crops(self, workspace: Workspace, jpeg_quality: int) -> Crops | str:
+    def crops(self, workspace: Workspace, jpeg_quality: int) -> FaceCrops | str:
         """The pictures, or a line that says why there are none. Raises HqvoxError."""
         ...
 
@@ -60,7 +60,7 @@ class StoredCrop:
     name: str
     """Of the face, for errors."""
 
-    def crops(self, workspace: Workspace, jpeg_quality: int) -> Crops:
+    def crops(self, workspace: Workspace, jpeg_quality: int) -> FaceCrops:
         """The crop on white and as it is. Raises HqvoxError where stored pixels are damaged."""
         try:
             aligned = decode_png(workspace.pixels("aligned", self.place))
@@ -71,7 +71,9 @@ class StoredCrop:
                 f"{workspace.url}: the stored pixels of {self.name} cannot be read; "
                 f"delete stages/align/{self.place['shard']}.* and run hqvox build"
             ) from None
-        return Crops(encode_jpeg(masked, jpeg_quality), encode_jpeg(aligned, jpeg_quality), masked)
+        return FaceCrops(
+            encode_jpeg(masked, jpeg_quality), encode_jpeg(aligned, jpeg_quality), masked
+        )
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ class WrittenFace:
     origin_sha256: str
     made_from: dict[str, str]
     problems: tuple[str, ...]
-    """As of :class:`Crops`."""
+    """As of :class:`FaceCrops`."""
 
 
 @dataclass(frozen=True)
-class Page:
+class SheetPage:
     """A piece of work: the pictures of the identities that share a contact sheet."""
 
     workspace: str
@@ -128,16 +130,16 @@ def pages(
     people: Sequence[tuple[str, tuple[FaceTask, ...]]],
     columns: int,
     jpeg_quality: int,
-) -> list[Page]:
+) -> list[SheetPage]:
     """All people, in order, cut into pages. ``people``: heading and faces of each."""
     chunks = [people[i : i + SHEET_IDENTITIES] for i in range(0, len(people), SHEET_IDENTITIES)]
     return [
-        Page(workspace, sink, number, tuple(chunk), columns, jpeg_quality)
+        SheetPage(workspace, sink, number, tuple(chunk), columns, jpeg_quality)
         for number, chunk in enumerate(chunks, start=1)
     ]
 
 
-def write_page(page: Page) -> WrittenPage:
+def write_page(page: SheetPage) -> WrittenPage:
     """Write a page's pictures and its contact sheet.
 
     Raises HqvoxError where stored pixels are damaged, or the disk refuses.

@@ -25,7 +25,7 @@ from hqvox.release.select import (
     select_reviewed,
 )
 from hqvox.release.speech import Voices
-from hqvox.release.split import Split, make_split
+from hqvox.release.split import SplitPlan, make_split
 from hqvox.runner.lookup import Key, joined_rows
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
@@ -58,7 +58,7 @@ class Plan:
     """Rows of ``identities.parquet``, with ``shard``, in the workspace's order."""
     faces: dict[str, list[Face]]
     """Of each identity, its faces, best first."""
-    split: Split
+    split: SplitPlan
     voices: Voices
     on_leak: str
     """What became of faces that are in two parts of the split: ``leaks.policy``."""

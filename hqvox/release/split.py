@@ -25,7 +25,7 @@ _PART_OF = {"valid": "val", "validation": "val", "dev": "val"} | {part: part for
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitPlan:
     """Which part of the split each identity is in."""
 
     how: str
@@ -39,7 +39,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SplitEntry:
     """A line of a split file."""
 
     subset: str | None
@@ -74,7 +74,7 @@ def check_split(how: str) -> int | Path | None:
     )
 
 
-def make_split(identities: Sequence[Row], how: str = "official") -> Split:
+def make_split(identities: Sequence[Row], how: str = "official") -> SplitPlan:
     """The split of the identities that are to be released.
 
     ``identities``: rows with ``identity_id``, ``subset``, ``row``, and for a file ``name``,
@@ -86,9 +86,9 @@ def make_split(identities: Sequence[Row], how: str = "official") -> Split:
     """
     choice = check_split(how)
     if choice is None:
-        return Split(how, {row["identity_id"]: official_part(row["row"]) for row in identities})
+        return SplitPlan(how, {row["identity_id"]: official_part(row["row"]) for row in identities})
     if isinstance(choice, int):
-        return Split(how, _by_seed(identities, choice))
+        return SplitPlan(how, _by_seed(identities, choice))
     return split_by_file(choice, read_split_file(choice), identities)
 
 
@@ -120,7 +120,7 @@ def split_file(identities: Sequence[Row]) -> dict[str, dict[str, list[str]]]:
     return split
 
 
-def read_split_file(file: Path) -> list[Entry]:
+def read_split_file(file: Path) -> list[SplitEntry]:
     """The entries of a split file. Raises HqvoxError where it is neither form."""
     try:
         text = file.read_text("utf-8-sig")
@@ -132,7 +132,9 @@ def read_split_file(file: Path) -> list[Entry]:
     return _from_json(file, text) if text.lstrip()[:1] in ("{", "[") else _from_csv(file, text)
 
 
-def split_by_file(file: Path, entries: Sequence[Entry], identities: Sequence[Row]) -> Split:
+def split_by_file(
+    file: Path, entries: Sequence[SplitEntry], identities: Sequence[Row]
+) -> SplitPlan:
     """The split of a file, which holds ``entries``, of the identities to be released.
 
     An entry names an identity by its id, else by its folder, else by its name. Raises HqvoxError
@@ -167,7 +169,7 @@ def split_by_file(file: Path, entries: Sequence[Entry], identities: Sequence[Row
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     parts = {identity_id: part for identity_id, (part, _) in placed.items()}
     unassigned = [row for row in identities if row["identity_id"] not in parts]
-    return Split(f"file:{digest}", parts, unassigned, unknown)
+    return SplitPlan(f"file:{digest}", parts, unassigned, unknown)
 
 
 class _Lookup:
@@ -182,7 +184,7 @@ class _Lookup:
             self.folders.setdefault(row["folder"], []).append(place)
             self.names.setdefault(safe_name(row["name"]), []).append(place)
 
-    def find(self, entry: Entry) -> list[str]:
+    def find(self, entry: SplitEntry) -> list[str]:
         if entry.identity in self.ids:
             return [entry.identity]
         key = safe_name(entry.identity)
@@ -193,7 +195,7 @@ class _Lookup:
         return []
 
 
-def _from_json(file: Path, text: str) -> list[Entry]:
+def _from_json(file: Path, text: str) -> list[SplitEntry]:
     form = 'expected {"vox1": {"train": [names], "val": [names], "test": [names]}, …}'
     try:
         value = json.loads(text)
@@ -207,11 +209,11 @@ def _from_json(file: Path, text: str) -> list[Entry]:
             place = f"{subset}/{part}"
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise HqvoxError(f"--split {file}: {place} is no list of names; {form}")
-            entries += [Entry(subset, name, _part(file, place, part), place) for name in names]
+            entries += [SplitEntry(subset, name, _part(file, place, part), place) for name in names]
     return entries
 
 
-def _from_csv(file: Path, text: str) -> list[Entry]:
+def _from_csv(file: Path, text: str) -> list[SplitEntry]:
     first = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
     try:
@@ -230,7 +232,7 @@ def _from_csv(file: Path, text: str) -> list[Entry]:
             place = f"line {reader.line_num}"
             if identity or side:
                 subset = (record.get("subset") or "").strip() or None
-                entries.append(Entry(subset, identity, _part(file, place, side), place))
+                entries.append(SplitEntry(subset, identity, _part(file, place, side), place))
     except csv.Error as error:
         raise HqvoxError(
             f"--split {file}: line {reader.line_num + 1}: {error}; check its quotes"

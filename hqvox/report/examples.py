@@ -16,7 +16,7 @@ from pipelines.chain import STAGE_NAMES
 
 
 @dataclass
-class Group:
+class ExampleSample:
     """Examples of one verdict of one stage."""
 
     stage: str
@@ -29,13 +29,13 @@ class Group:
 
 def choose_examples(
     workspace: Workspace, per_group: int = 8, stages: Sequence[str] = STAGE_NAMES
-) -> list[Group]:
+) -> list[ExampleSample]:
     """Up to ``per_group`` examples of every verdict of every stage, the same ones every time.
 
     Stage by stage, kept first, then reasons by name. The sample is from all shards and from as
     many identities as possible, so that the first identities of a large build do not dominate.
     """
-    groups: dict[tuple[str, str | None], Group] = {}
+    groups: dict[tuple[str, str | None], ExampleSample] = {}
     pools: dict[tuple[str, str | None], list[tuple[str, Key]]] = {}
     for shard in workspace.shards():
         for stage in stages:
@@ -43,7 +43,7 @@ def choose_examples(
             if table is None:
                 break
             for reason, indices in _by_reason(table).items():
-                group = groups.setdefault((stage, reason), Group(stage, reason))
+                group = groups.setdefault((stage, reason), ExampleSample(stage, reason))
                 group.count += len(indices)
                 rng = np.random.default_rng(zlib.crc32(f"{shard} {stage} {reason}".encode()))
                 sample = np.sort(rng.permutation(indices)[: 2 * per_group])

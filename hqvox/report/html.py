@@ -25,7 +25,7 @@ from hqvox.release.read import Release
 from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.report.charts import histogram, read_values
 from hqvox.report.crawl import read_crawl
-from hqvox.report.examples import Group, choose_examples
+from hqvox.report.examples import ExampleSample, choose_examples
 from hqvox.report.funnel import FunnelStep, funnel
 from hqvox.report.release_charts import release_charts
 from hqvox.report.truth import TruthRow
@@ -230,7 +230,11 @@ def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list
 
 
 def _figure(
-    workspace: Workspace, row: Row, group: Group, names: dict[str, str], bounds: dict[str, float]
+    workspace: Workspace,
+    row: Row,
+    group: ExampleSample,
+    names: dict[str, str],
+    bounds: dict[str, float],
 ) -> Figure:
     lines = []
     for measure in _captions(group):
@@ -254,14 +258,14 @@ def _figure(
     )
 
 
-def _captions(group: Group) -> list[Measure]:
+def _captions(group: ExampleSample) -> list[Measure]:
     """The numbers named below the examples of a verdict."""
     if group.reason is not None:
         return [BY_NAME[name] for name in RESTS_ON.get(group.reason, ())]
     return [m for m in MEASURES if m.stage == group.stage and m.caption]
 
 
-def _example_picture(workspace: Workspace, row: Row, group: Group) -> Photo | None:
+def _example_picture(workspace: Workspace, row: Row, group: ExampleSample) -> Photo | None:
     stage = group.stage
     position = STAGE_NAMES.index(stage)
     if stage == "duplicates" and row["duplicate_of"] is not None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from hqvox.errors import HqvoxError
-from hqvox.speech.listing import Folder, Listing
+from hqvox.speech.listing import ListedFolder, Listing
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.tables import Row
 
@@ -187,7 +187,7 @@ class _Walk:
     def visit(
         self,
         path: bytes,
-        folder: Folder,
+        folder: ListedFolder,
         owner: str | None,
         below: tuple[str, ...],
         unknown: str | None,

@@ -36,7 +36,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass
-class Folder:
+class ListedFolder:
     """The listing of one folder, without hidden entries; names are sorted bytes."""
 
     mtime_ns: int
@@ -50,10 +50,10 @@ class Folder:
 class Listing:
     """Folders below any roots, cached from run to run in one table."""
 
-    def __init__(self, cached: dict[bytes, Folder] | None = None) -> None:
+    def __init__(self, cached: dict[bytes, ListedFolder] | None = None) -> None:
         """``cached``: of an earlier run; see :meth:`load`."""
         self._cached = cached or {}
-        self._trusted: dict[bytes, Folder] = {}
+        self._trusted: dict[bytes, ListedFolder] = {}
         self._now_ns = time.time_ns()
         self.listed = 0
         """Folders listed in this run."""
@@ -73,7 +73,7 @@ class Listing:
             return cls()
         columns = [rows[field.name] for field in _SCHEMA][1:]
         values = zip(*columns, strict=True)
-        return cls({path: Folder(*v) for path, v in zip(rows["path"], values, strict=True)})
+        return cls({path: ListedFolder(*v) for path, v in zip(rows["path"], values, strict=True)})
 
     def save(self, storage: Storage, name: str) -> None:
         """Write the folders of this run that the next one may take from the cache."""
@@ -84,7 +84,7 @@ class Listing:
         pq.write_table(pa.table(columns, schema=_SCHEMA), sink, compression="zstd")
         storage.write(name, sink.getvalue())
 
-    def folder(self, path: bytes) -> Folder | None:
+    def folder(self, path: bytes) -> ListedFolder | None:
         """The listing of a folder, or None where it cannot be read (see ``unreadable``)."""
         try:
             mtime_ns = os.stat(path).st_mtime_ns
@@ -102,7 +102,7 @@ class Listing:
             self._trusted[path] = listing
         return listing
 
-    def below(self, path: bytes, folder: Folder) -> list[bytes]:
+    def below(self, path: bytes, folder: ListedFolder) -> list[bytes]:
         """Paths of the folders in a folder, without links to a folder above it."""
         paths = [os.path.join(path, name) for name in folder.folders]
         return [below for below in paths if not (os.path.islink(below) and _leads_back(below))]
@@ -113,7 +113,7 @@ def _leads_back(link: bytes) -> bool:
     return os.path.join(os.path.realpath(os.path.dirname(link)), b"").startswith(target)
 
 
-def _list(path: bytes, mtime_ns: int) -> Folder:
+def _list(path: bytes, mtime_ns: int) -> ListedFolder:
     files: list[tuple[bytes, int, int]] = []
     folders: list[bytes] = []
     with os.scandir(path) as entries:
@@ -129,7 +129,7 @@ def _list(path: bytes, mtime_ns: int) -> Folder:
             except OSError:
                 files.append((entry.name, -1, 0))
     files.sort()
-    return Folder(
+    return ListedFolder(
         mtime_ns,
         sorted(folders),
         [f[0] for f in files],

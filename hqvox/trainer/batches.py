@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hqvox.errors import HqvoxError
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import Split
-from hqvox.trainer.sampler import Crops, Sampler, SpeechWindows
+from hqvox.trainer.sampler import Sampler, SpeechCrops, SpeechWindows
 from hqvox.trainer.speech_input import Normaliser
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD
 
@@ -161,7 +161,11 @@ class BatchSource:
         )
 
     def _gather_windows(
-        self, pairs: list[NDArray[np.int64]], most: int, frames: int, sample: Crops | SpeechWindows
+        self,
+        pairs: list[NDArray[np.int64]],
+        most: int,
+        frames: int,
+        sample: SpeechCrops | SpeechWindows,
     ) -> _Gathered:
         """``pairs``: for each person (w, 2), utterance and first frame, w at most ``most``."""
         # NumPy throughout: torch would wake all its threads for each of these small pieces.
@@ -259,7 +263,7 @@ class BatchSource:
         if self._moments is not None:
             self._moments_on_device = torch.from_numpy(np.array(self._moments)).to(self._device)
 
-    def _crops_on_device(self, crops: Crops) -> Batch:
+    def _crops_on_device(self, crops: SpeechCrops) -> Batch:
         columns = (crops.identity, crops.face, crops.mirrored, crops.utterance, crops.start)
         numbers = self._tensor(np.stack(columns))
         identity, face, mirrored, utterance, start = numbers.to(self._device, non_blocking=True)

@@ -64,7 +64,7 @@ LENGTHS = (
 """The conditions of table 4."""
 
 
-class Crop(NamedTuple):
+class SpeechCrop(NamedTuple):
     """A crop of an identity's utterance number ``utterance``: frames [start, stop)."""
 
     utterance: int
@@ -87,7 +87,7 @@ class Protocol:
 
     def crop(
         self, frames: Sequence[int], condition: Condition, run: int, crop: int, identity: int
-    ) -> Crop:
+    ) -> SpeechCrop:
         """A crop of one identity's speech. ``frames``: lengths of its utterances, at least one.
 
         From an utterance that is long enough, each with the same probability, at a uniform
@@ -98,10 +98,10 @@ class Protocol:
         enough = [i for i, count in enumerate(frames) if count >= wanted]
         if not enough:
             longest = int(np.argmax(frames))
-            return Crop(longest, 0, int(frames[longest]))
+            return SpeechCrop(longest, 0, int(frames[longest]))
         chosen = enough[int(rng.integers(len(enough)))]
         start = int(rng.integers(int(frames[chosen]) - wanted + 1))
-        return Crop(chosen, start, start + wanted)
+        return SpeechCrop(chosen, start, start + wanted)
 
     def _rng(self, condition: Condition, run: int, crop: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *condition.frames, run, crop, stream])

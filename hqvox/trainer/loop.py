@@ -98,7 +98,7 @@ def train(
             return _run(session, stop, tell)
 
 
-def _run(session: Session, stop: Stop, tell: Callable[[Event], None]) -> TrainOutcome:
+def _run(session: Session, stop: StopRequest, tell: Callable[[Event], None]) -> TrainOutcome:
     first = session.config.stage1.iterations
     for stage, end in ((1, first), (2, session.steps)):
         if session.state.step < end:
@@ -109,7 +109,7 @@ def _run(session: Session, stop: Stop, tell: Callable[[Event], None]) -> TrainOu
 
 
 def _run_stage(
-    session: Session, stage: int, end: int, stop: Stop, tell: Callable[[Event], None]
+    session: Session, stage: int, end: int, stop: StopRequest, tell: Callable[[Event], None]
 ) -> None:
     """Train until ``end`` steps are done or a signal asks to stop."""
     state, group, cadence = session.state, session.group, session.config.cadence
@@ -200,7 +200,7 @@ class Clock:
         return max(sum(seconds for seconds, _ in self._steps), 1e-9)
 
 
-class Stop:
+class StopRequest:
     """Whether a signal asks to stop, and whether all processes have agreed to."""
 
     def __init__(self) -> None:
@@ -216,9 +216,9 @@ class Stop:
 
 
 @contextmanager
-def _signals() -> Iterator[Stop]:
+def _signals() -> Iterator[StopRequest]:
     """Take Ctrl-C and SIGTERM as a request to stop; a second Ctrl-C stops at once."""
-    stop = Stop()
+    stop = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
         if stop.signal == signal.SIGINT == number:

@@ -25,7 +25,7 @@ _EPOCHS, _STAGE_1, _STAGE_2 = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Crops:
+class SpeechCrops:
     """A batch of stage 1: one crop of each person, arrays (n,)."""
 
     frames: int
@@ -44,7 +44,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class SpeechWindows:
-    """A batch of stage 2: windows of each person's utterances; else as :class:`Crops`."""
+    """A batch of stage 2: windows of each person's utterances; else as :class:`SpeechCrops`."""
 
     identity: Integers
     face: Integers
@@ -72,7 +72,7 @@ class Sampler:
         self._frames = split.data.utterances.frames
         self._epochs: dict[int, Integers] = {}
 
-    def stage1(self, step: int) -> Crops:
+    def stage1(self, step: int) -> SpeechCrops:
         """The crops of a step, counted from 0; this process's slice."""
         config = self._config.stage1
         size = config.batch_size
@@ -86,7 +86,7 @@ class Sampler:
         utterance = self._utterances[identity, _pick(chances[1], self._utterance_counts[identity])]
         room = np.maximum(self._frames[utterance] - frames + 1, 1)
         start = _pick(chances[2], room)
-        return Crops(frames, identity, face, utterance, start, self._mirrored(chances[3]))
+        return SpeechCrops(frames, identity, face, utterance, start, self._mirrored(chances[3]))
 
     def stage2(self, step: int) -> SpeechWindows:
         """The windows of a step, counted from 0; this process's slice."""

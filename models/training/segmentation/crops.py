@@ -45,7 +45,7 @@ class LabelledPhoto:
 
 
 @dataclass(frozen=True)
-class Crop:
+class FaceCrop:
     """A square cut from a labelled photo.
 
     ``image`` uint8 RGB (side, side, 3); ``mask`` uint8 (side, side), 0 to 255; ``inside`` uint8
@@ -189,7 +189,7 @@ def head_eyes(labelled: LabelledPhoto) -> list[NDArray[np.float64]]:
 
 def cut(
     labelled: LabelledPhoto, eyes_xy: NDArray[np.float64], side: int, margin: float = 1.0
-) -> Crop:
+) -> FaceCrop:
     """Cut the aligned crop around a head, ``margin`` times as wide, ``side`` pixels a side."""
     matrix, crop_side = aligned_transform(eyes_xy)
     inner = side / margin
@@ -200,7 +200,7 @@ def cut(
     )
     whole = to_canvas @ np.vstack([matrix, [0, 0, 1]])
     inside = np.full(labelled.mask.shape, 255, np.uint8)
-    return Crop(
+    return FaceCrop(
         labelled.name,
         _warp(labelled.photo, whole, side, cv2.BORDER_REPLICATE),
         _warp(labelled.mask, whole, side, cv2.BORDER_REPLICATE),

@@ -22,7 +22,7 @@ from models.protocols import PersonMasker, Photo
 from models.segmentation import WEIGHTS, load
 from models.store import ModelStore
 from models.training.segmentation.crops import (
-    Crop,
+    FaceCrop,
     HeadFinder,
     cut,
     head_eyes,
@@ -37,7 +37,7 @@ TOLERANCE_PX = 3.0
 
 
 @dataclass(frozen=True)
-class Score:
+class MaskScore:
     """Figures of one crop, each 0 to 1; ``miou`` is the mean over person and background."""
 
     miou: float
@@ -45,7 +45,7 @@ class Score:
     boundary: float
 
 
-def held_out_crops(data: Path, store: ModelStore, split: str = "test") -> list[Crop]:
+def held_out_crops(data: Path, store: ModelStore, split: str = "test") -> list[FaceCrop]:
     """Return the head crops of a split of ``data/people``, EVALUATION_PX a side."""
     photos = read_people(data, HeadFinder(store))
     split_of = split_people(photos)
@@ -69,13 +69,13 @@ def predict(masker: PersonMasker, images: list[Photo]) -> NDArray[np.float32]:
     return np.stack(masks)
 
 
-def scores(masks: NDArray[np.float32], crops: list[Crop]) -> list[Score]:
+def scores(masks: NDArray[np.float32], crops: list[FaceCrop]) -> list[MaskScore]:
     """Compare each mask, thresholded at 0.5, with that of its crop."""
     made = []
     for probability, crop in zip(masks, crops, strict=True):
         mask, truth = probability > 0.5, crop.mask > 127
         made.append(
-            Score(
+            MaskScore(
                 mean_iou(mask, truth),
                 person_iou(mask, truth),
                 boundary_f(mask, truth, TOLERANCE_PX),
@@ -85,7 +85,7 @@ def scores(masks: NDArray[np.float32], crops: list[Crop]) -> list[Score]:
 
 
 def contact_sheet(
-    masks: NDArray[np.float32], crops: list[Crop], count: int = 20, columns: int = 5
+    masks: NDArray[np.float32], crops: list[FaceCrop], count: int = 20, columns: int = 5
 ) -> Photo:
     """Lay out ``count`` crops, each beside itself on white by its mask, RGB uint8."""
     tiles = []
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _report(masker: PersonMasker, crops: list[Crop], pictures: Path | None) -> None:
+def _report(masker: PersonMasker, crops: list[FaceCrop], pictures: Path | None) -> None:
     for version, change in (("colour", None), ("grey", grey)):
         images = [change(c.image) if change else c.image for c in crops]
         masks = predict(masker, images)

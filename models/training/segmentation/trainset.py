@@ -13,7 +13,7 @@ from models.geometry import ALIGNED_LEFT_EYE, IPD_PER_SIDE
 from models.store import ModelStore
 from models.training.phantoms import read_phantoms
 from models.training.segmentation.crops import (
-    Crop,
+    FaceCrop,
     HeadFinder,
     LabelledPhoto,
     cut,
@@ -81,7 +81,7 @@ def prepare(data: Path, phantoms: Path, cache: Path | None = None) -> TrainSet:
     finder = HeadFinder(ModelStore())
     people = read_people(data, finder)
     split = split_people(people)
-    crops: list[Crop] = []
+    crops: list[FaceCrop] = []
     of_val: list[bool] = []
     for labelled in people:
         if split[labelled.name] != "test":
@@ -116,7 +116,7 @@ def prepare(data: Path, phantoms: Path, cache: Path | None = None) -> TrainSet:
     return made
 
 
-def phantom_crops(folder: Path) -> list[Crop]:
+def phantom_crops(folder: Path) -> list[FaceCrop]:
     """Cut the head of every rendered sample in ``folder`` like a photograph's, with its exact mask.
 
     Raises ModelError where the folder holds no samples of masks.

@@ -26,7 +26,13 @@ from annotator.limits.explore import (
     span,
     stamp,
 )
-from annotator.limits.verdict_pictures import Pictures, Place, Shown, gallery_html, place_of
+from annotator.limits.verdict_pictures import (
+    Pictures,
+    Place,
+    VerdictPicture,
+    gallery_html,
+    place_of,
+)
 from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config, parse_settings
 from hqvox.errors import HqvoxError
@@ -427,7 +433,10 @@ def test_what_is_no_picture_has_none(workspace: Workspace) -> None:
 
 def test_the_gallery_shows_names_as_text() -> None:
     page = gallery_html(
-        [Shown(b"\xff", ['<script>alert(1)</script> "x"'], "kept"), Shown(None, [])]
+        [
+            VerdictPicture(b"\xff", ['<script>alert(1)</script> "x"'], "kept"),
+            VerdictPicture(None, []),
+        ]
     )
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &quot;x&quot;" in page
