@@ -114,11 +114,11 @@ def hq_voxceleb(
 
     Example: hqvox import hq-voxceleb HQ-VoxCeleb work --name hq
     """
-    found = read_tree(tree)
-    _say_found(found)
+    dataset = read_tree(tree)
+    _say_found(dataset)
     with progress_bars(console) as show:
         order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
-        done = import_tree(found, workspace, order, show)
+        done = import_tree(dataset, workspace, order, show)
     _say_imported(done)
     say(str(done.folder))
     say(f"check it: hqvox release verify {workspace} {name}")

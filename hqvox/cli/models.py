@@ -37,9 +37,9 @@ def list_() -> None:
     for place in (columns.index("name"), columns.index("here")):
         weights.columns[place].no_wrap = True
     for name, entry in store.entries.items():
-        found = store.find(name)
+        local_file = store.find(name)
         size = "" if entry.size_mb is None else f"{entry.size_mb:.1f}"
-        here = Text(found.source, "green") if found else Text("no", "dim")
+        here = Text(local_file.source, "green") if local_file else Text("no", "dim")
         cells = (name, entry.task, entry.licence, size, here, ", ".join(entry.recipes))
         add_row(weights, cells)
     console.print(weights)
@@ -79,14 +79,14 @@ def verify(names: Names = None, recipe: Recipe = None) -> None:
     wrong = []
     for name in _chosen(store, names, recipe, everything=not (names or recipe)):
         try:
-            found = store.verify(name)
+            local_file = store.verify(name)
         except ModelError as error:
             console.print(
                 f"{name}: [red]{escape(str(error))}[/red]", soft_wrap=True, highlight=False
             )
             wrong.append(name)
             continue
-        state = "not here" if found is None else f"right ({found.source})"
+        state = "not here" if local_file is None else f"right ({local_file.source})"
         console.print(f"{name}: {state}", soft_wrap=True, highlight=False)
     if wrong:
         raise ModelError(f"not the published files: {', '.join(wrong)}")
@@ -95,12 +95,12 @@ def verify(names: Names = None, recipe: Recipe = None) -> None:
 @app.command(epilog="Example: hqvox models where dlib_68")
 def where(name: Annotated[str, typer.Argument(help="A name of `list`.")]) -> None:
     """Print the path of a weight file on this machine; nothing is fetched."""
-    found = ModelStore().find(name)
-    if found is None:
+    local_file = ModelStore().find(name)
+    if local_file is None:
         raise ModelError(
             f"weights '{name}' are not on this machine; run `hqvox models pull {name}`"
         )
-    typer.echo(found.path)
+    typer.echo(local_file.path)
 
 
 def _chosen(

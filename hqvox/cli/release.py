@@ -180,10 +180,10 @@ def verify(where: WhereArgument, name: NameArgument = None) -> None:
 
     Example: hqvox release verify work v1
     """
-    found = find_release(where, name)
+    opened = find_release(where, name)
     with progress_bar(console, "files") as show:
-        checks = verify_release(found, show)
-    print_checks(found.name, checks)
+        checks = verify_release(opened, show)
+    print_checks(opened.name, checks)
     if any(check.failures for check in checks):
         raise typer.Exit(1)
 
@@ -224,14 +224,14 @@ def stats(
 
     Example: hqvox stats work v2 --against v1
     """
-    found = find_release(where, name)
-    ours = release_stats(found)
+    opened = find_release(where, name)
+    ours = release_stats(opened)
     if against is None:
-        print_stats(found.name, ours)
-        print_datasets(found)
-        _say_selection(found.info())
+        print_stats(opened.name, ours)
+        print_datasets(opened)
+        _say_selection(opened.info())
     else:
-        _print_comparison(found, ours, _other(where, name, against))
+        _print_comparison(opened, ours, _other(where, name, against))
 
 
 def _other(where: str, name: str | None, against: str) -> Release:
@@ -254,24 +254,24 @@ def _print_parts(title: str, rows: list[tuple[str, list[str]]]) -> None:
     console.print(parts)
 
 
-def print_datasets(found: Release) -> None:
+def print_datasets(opened: Release) -> None:
     """Table 6: our row below the paper's."""
     columns = ("dataset", "identities", "images", "utterances", "normalised faces")
     rows = (
         (row.dataset, row.identities, row.images, row.utterances, row.normalised)
-        for row in (*PAPER_DATASETS, dataset_row(found))
+        for row in (*PAPER_DATASETS, dataset_row(opened))
     )
     title = "beside other datasets (SF2F, table 6)"
     console.print(text_table(columns, rows, title=title, align="lr"))
 
 
-def _print_comparison(found: Release, ours: tuple[PartStats, ...], other: Release) -> None:
+def _print_comparison(opened: Release, ours: tuple[PartStats, ...], other: Release) -> None:
     theirs = release_stats(other)
-    _print_parts(found.name, table_1(ours))
+    _print_parts(opened.name, table_1(ours))
     _print_parts(other.name, table_1(theirs))
-    _print_parts(f"{found.name} less {other.name}", differences(ours, theirs))
-    result = compare(found, other)
-    columns = ("", "both", f"only {found.name}", f"only {other.name}")
+    _print_parts(f"{opened.name} less {other.name}", differences(ours, theirs))
+    result = compare(opened, other)
+    columns = ("", "both", f"only {opened.name}", f"only {other.name}")
     rows = ((what, *(f"{count:,}" for count in counts)) for what, *counts in result.rows)
     console.print(text_table(columns, rows, title="in common", align="lr"))
     if result.moved:

@@ -102,14 +102,14 @@ def _what_follows(
     if not own.entries:
         return [], 0
     reason = own.entries[0].reason
-    found = [row for shard in covered_shards(workspace, own) for row in shard.rows]
-    found += _spooled(workspace, own)
-    photos = {row["photo_id"] for row in found if row["photo_offset"] is not None}
+    rows = [row for shard in covered_shards(workspace, own) for row in shard.rows]
+    rows += _spooled(workspace, own)
+    photos = {row["photo_id"] for row in rows if row["photo_offset"] is not None}
     more: list[Takedown] = []
     near = 0
     named = Takedowns(entry for entry in own.entries if entry.kind != "identity")
     if named.entries:
-        shown = [row for row in found if covers_row(named, row)]
+        shown = [row for row in rows if covers_row(named, row)]
         if near_copies:
             hashes = {row["phash"] for row in shown if row.get("phash") is not None}
             alike = lookalikes(workspace, hashes) - photos

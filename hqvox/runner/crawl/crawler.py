@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.retry import Request
-from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_found
+from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_candidates
 from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
 from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, first_stale
 from hqvox.runner.worker import Crawling, Event, Progress, job_input, withdraw
@@ -165,13 +165,17 @@ class Crawler:
         # Computed before any request: if an input changes meanwhile, the next plan sees it.
         identities = self._identities[job.shard]
         records = await self._in_thread(self._fingerprints.of, identities)
-        found = await self._in_thread(self._find, job, identities)
+        candidates = await self._in_thread(self._find, job, identities)
         if job.last < DOWNLOAD:
-            await self._in_thread(self._commit_found, job, found, records)
-            return tallies(found, None)
+            await self._in_thread(self._commit_candidates, job, candidates, records)
+            return tallies(candidates, None)
         shard = await self._in_thread(ShardCrawl, self._workspace, job, records, self._download)
         try:
-            rows = found if found is not None else await self._in_thread(self._committed_rows, job)
+            rows = (
+                candidates
+                if candidates is not None
+                else await self._in_thread(self._committed_rows, job)
+            )
             order = self.order
             prepare = partial(
                 shard.prepare, rows, retry_failed=order.retry_failed, refresh=order.refresh
@@ -179,7 +183,7 @@ class Crawler:
             requests = await self._in_thread(prepare)
             self._urls += len(requests)
             await _fetch(engine, shard, requests)
-            return await self._in_thread(shard.commit, found)
+            return await self._in_thread(shard.commit, candidates)
         finally:
             shard.close()
 
@@ -187,7 +191,7 @@ class Crawler:
         """Run discover, where the job begins with it, except for identities taken down."""
         if job.first > 0:
             return None
-        found: list[Row] = []
+        candidates: list[Row] = []
         failure: SourceError | None = None
         for identity in identities:
             if self._stopping.is_set():
@@ -195,23 +199,23 @@ class Crawler:
             if self._download.takedowns.covers_identity(identity["identity_id"]):
                 continue
             try:
-                found += self._discover.process([dict(identity)], _NO_PIXELS)
+                candidates += self._discover.process([dict(identity)], _NO_PIXELS)
             except SourceError as error:  # the shard fails, but the source's answers are kept
                 failure = error
         if failure is not None:
             raise failure
-        return found
+        return candidates
 
     def _committed_rows(self, job: ShardJob) -> list[Row]:
         inputs = job_input(self._workspace, job, self._identities[job.shard])
         return [row for _, rows in inputs for row in rows]
 
-    def _commit_found(self, job: ShardJob, found: list[Row], records: list[Any]) -> None:
+    def _commit_candidates(self, job: ShardJob, candidates: list[Row], records: list[Any]) -> None:
         """Commit discover alone. The download table stays, marked stale, to be used again."""
         downloaded = self._workspace.read_stage("download", job.shard)
         before = self._workspace.committed("download", job.shard)
         withdraw(self._workspace, replace(job, first=DOWNLOAD + 1, last=0), records)
-        write_found(self._workspace, job.shard, found, records[0])
+        write_candidates(self._workspace, job.shard, candidates, records[0])
         if downloaded is not None and before is not None:
             stale = {**before, "hash": ""}
             self._workspace.write_stage("download", job.shard, downloaded, stale)

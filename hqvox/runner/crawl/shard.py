@@ -116,10 +116,10 @@ class ShardCrawl:
 
     # Commit --------------------------------------------------------------------------------------
 
-    def commit(self, found: list[Row] | None) -> Mapping[str, Tallies]:
+    def commit(self, candidates: list[Row] | None) -> Mapping[str, Tallies]:
         """Write the shard's tables and tar; return tallies by identity.
 
-        ``found``: rows of discover where it ran too. A shard in which nothing changed keeps its
+        ``candidates``: rows of discover if it ran too. A shard without a change keeps its
         tables, so the stages after download stay up to date. Raises HqvoxError, OSError.
         """
         local = {id(row): self._read_local(row) for row in self.rows if is_local(row)}
@@ -132,17 +132,17 @@ class ShardCrawl:
             stage_schema(_COLUMNS),
         )
         self._write_attempts()
-        if self._unchanged(found, table):
+        if self._unchanged(candidates, table):
             self.spool.remove()
-            return tallies(found, table)
+            return tallies(candidates, table)
         withdraw(self.workspace, self.job, self.records)
-        if found is not None:
-            write_found(self.workspace, self.job.shard, found, self.records[0])
+        if candidates is not None:
+            write_candidates(self.workspace, self.job.shard, candidates, self.records[0])
         places = [(result["photo_offset"], result["photo_bytes"]) for result in results]
         self.spool.commit_tar({place for place in places if place[0] is not None})
         self.workspace.write_stage("download", self.job.shard, table, self.records[DOWNLOAD])
         self.spool.remove()
-        return tallies(found, table)
+        return tallies(candidates, table)
 
     def close(self) -> None:
         """Close the files; the spool stays for the next crawl to continue."""
@@ -216,11 +216,11 @@ class ShardCrawl:
             )
         return {name: values[name] for name in (*_COLUMNS, "reason")}
 
-    def _unchanged(self, found: list[Row] | None, table: pa.Table) -> bool:
+    def _unchanged(self, candidates: list[Row] | None, table: pa.Table) -> bool:
         """Whether the committed tables have the same rows under the same fingerprints."""
         now = {"download": table.drop_columns(["photo_offset"])}
-        if found is not None:
-            now["discover"] = found_table(found)
+        if candidates is not None:
+            now["discover"] = candidates_table(candidates)
         for index, stage in enumerate(("discover", "download")):
             if stage not in now:
                 continue
@@ -284,20 +284,20 @@ def erase_attempts(covered: Covered) -> None:
 ATTEMPTS_FILES = Owner("attempts", (f"{ATTEMPTS_FOLDER}/*.parquet",), erase_attempts)
 
 
-def write_found(
-    workspace: Workspace, shard: str, found: list[Row], record: Mapping[str, Any]
+def write_candidates(
+    workspace: Workspace, shard: str, candidates: list[Row], record: Mapping[str, Any]
 ) -> None:
     """Commit a shard's discover table."""
-    workspace.write_stage("discover", shard, found_table(found), record)
+    workspace.write_stage("discover", shard, candidates_table(candidates), record)
 
 
-def found_table(found: list[Row]) -> pa.Table:
+def candidates_table(candidates: list[Row]) -> pa.Table:
     """The table of discover's rows."""
     schema = stage_schema(DiscoverStage.writes)
-    return pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in found], schema)
+    return pa.Table.from_pylist([{n: row[n] for n in schema.names} for row in candidates], schema)
 
 
-def tallies(found: list[Row] | None, table: pa.Table | None) -> dict[str, Tallies]:
+def tallies(candidates: list[Row] | None, table: pa.Table | None) -> dict[str, Tallies]:
     """Tallies of each identity's rows, by its id."""
     by_identity: dict[str, Tallies] = {}
 
@@ -305,7 +305,7 @@ def tallies(found: list[Row] | None, table: pa.Table | None) -> dict[str, Tallie
         identity = by_identity.setdefault(identity_id, Tallies())
         return identity.stages.setdefault(stage, Tally())
 
-    for row in found or []:
+    for row in candidates or []:
         tally(row["identity_id"], "discover").entered += 1
     for row in table.select(["identity_id", "reason"]).to_pylist() if table is not None else []:
         download = tally(row["identity_id"], "download")

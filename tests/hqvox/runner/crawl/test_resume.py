@@ -240,7 +240,7 @@ def test_cut_anywhere_a_rerun_fetches_nothing_again(
             monkeypatch.setattr(module, name, wrapper)
 
         cut(crawl_shard, "withdraw")
-        cut(crawl_shard, "write_found")
+        cut(crawl_shard, "write_candidates")
         cut(spool.Spool, "commit_tar")
         cut(spool.Spool, "remove")
         cut(spool.Spool, "note")
