@@ -96,7 +96,7 @@ def demo(
     if review:
         build_demo(folder, console, **size, workers=workers, watch=watch)
         with watch.step("reference pictures"):
-            add_references(folder, console)
+            add_references(folder, console, workers)
         print_times(watch)
         open_review(str(folder / "workspace"), port=port, browser=not no_browser)
         return

@@ -24,7 +24,7 @@ from hqvox.phantom.world import world_names
 def test_everybody_gets_a_picture_once(tmp_path: Path) -> None:
     marker = {"seed": 7, "identities": 3, "photos": 8, "made": True}
     (tmp_path / "demo.json").write_text(json.dumps(marker))
-    add_references(tmp_path, Console(quiet=True))
+    add_references(tmp_path, Console(quiet=True), workers=0)
     files = sorted((tmp_path / "workspace" / "references").iterdir())
     assert len(files) == len(world_names(3)) == 3
     pictures = [decode(file.read_bytes()) for file in files]
@@ -34,7 +34,7 @@ def test_everybody_gets_a_picture_once(tmp_path: Path) -> None:
     before = [file.read_bytes() for file in files]
     files[0].unlink()
     files[1].write_bytes(b"their own")
-    add_references(tmp_path, Console(quiet=True))
+    add_references(tmp_path, Console(quiet=True), workers=0)
     assert files[0].read_bytes() == before[0]
     assert files[1].read_bytes() == b"their own"
 
@@ -71,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr("hqvox.demo.run.build_demo", step("build"))
     monkeypatch.setattr(
         "hqvox.demo.review.add_references",
-        lambda folder, console: done.append(("references", folder)),
+        lambda folder, console, workers: done.append(("references", folder)),
     )
     return done
 
