@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,7 @@ def work(folder: Path, kill_at: int) -> None:
 
 def run_each(folder: Path, points: list[int]) -> None:
     """Go through the steps in a fork for each point; in a process of its own, with one thread."""
+    gc.freeze()  # or the collector of each fork would copy the memory of all that was imported
     for kill_at in points:
         (folder / str(kill_at)).mkdir()
         pid = os.fork()
@@ -186,6 +188,7 @@ def test_killed_while_forgetting(processes: ForkServerContext, tmp_path: Path) -
 
 def forget_each(folder: Path, points: list[int]) -> None:
     """Erase somebody, and be killed on the way, at each point."""
+    gc.freeze()
     for kill_at in points:
         inside = folder / str(kill_at)
         inside.mkdir()
