@@ -1,4 +1,4 @@
-"""`hqvox purge`: take photographs down permanently."""
+"""`hqvox purge`: take photographs, people and hosts down."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def purge(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Take photographs down: out of every stage, and never to come back.
+    """Take photographs down: erase them, and refuse them in every later crawl and build.
 
-    Notes the takedown first, so that no later crawl or build brings them back; then removes them
-    from tables, pixels, logs and unfinished output. Releases never change: it names the files of
-    each that show them. Each option may be given several times. Without any it finishes a purge
-    that was cut short.
+    Notes the takedown first, then erases from tables, pixels, logs and unfinished output. Releases
+    never change: it names the files of each that hold what was taken down, and the exports, reports
+    and training runs made from them. Each option may be given several times. Without any it
+    finishes an interrupted purge.
 
     Example: hqvox purge work --identity id10001 --reason "request 17" --dry-run
     """
@@ -67,23 +67,24 @@ def purge(
     asked += [Takedown("url", url_digest(value), reason) for value in url or []]
     opened = Workspace.open(workspace)
     with opened.lock(purging=True):
-        with console.status("looking for it"):
+        with console.status("searching"):
             plan = plan_purge(opened, asked, near_copies=not exact)
         print_purge(opened, plan)
         if dry_run:
             console.print("nothing was changed (--dry-run)")
             return
-        if (plan.new or plan.shards) and not yes:
+        anything = bool(plan.new or plan.shards or plan.spooled)
+        if anything and not yes:
             typer.confirm("Take it down? This cannot be undone.", abort=True)
         with progress_bar(console, "shards") as show:
             run_purge(opened, plan, show)
-    say("taken down" if plan.new or plan.shards else "nothing to take down")
+    say("taken down" if anything else "nothing to take down")
     if plan.shards:
         say(f"next: hqvox build {workspace}, which makes the rest of the touched shards again")
 
 
 def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
-    """What goes, what releases show of it, and what hqvox cannot reach."""
+    """Print what would be erased, what releases hold of it, and what hqvox cannot reach."""
     people = f", {len(plan.identities):,} identities with their names" if plan.identities else ""
     say(
         f"to go: {len(plan.photos):,} photographs, {plan.candidates:,} candidates{people}, "
@@ -93,16 +94,16 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
         say(f"{plan.near_copies:,} of them look the same as what was named (--exact leaves them)")
     if plan.identities and workspace.storage.names(SPEECH):
         say(f"packed speech of their shards goes: `hqvox speech {workspace.url}` packs the rest")
-    unreadable = [find.shard for find in plan.shards if find.unreadable]
+    unreadable = [shard.shard for shard in plan.shards if shard.unreadable]
     if unreadable:
         say(f"shards that cannot be read go as a whole: {', '.join(unreadable)}")
     if plan.spooled:
-        say(f"crawls that were cut short hold {plan.spooled:,} of its addresses, which go")
+        say(f"interrupted crawls hold {plan.spooled:,} of its addresses, which go")
     if plan.new and not (plan.shards or plan.spooled):
-        say("nothing of it is here now; it is noted, so that no crawl brings it")
+        say("nothing of it is here now; it is noted, so no crawl will fetch it")
     for name, files in plan.released.items():
         say(
-            f"release {name} shows it in {len(files):,} files. Releases never change: delete "
+            f"release {name} holds it in {len(files):,} files. Releases never change: delete "
             f"{workspace.storage.path(f'{FOLDER}/{name}')}, tell those who received it, and "
             "release under a new name after the next build:"
         )

@@ -108,7 +108,7 @@ def lookalikes(workspace: Workspace, hashes: set[int]) -> set[str]:
 def lone_photos(
     workspace: Workspace, takedowns: Takedowns, shards: Sequence[CoveredShard]
 ) -> frozenset[str]:
-    """SHA-256 of the photographs of covered ``shards`` that no row has that stays."""
+    """SHA-256 of the photographs of covered ``shards`` that no remaining row uses."""
     lone = {row["photo_id"] for shard in shards for row in shard.rows} - {None}
     for shard in workspace.shards() if lone else ():
         rows = candidate_rows(workspace, shard) or []

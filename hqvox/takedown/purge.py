@@ -1,4 +1,4 @@
-"""`hqvox purge`: taking photographs down, everywhere in a workspace.
+"""`hqvox purge`: taking photographs down everywhere in a workspace.
 
 First the takedowns are written, then the owner of each kind of file erases what they cover
 (:mod:`hqvox.takedown.owners`). What is erased follows from the takedowns alone: a purge that was
@@ -36,9 +36,9 @@ class PurgePlan:
     outputs: list[Output] = field(default_factory=list)
     """Exports, reports and training runs that may hold any of it: a purge does not reach them."""
     spooled: int = 0
-    """Urls that go of crawls that were cut short."""
+    """Covered urls in interrupted crawls."""
     lone_photos: frozenset[str] = frozenset()
-    """SHA-256 of covered photographs that no row has that stays."""
+    """SHA-256 of covered photographs that no remaining row uses."""
     near_copies: int = 0
     """Photographs with other bytes that look the same."""
 
@@ -62,10 +62,10 @@ class PurgePlan:
 def plan_purge(
     workspace: Workspace, asked: Sequence[Takedown], *, near_copies: bool = True
 ) -> PurgePlan:
-    """What taking ``asked`` down comes to; an empty list finishes what earlier purges left.
+    """Plan to take ``asked`` down; with an empty list, plan what an interrupted purge left.
 
-    With an identity go the bytes of its photographs wherever they are. With a photo or url go the
-    photographs it names, at whatever address, and, with ``near_copies``, those that look the same.
+    An identity covers the bytes of its photographs wherever they are. A photo or url covers the
+    photographs that it names, at any address, and, with ``near_copies``, those that look the same.
     Raises HqvoxError for an identity that is not in the workspace.
     """
     before = Takedowns.read(workspace)
@@ -94,20 +94,20 @@ def plan_purge(
 def _what_follows(
     workspace: Workspace, asked: Sequence[Takedown], near_copies: bool
 ) -> tuple[list[Takedown], int]:
-    """The takedowns of photographs and addresses that go with ``asked``; how many are alike.
+    """Takedowns of the photographs and addresses that ``asked`` implies; how many look the same.
 
-    A host asks for its own copies only; everything else for the photographs wherever they are.
+    A host implies nothing: it covers its own copies only.
     """
-    own = Takedowns(entry for entry in asked if entry.kind != "host")
-    if not own.entries:
+    spreading = Takedowns(entry for entry in asked if entry.kind != "host")
+    if not spreading.entries:
         return [], 0
-    reason = own.entries[0].reason
-    rows = [row for shard in covered_shards(workspace, own) for row in shard.rows]
-    rows += _spooled(workspace, own)
+    reason = spreading.entries[0].reason
+    rows = [row for shard in covered_shards(workspace, spreading) for row in shard.rows]
+    rows += _spooled(workspace, spreading)
     photos = {row["photo_id"] for row in rows if row["photo_offset"] is not None}
     more: list[Takedown] = []
     near = 0
-    named = Takedowns(entry for entry in own.entries if entry.kind != "identity")
+    named = Takedowns(entry for entry in spreading.entries if entry.kind != "identity")
     if named.entries:
         shown = [row for row in rows if covers_row(named, row)]
         if near_copies:
@@ -128,7 +128,7 @@ def _what_follows(
 
 
 def _spooled(workspace: Workspace, takedowns: Takedowns) -> list[Row]:
-    """Of crawls that were cut short, what the takedowns cover."""
+    """Rows of interrupted crawls that the takedowns cover."""
     return [row for row in spooled_rows(workspace) if covers_row(takedowns, row)]
 
 
@@ -139,11 +139,11 @@ def run_purge(
 ) -> None:
     """Write the takedowns and erase what they cover. The caller holds the lock, purging.
 
-    ``on_progress``: told the shards done and to do. Raises HqvoxError where the disk refuses; run
-    again, it goes on.
+    ``on_progress``: called with the shards done and to do. Raises HqvoxError where the disk
+    refuses; running the purge again finishes it.
     """
     if not plan.takedowns.entries:
-        workspace.storage.remove(PURGING)  # one that was cut short before it had noted anything
+        workspace.storage.remove(PURGING)  # of a purge killed before it noted anything
         return
     workspace.storage.write(PURGING, b"")
     Takedowns.read(workspace).add(workspace, plan.new)

@@ -50,9 +50,9 @@ class Covered:
     shards: Sequence[CoveredShard] = ()
     """Only those of which anything is covered."""
     photos: frozenset[str] = frozenset()
-    """SHA-256 of covered photographs that no row has that stays."""
+    """SHA-256 of covered photographs that no remaining row uses."""
     on_progress: Callable[[int, int], None] = lambda done, total: None
-    """Told the shards done and to do."""
+    """Called with the shards done and to do."""
 
     @cached_property
     def addresses(self) -> frozenset[str]:

@@ -75,19 +75,19 @@ class Takedowns:
             raise _damaged(workspace, 1) from None
         return cls(_parsed(workspace, number, line) for number, line in enumerate(lines, 1))
 
-    def covers_identity(self, identity_id: str) -> bool:
-        """Whether the identity was taken down."""
-        return self._covers("identity", identity_id)
+    def covers_identity(self, identity_id: str | None) -> bool:
+        """Whether the identity was taken down; false for None (not known)."""
+        return identity_id is not None and self._covers("identity", identity_id)
 
     def covers_photo(self, sha256: str | None) -> bool:
-        """Whether a photo with these bytes (SHA-256, hex) was taken down; None is none."""
+        """Whether a photo with these bytes (SHA-256, hex) was taken down; false for None."""
         return sha256 is not None and self._covers("photo", sha256)
 
     def covers_url(self, url: str | None) -> bool:
         """Whether the url was taken down, or its host, or a domain above its host.
 
         Ask for each address that leads to a photo: its url, its final url and its page. A
-        relative url (folder source) has no host; None is covered by nothing.
+        relative url (folder source) has no host. False for None.
         """
         if not url:
             return False
