@@ -47,7 +47,7 @@ def face_hull(landmarks_xy: NDArray[np.floating], size_px: int) -> Mask:
 
 
 def edge_confidence(probability: Map) -> float:
-    """Mean certainty |2p - 1| within 3 % of the side of the outline p = 0.5, 0 without one."""
+    """Mean certainty ``|2p - 1|`` within 3 % of the side of the outline p = 0.5, 0 without one."""
     person = (probability > 0.5).astype(np.uint8)
     reach = 2 * max(1, round(0.03 * len(probability))) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))

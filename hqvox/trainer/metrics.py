@@ -53,7 +53,7 @@ def cosine(queries: ArrayLike, targets: ArrayLike) -> float:
 
 
 def l1(queries: ArrayLike, targets: ArrayLike) -> float:
-    """Mean over rows of the sum over dimensions of |u − u′|.
+    """Mean over rows of the sum over dimensions of ``|u − u′|``.
 
     The tables' figures (18 to 26 for 512 dimensions of unit length) are sums, not means.
     """
@@ -145,7 +145,7 @@ def inception_scores(probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed:
 def fid(generated: ArrayLike, real: ArrayLike) -> float:
     """Fréchet distance between two sets of features, (n, d) and (m, d) (Heusel et al. 2017).
 
-    |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½). With centred features X₁ and X₂, over √(n − 1) and
+    ``|μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½)``. With centred features X₁ and X₂, over √(n − 1) and
     √(m − 1), the last trace is the sum of the singular values of X₁X₂ᵀ: exact also where there are
     fewer pictures than dimensions, and no matrix root is taken. Raises ValueError for fewer than
     two pictures on a side.
