@@ -24,13 +24,13 @@ COLOURS = {"hqvox": "#eef3fb", "pipelines": "#eaf6ee", "annotator": "#fdf3e4", "
 
 def rooms() -> list[str]:
     """Packages that are drawn: those directly in ``hqvox``, and the three others whole."""
-    graph = grimp.build_graph("hqvox", include_external_packages=False)
+    graph = grimp.build_graph("hqvox", include_external_packages=False, cache_dir=None)
     return [*sorted(graph.find_children("hqvox")), "pipelines", "annotator", "models"]
 
 
 def imports(names: list[str]) -> list[tuple[str, str]]:
     """Pairs (importer, imported) of rooms, sorted."""
-    graph = grimp.build_graph(*ROOTS, include_external_packages=False)
+    graph = grimp.build_graph(*ROOTS, include_external_packages=False, cache_dir=None)
     for name in names:
         if graph.find_children(name):
             graph.squash_module(name)
