@@ -116,7 +116,7 @@ class SheetPage:
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """What became of a page."""
+    """The result of a page."""
 
     faces: list[list[WrittenFace | str]]
     """Of each identity; a line that says why in place of a face that could not be written."""

@@ -61,7 +61,7 @@ class Plan:
     split: SplitPlan
     voices: Voices
     on_leak: str
-    """What became of faces that are in two parts of the split: ``leaks.policy``."""
+    """Faces in two splits, handled by ``leaks.policy``."""
     sheet_columns: int
     """Faces beside each other on the contact sheets."""
     too_few: list[Row] = field(default_factory=list)
