@@ -267,8 +267,8 @@ def spooled_rows(workspace: Workspace) -> Iterator[Row]:
 def erase_spools(covered: Covered) -> None:
     """Erase covered photographs from interrupted crawls; the others need no new request.
 
-    The spool of a shard that loses an identity goes as a whole: the journal does not say to whom a
-    url belongs. Raises HqvoxError where the disk refuses.
+    The spool of a shard that loses an identity goes as a whole: the journal does not say whose
+    a url is. Raises HqvoxError if the disk fails.
     """
     workspace = covered.workspace
     for shard in sorted({shard for shard, _ in covered.identities}):
