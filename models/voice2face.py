@@ -15,6 +15,7 @@ from torch import nn
 
 from models.errors import ModelError
 from models.sf2f.colour import from_signed, to_unit
+from models.sf2f.discriminators import two_logits
 from models.sf2f.spec import scaled
 
 DISCRIMINATOR_CHANNELS = (32, 64, 128, 256, 512)
@@ -27,8 +28,7 @@ HIDDEN = 1024
 class SharedDiscriminator(nn.Module):
     """What both kinds share: ``trunk`` to features, and the heads ``real`` and ``identity``.
 
-    ``real`` has one output. As the second of two logits, the first being 0, it makes the two-class
-    softmax cross-entropy the binary cross-entropy of the sources.
+    ``real`` has one output, see ``two_logits``.
     """
 
     def __init__(self, features: int, n_identities: int, bias: bool) -> None:
@@ -43,8 +43,7 @@ class SharedDiscriminator(nn.Module):
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (n, 2), class 1 = real, and logits (n, n_identities)."""
         features = self.trunk(pictures)
-        score = self.real(features)
-        return torch.cat([torch.zeros_like(score), score], dim=1), self.identity(features)
+        return two_logits(self.real(features)), self.identity(features)
 
 
 class CmuDiscriminator(SharedDiscriminator):

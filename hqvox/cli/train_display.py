@@ -105,6 +105,7 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
             release,
             config.model.resolutions,
             pictures=config.data.pictures,
+            resize=config.data.resize,
             on_progress=bars,
         )
     split = data.split("train")

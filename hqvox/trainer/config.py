@@ -67,9 +67,10 @@ class ModelConfig(Section):
     embedding_dim: Whole = Field(
         512, ge=8, le=2048, description="of the voice embedding (paper: 512; cmu: 64)"
     )
-    discriminators: Literal["sf2f", "voice2face", "cmu"] = Field(
-        "sf2f", description="sf2f: table 11, per resolution; else D_real and D_id on one trunk, as "
-        "voice2face in SF2F's code, or by its authors (cmu)",
+    discriminators: Literal["sf2f", "sf2f_released", "voice2face", "cmu"] = Field(
+        "sf2f", description="sf2f: table 11, per resolution; sf2f_released: those of SF2F's code, "
+        "per resolution; else D_real and D_id on one trunk, as voice2face in SF2F's code, or by "
+        "its authors (cmu)",
     )  # fmt: skip
     width: Real = Field(
         1.0, gt=0, le=4, description="factor of every network's channels (paper: 1; tiny: less)"
@@ -103,7 +104,11 @@ class GanConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """Auxiliary classifier loss: cross-entropy of D_id on generated pictures."""
+    """Auxiliary classifier loss: cross-entropy of D_id on generated pictures.
+
+    With ``model.discriminators=sf2f_released`` D_id has a real/fake head too. Its adversarial loss
+    has the same weight (code).
+    """
 
     weight: Real = Field(0.05, ge=0, description="lambda 3 (paper, table 13: 0.05); 0: off")
 
@@ -117,6 +122,11 @@ class PerceptualConfig(Section):
     )
     level_weights: Annotated[tuple[Real, Real, Real, Real], BeforeValidator(_pair)] = Field(
         (1 / 16, 1 / 8, 1 / 4, 1.0), description="of the three maps and the embedding (code)"
+    )
+    clamp: bool = Field(
+        False,
+        description="clamp generated pictures to 0 to 255 first, so that no gradient comes from "
+        "values outside (paper: nothing; code: yes)",
     )
 
     @model_validator(mode="after")
@@ -141,6 +151,41 @@ class LossConfig(Section):
         return self
 
 
+class ScheduleConfig(Section):
+    """The learning rate over the steps of stage 1: constant, or falling from a step to the end.
+
+    At step s, counted from 0, with b = ``begin`` and e = ``every``, the progress is
+    p = floor((s - b) / e) / ((``stage1.iterations`` - b) / e), at least 0. The rate falls from
+    ``optimiser.learning_rate`` to ``end_rate`` with p (linear), or with (1 - cos(pi p)) / 2
+    (cosine).
+    """
+
+    kind: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="(paper: one rate; code: linear)"
+    )
+    begin: Whole | None = Field(
+        None,
+        ge=0,
+        le=10**8,
+        description="step of stage 1 from which the rate falls; null: five sixths of "
+        "stage1.iterations (code: epoch 10,000 of 12,000)",
+    )
+    every: Whole = Field(
+        1, ge=1, le=10**6, description="steps between changes of the rate (code: an epoch)"
+    )
+    end_rate: Real = Field(5e-7, ge=0, le=1, description="rate at the end of stage 1 (code: 5e-7)")
+    classifiers: bool = Field(
+        True,
+        description="whether the rate of identity classifiers falls too, and of critics that hold "
+        "one (code: no)",
+    )
+    freeze_norms: bool = Field(
+        False,
+        description="from `begin` on, the generator's batch norms keep their statistics, and its "
+        "Adam starts again (code: yes)",
+    )
+
+
 class OptimiserConfig(Section):
     """Adam; the generator and each discriminator have their own."""
 
@@ -152,11 +197,18 @@ class OptimiserConfig(Section):
     clip_norm: Real | None = Field(
         None, gt=0, description="longest gradient of the generator, L2; null: no clipping (paper)"
     )
+    schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")
     def _fractions(self) -> OptimiserConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimiser.betas must be from 0 to below 1, not {list(self.betas)}")
+        falls = self.schedule.kind != "constant"
+        if falls and self.schedule.end_rate > self.learning_rate:
+            raise ValueError(
+                f"optimiser.schedule.end_rate {self.schedule.end_rate:g} is above "
+                f"optimiser.learning_rate {self.learning_rate:g}; the rate can only fall"
+            )
         return self
 
 
@@ -189,20 +241,30 @@ class Stage2Config(Section):
 
     iterations: Whole = Field(360, ge=0, le=10**8, description="(paper: 360); 0: skip")
     batch_size: Whole = Field(256, ge=1, le=65_536, description="of all processes (paper: 256)")
-    seconds: Annotated[tuple[Real, Real], BeforeValidator(_pair)] = Field(
-        (6.0, 25.0), description="least, most speech of an identity, s (paper: 6 to 25)"
+    learning_rate: Real | None = Field(
+        None, gt=0, le=1, description="null: optimiser.learning_rate (paper; code: 1e-4)"
+    )
+    restart_critics: bool = Field(
+        False, description="whether the critics' Adams start again too (paper: nothing; code: yes)"
+    )
+    seconds: Annotated[tuple[Real, Real] | None, BeforeValidator(_pair)] = Field(
+        (6.0, 25.0),
+        description="least, most speech of an identity, s (paper: 6 to 25); null: each utterance "
+        "from a random frame to its end, until there are max_windows (code)",
     )
     window_frames: Whole = Field(
         125, ge=32, le=10_000, description="of a window, frames of 10 ms (paper: 1.25 s)"
     )
     stride_frames: Whole = Field(
-        63, ge=1, le=10_000, description="between windows, frames (paper: 50 %; code: 63)"
+        63, ge=1, le=10_000, description="between windows, frames (paper: 50 % overlap; code: 125)"
     )
-    max_windows: Whole = Field(20, ge=1, le=1000, description="most of an identity (code: 20)")
+    max_windows: Whole = Field(
+        38, ge=1, le=1000, description="most of an identity (paper: 25 s have 38; code: 20)"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Stage2Config:
-        low, high = self.seconds
+        low, high = self.seconds or (1, 1)
         if not 0 < low <= high <= 3600:
             raise ValueError(f"stage2.seconds must rise from above 0 to 3600, not {low}, {high}")
         return self
@@ -224,6 +286,17 @@ class DataConfig(Section):
         "until they are long enough (cmu)",
     )  # fmt: skip
     flip: bool = Field(False, description="mirror half of the pictures (paper: no; cmu: yes)")
+    resize: Literal["area", "bilinear"] = Field(
+        "area",
+        description="area: averaged over areas, each resolution from the original (paper: "
+        "nothing); bilinear: PIL's, and a lower resolution is every second pixel of the higher "
+        "(code)",
+    )
+    drop_last: bool = Field(
+        False,
+        description="leave out the last people of an epoch who do not fill a batch, others in each "
+        "epoch (paper: nothing; code: yes)",
+    )
 
 
 class CadenceConfig(Section):
@@ -233,6 +306,15 @@ class CadenceConfig(Section):
     samples_every: Whole = Field(1000, ge=1, description="grid of generated faces (house)")
     checkpoint_every: Whole = Field(1000, ge=1, description="checkpoints/last.pt (house)")
     evaluate_every: Whole = Field(5000, ge=1, description="metrics, best checkpoints (house)")
+
+
+class EvaluationConfig(Section):
+    """How the model is measured, in training and by ``hqvox evaluate``."""
+
+    protocol: Literal["paper", "released"] = Field(
+        "paper",
+        description="paper: appendix E.2; released: as SF2F's code (docs/fidelity.md)",
+    )
 
 
 class SpeedConfig(Section):
@@ -265,6 +347,7 @@ class TrainConfig(Section):
     stage1: Stage1Config = Stage1Config()
     stage2: Stage2Config = Stage2Config()
     data: DataConfig = DataConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     cadence: CadenceConfig = CadenceConfig()
     speed: SpeedConfig = SpeedConfig()
 
@@ -272,6 +355,12 @@ class TrainConfig(Section):
     def _agree(self) -> TrainConfig:
         if not self.stage1.iterations + self.stage2.iterations:
             raise ValueError("stage1.iterations and stage2.iterations are both 0: nothing to train")
+        begin = self.optimiser.schedule.begin
+        if begin is not None and begin > self.stage1.iterations > 0:
+            raise ValueError(
+                f"optimiser.schedule.begin is {begin}, after the last of {self.stage1.iterations} "
+                "iterations of stage 1; set it to null, or lower"
+            )
         if self.model.fuser is None and self.stage2.iterations:
             raise ValueError(
                 "stage 2 trains the fuser, and model.fuser is null; set stage2.iterations=0"

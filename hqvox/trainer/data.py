@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
-from hqvox.trainer.packing import OnProgress, ReleaseCache
+from hqvox.trainer.packing import OnProgress, ReleaseCache, Resize
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -94,14 +94,16 @@ class TrainingData:
         resolutions: Sequence[int],
         *,
         pictures: Literal["masked", "origin"] = "masked",
+        resize: Resize = "area",
         cache_dir: Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> TrainingData:
         """Open a release to train on; its pictures are packed into the cache the first time.
 
         ``resolutions``: sides of the pictures, px. ``pictures``: on white, or with their
-        background. Raises HqvoxError for a release without speech or with fewer than two people,
-        and for a file that is missing or damaged.
+        background. ``resize``: ``bilinear`` makes lower resolutions of every second pixel of the
+        highest, as SF2F's released code. Raises HqvoxError for a release without speech or with
+        fewer than two people, and for a file that is missing or damaged.
         """
         if not release.has_speech:
             raise HqvoxError(
@@ -128,9 +130,14 @@ class TrainingData:
             spoken["frames"].to_numpy().astype(np.int64),
         )
         _check(release, files, voices, utterances)
+        sides = resolutions if resize == "area" else [max(resolutions)]
         packed = cache.pictures(
-            faces[f"{pictures}_file"].to_pylist(), pictures, resolutions, on_progress
+            faces[f"{pictures}_file"].to_pylist(), pictures, sides, on_progress, resize
         )
+        highest = packed[max(resolutions)]
+        for px in set(resolutions) - set(sides):
+            every = max(resolutions) // px
+            packed[px] = highest[:, :, ::every, ::every]
         return cls(release, packed, voices, utterances, people, cache)
 
     def split(self, name: SplitName) -> Split:

@@ -18,7 +18,7 @@ from hqvox.release.read import Release
 from hqvox.trainer import distributed, runs
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.session import Session, open_session
-from hqvox.trainer.state import enter_stage_2
+from hqvox.trainer.state import enter_stage_2, prepare_step
 from hqvox.trainer.step import TrainStep
 
 SEED_STRIDE = 1_000_003
@@ -124,6 +124,7 @@ def _run_stage(
     while state.step < end and not stop.agreed:
         with clock.waiting():
             batch = load_batch(state.step - first)
+        prepare_step(state, session.config, session.speed)
         torch.manual_seed(_seed(session.config.seed, state.step, group))
         session.terms.append(train_step(batch))
         state.step += 1

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hqvox.trainer.config import LossConfig
 from hqvox.trainer.features import FeatureNetwork, Features
 from models.sf2f.colour import to_unit
+from models.sf2f.precision import at_least_float32
 
 GENERATED, REAL = 0, 1
 """Classes of D_real's two logits."""
@@ -26,18 +27,18 @@ GENERATED, REAL = 0, 1
 
 def l1(generated: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of pictures (n, 3, px, px)."""
-    return (generated.float() - real.float()).abs().mean()
+    return (at_least_float32(generated) - at_least_float32(real)).abs().mean()
 
 
 def gan_generator(logits: torch.Tensor) -> torch.Tensor:
     """-log D_real(generated). ``logits``: (n, 2) of generated pictures."""
-    return F.cross_entropy(logits.float(), _all(REAL, logits))
+    return F.cross_entropy(at_least_float32(logits), _all(REAL, logits))
 
 
 def gan_discriminator(real: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
     """-log D_real(real) - log(1 - D_real(generated)), of logits (n, 2)."""
-    return F.cross_entropy(real.float(), _all(REAL, real)) + F.cross_entropy(
-        generated.float(), _all(GENERATED, generated)
+    return F.cross_entropy(at_least_float32(real), _all(REAL, real)) + F.cross_entropy(
+        at_least_float32(generated), _all(GENERATED, generated)
     )
 
 
@@ -46,7 +47,7 @@ def classifier(logits: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
 
     D_id's own loss on real pictures; the generator's auxiliary loss on generated ones.
     """
-    return F.cross_entropy(logits.float(), identity)
+    return F.cross_entropy(at_least_float32(logits), identity)
 
 
 def perceptual(generated: Features, real: Features, weights: Sequence[float]) -> torch.Tensor:
@@ -56,7 +57,7 @@ def perceptual(generated: Features, real: Features, weights: Sequence[float]) ->
     """
     pairs = zip([*generated[0], generated[1]], [*real[0], real[1]], weights, strict=True)
     return torch.stack(
-        [weight * (ours.float() - theirs.detach().float()).abs().mean()
+        [weight * (at_least_float32(ours) - at_least_float32(theirs.detach())).abs().mean()
          for ours, theirs, weight in pairs]
     ).sum()  # fmt: skip
 
@@ -68,14 +69,24 @@ class Terms:
     total: torch.Tensor
     """Sum of the terms, each with its weight; a scalar with a gradient."""
     terms: dict[str, torch.Tensor]
-    """``l1``, ``gan``, ``classifier``, ``perceptual`` if switched on; unweighted, detached."""
+    """``l1``, ``gan``, ``classifier``, ``classifier_gan``, ``perceptual`` if switched on;
+    unweighted, detached."""
 
 
 class GeneratorLosses:
     """The weighted sum of the losses that a configuration switches on."""
 
-    def __init__(self, config: LossConfig, network: FeatureNetwork | None = None) -> None:
-        """``network``: of the perceptual loss; needed where that has a weight."""
+    def __init__(
+        self,
+        config: LossConfig,
+        network: FeatureNetwork | None = None,
+        *,
+        classifier_gan: bool = False,
+    ) -> None:
+        """``network``: of the perceptual loss; needed where that has a weight.
+
+        ``classifier_gan``: D_id has a real/fake head too (released code).
+        """
         self._config, self._network = config, network
         assert network is not None or not config.perceptual.weight, "no network for the features"
         self.weights = {
@@ -83,6 +94,8 @@ class GeneratorLosses:
             for name in ("l1", "gan", "classifier", "perceptual")
             if getattr(config, name).weight
         }
+        if classifier_gan and config.classifier.weight:
+            self.weights["classifier_gan"] = config.classifier.weight
         """Weights of the terms that are switched on."""
 
     def __call__(
@@ -93,12 +106,14 @@ class GeneratorLosses:
         *,
         real_logits: Sequence[torch.Tensor] = (),
         identity_logits: Sequence[torch.Tensor] = (),
+        identity_real_logits: Sequence[torch.Tensor] = (),
         real_features: Sequence[Features] = (),
     ) -> Terms:
         """Pictures and logits are for each resolution, low to high; unused ones may be missing.
 
         ``generated``, ``real``: (n, 3, px, px), ImageNet-normalised; ``identity``: (n,);
-        ``real_logits``: D_real's of generated pictures, ``identity_logits``: D_id's of them;
+        ``real_logits``: D_real's of generated pictures, ``identity_logits``: D_id's of them,
+        ``identity_real_logits``: those of D_id's real/fake head;
         ``real_features``: of the real pictures. A missing resolution is a ValueError.
         """
         terms: dict[str, torch.Tensor] = {}
@@ -113,10 +128,17 @@ class GeneratorLosses:
                 classifier(logits, identity)
                 for _, logits in zip(generated, identity_logits, strict=True)
             )
+        if "classifier_gan" in self.weights:
+            terms["classifier_gan"] = _sum(
+                gan_generator(logits)
+                for _, logits in zip(generated, identity_real_logits, strict=True)
+            )
         if "perceptual" in self.weights and self._network is not None:
-            network, levels = self._network, self._config.perceptual.level_weights
+            network, section = self._network, self._config.perceptual
             terms["perceptual"] = _sum(
-                perceptual(network.features(to_unit(g)), features, levels)
+                perceptual(
+                    network.features(to_unit(g, section.clamp)), features, section.level_weights
+                )
                 for g, features in zip(generated, real_features, strict=True)
             )
         total = _sum(self.weights[name] * term for name, term in terms.items())

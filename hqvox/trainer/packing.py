@@ -2,6 +2,7 @@
 
 <cache>/training/<place>-<checksum>/   of one release: a hash of its URL, one of its SHA256SUMS
   masked_64.npy     uint8 (faces, 3, 64, 64), RGB, faces in the manifest's order; mapped by readers
+  masked_bilinear_64.npy    the same, resized by PIL
   utterances.npy    float32 (utterances, 2, filters): mean and deviation, for the recipes that ask
   speech/<n>.f16    the voices of a release on object storage; local ones are mapped in place
 
@@ -13,6 +14,7 @@ user's cache folder. The release itself is only read.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +23,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pooch
 from numpy.typing import NDArray
+from PIL import Image
 
 from hqvox.errors import HqvoxError
 from hqvox.release.layout import CHECKSUMS, FOLDER
@@ -36,6 +40,8 @@ from hqvox.workspace.storage import Storage, disk_error
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and of how many."""
+Resize = Literal["area", "bilinear"]
+"""How pictures are resized: averaged over areas, or by PIL's bilinear filter."""
 VERSION = 1
 """Version of the cache's layout and of the resizing; part of the checksum."""
 COPY_BYTES = 1 << 24
@@ -90,15 +96,21 @@ class ReleaseCache:
         self.folder = pack_folder(self.cache, release, checksum)
 
     def pictures(
-        self, files: Sequence[str], kind: str, sides: Sequence[int], on_progress: OnProgress | None
+        self,
+        files: Sequence[str],
+        kind: str,
+        sides: Sequence[int],
+        on_progress: OnProgress | None,
+        resize: Resize = "area",
     ) -> dict[int, NDArray[np.uint8]]:
         """Pictures of the release by side in px: mapped uint8 (files, 3, side, side), RGB.
 
-        ``kind``: their name in the cache. Raises HqvoxError where a file is missing or no picture,
-        or the cache cannot be written.
+        ``kind``: their name in the cache; ``resize``: see :data:`Resize`. Raises HqvoxError where
+        a file is missing or no picture, or the cache cannot be written.
         """
         shapes = {side: (len(files), 3, side, side) for side in sides}
-        names = {side: f"{kind}_{side}.npy" for side in sides}
+        name = kind if resize == "area" else f"{kind}_{resize}"
+        names = {side: f"{name}_{side}.npy" for side in sides}
 
         def packed() -> dict[int, NDArray[np.uint8]]:
             arrays = {side: self._mapped(names[side], shapes[side], np.uint8) for side in sides}
@@ -109,16 +121,20 @@ class ReleaseCache:
                 ready = packed()  # Another run may have packed them meanwhile.
                 missing = {side: name for side, name in names.items() if side not in ready}
                 if missing:
-                    self._pack(files, missing, on_progress)
+                    self._pack(files, missing, on_progress, resize)
         pictures = packed()
         assert len(pictures) == len(names), self.folder
         return pictures
 
     def _pack(
-        self, files: Sequence[str], names: dict[int, str], on_progress: OnProgress | None
+        self,
+        files: Sequence[str],
+        names: dict[int, str],
+        on_progress: OnProgress | None,
+        resize: Resize,
     ) -> None:
         storage = Storage(self.folder)
-        work = partial(_picture, self.release, sides=tuple(names))
+        work = partial(_picture, self.release, sides=tuple(names), resize=resize)
         with ExitStack() as stack:
             sinks = {side: stack.enter_context(storage.writing(n)) for side, n in names.items()}
             pool = stack.enter_context(ThreadPoolExecutor(len(os.sched_getaffinity(0))))
@@ -223,21 +239,50 @@ def _mapped_in_order(
             future.cancel()
 
 
-def _picture(release: Release, file: str, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """A picture of the release resized to squares, RGB uint8 (3, side, side) each.
-
-    Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
-    """
-    data = np.frombuffer(release.read(file), np.uint8)
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
-    if decoded is None:
+def _picture(
+    release: Release, file: str, sides: Sequence[int], resize: Resize
+) -> list[NDArray[np.uint8]]:
+    """A picture of the release resized to squares, RGB uint8 (3, side, side) each."""
+    how = _bilinear if resize == "bilinear" else _area
+    pictures = how(release.read(file), sides)
+    if pictures is None:
         where = release.storage.path(file)
         raise HqvoxError(
             f"{where}: no picture, or a damaged one; restore it, or make a new release"
         )
-    return [np.ascontiguousarray(_resized(decoded, side).transpose(2, 0, 1)) for side in sides]
+    return [np.ascontiguousarray(picture.transpose(2, 0, 1)) for picture in pictures]
 
 
-def _resized(picture: NDArray, side: int) -> NDArray[np.uint8]:
-    how = cv2.INTER_AREA if min(picture.shape[:2]) >= side else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8)
+def _area(data: bytes, sides: Sequence[int]) -> list[NDArray[np.uint8]] | None:
+    """Reduced by averaging over areas, so that nothing aliases; enlarged by cubic interpolation.
+
+    RGB (side, side, 3) each; None where ``data`` is no picture.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if len(buffer) else None
+    if decoded is None:
+        return None
+    return [
+        np.asarray(
+            cv2.resize(
+                decoded,
+                (side, side),
+                interpolation=(
+                    cv2.INTER_AREA if min(decoded.shape[:2]) >= side else cv2.INTER_CUBIC
+                ),
+            ),
+            np.uint8,
+        )
+        for side in sides
+    ]
+
+
+def _bilinear(data: bytes, sides: Sequence[int]) -> list[NDArray[np.uint8]] | None:
+    """Decoded and resized by PIL, whose filter widens where it reduces; as :func:`_area`."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    bilinear = Image.Resampling.BILINEAR
+    return [np.asarray(picture.resize((side, side), bilinear), np.uint8) for side in sides]

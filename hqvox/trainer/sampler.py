@@ -2,9 +2,9 @@
 
 A sample is a function of (seed, step) alone, so a resumed run needs no stored state. As a data
 loader over the released code's list of identities does, each epoch goes through all people once, in
-a random order, however many faces or utterances they have. A person's face, utterance and the
-crop's position are uniform. Every process samples the whole batch and takes its slice, so the
-number of processes changes nothing.
+a random order, however many faces or utterances they have; with ``data.drop_last`` it ends with its
+last whole batch. A person's face, utterance and the crop's position are uniform. Every process
+samples the whole batch and takes its slice, so the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -104,16 +104,23 @@ class Sampler:
         return SpeechWindows(identity, face, self._mirrored(chances[1]), windows)
 
     def _windows(self, rng: np.random.Generator, person: int) -> Integers:
-        """Windows (w, 2) over 6 to 25 s of a person's utterances, which come in random order.
+        """Windows (w, 2) of a person's utterances, which come in random order; at least one.
 
-        No window spans two utterances. Of more windows than allowed a random selection is kept.
+        No window spans two utterances. An utterance is padded if no utterance holds a window.
         """
+        utterances = rng.permutation(self._utterances[person, : self._utterance_counts[person]])
+        if self._config.stage2.seconds is None:
+            return self._windows_to_the_end(rng, utterances)
+        return self._windows_of_seconds(rng, utterances, *self._config.stage2.seconds)
+
+    def _windows_of_seconds(
+        self, rng: np.random.Generator, utterances: Integers, least: float, most: float
+    ) -> Integers:
+        """Over ``least`` to ``most`` seconds (paper, section 4); of too many a random selection."""
         config = self._config.stage2
-        least, most = config.seconds
         left = round(rng.uniform(least, most) * FRAMES_PER_SECOND)
-        utterances = self._utterances[person, : self._utterance_counts[person]]
         pairs: list[tuple[int, int]] = []
-        for utterance in rng.permutation(utterances).tolist():
+        for utterance in utterances.tolist():
             frames = min(int(self._frames[utterance]), left)
             if pairs and frames < config.window_frames:
                 continue
@@ -129,6 +136,19 @@ class Sampler:
             windows = windows[np.sort(kept)]
         return windows
 
+    def _windows_to_the_end(self, rng: np.random.Generator, utterances: Integers) -> Integers:
+        """Each utterance from a random frame to its end, until there are enough (released code)."""
+        config = self._config.stage2
+        pairs: list[tuple[int, int]] = []
+        for utterance in utterances.tolist():
+            last = int(self._frames[utterance]) - config.window_frames
+            if last < 0:
+                continue
+            first = int(rng.integers(max(last, 1)))
+            pairs += [(utterance, at) for at in range(first, last + 1, config.stride_frames)]
+        longest = utterances[np.argmax(self._frames[utterances])]
+        return np.array(pairs[: config.max_windows] or [(longest, 0)], np.int64)
+
     def _mirrored(self, chances: NDArray[np.float64]) -> NDArray[np.bool_]:
         return (chances < 0.5) & self._config.data.flip
 
@@ -139,7 +159,10 @@ class Sampler:
 
     def _identities(self, step: int, size: int) -> Integers:
         """The people of a whole batch: positions in the split, (size,)."""
-        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), self._people)
+        per_epoch = self._people
+        if self._config.data.drop_last and size < per_epoch:
+            per_epoch -= per_epoch % size
+        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), per_epoch)
         needed = range(int(epochs[0]), int(epochs[-1]) + 1)
         cached = self._epochs  # Another thread may replace it meanwhile.
         orders = {n: cached[n] if n in cached else self._shuffled(n) for n in needed}

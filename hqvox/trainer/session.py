@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hqvox.errors import HqvoxError
 from hqvox.release.layout import CHECKSUMS
@@ -30,8 +31,9 @@ from hqvox.trainer.evaluate import quick_metrics, real_embeddings
 from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
 from hqvox.trainer.log import TrainLog
 from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
+from hqvox.trainer.schedule import decay_begin
 from hqvox.trainer.speed import Speed, resolve, set_up
-from hqvox.trainer.state import State, build_state, enter_stage_2, start_from
+from hqvox.trainer.state import State, begin_decay, build_state, enter_stage_2, start_from
 from hqvox.workspace.storage import Storage
 from models.store import ModelStore
 
@@ -269,6 +271,7 @@ def open_session(
             release,
             config.model.resolutions,
             pictures=config.data.pictures,
+            resize=config.data.resize,
             on_progress=on_progress if group.leader else None,
         )
     split = data.split("train")
@@ -278,6 +281,8 @@ def open_session(
         check_people(content, split.identity_ids, release)
         if content["stage"] == 2:
             enter_stage_2(state, config, speed)
+        elif content["step"] > decay_begin(config):
+            begin_decay(state, config, speed)
         try:
             state.restore(content)
         except HqvoxError as error:
@@ -317,7 +322,8 @@ def check_resume(content: Mapping[str, Any], config: TrainConfig, last: Path) ->
             f"{last}: a checkpoint of recipe {content['recipe']}, not {config.recipe}; name that "
             "recipe, or another --out"
         )
-    before, now = flat(content["config"]), flat(config.model_dump(mode="json"))
+    stored = _stored_config(content, last)
+    before, now = flat(stored.model_dump(mode="json")), flat(config.model_dump(mode="json"))
     changed = [
         f"{key} {before.get(key)} not {now.get(key)}"
         for key in sorted(before | now)
@@ -335,12 +341,35 @@ def check_resume(content: Mapping[str, Any], config: TrainConfig, last: Path) ->
             f"{last}: stage 2 has begun, so stage1.iterations stays {first}; start a new run "
             "with another --out and --from this checkpoint"
         )
+    schedule, begin = stored.optimiser.schedule, min(decay_begin(stored), decay_begin(config))
+    falls = schedule.kind != "constant" or schedule.freeze_norms
+    if falls and step > begin and now["stage1.iterations"] != first:
+        raise HqvoxError(
+            f"{last}: {step} iterations are done, and optimiser.schedule changes them from step "
+            f"{begin} on, so stage1.iterations stays {first}; start a new run with another --out "
+            "and --from this checkpoint"
+        )
     limit = now["stage1.iterations"] + (now["stage2.iterations"] if content["stage"] == 2 else 0)
     if step > limit:
         raise HqvoxError(
             f"{last}: {step} iterations are done, more than the {limit} asked for; a run "
             "can only be extended"
         )
+
+
+def _stored_config(content: Mapping[str, Any], last: Path) -> TrainConfig:
+    """A checkpoint's configuration; keys that its version did not have get their defaults.
+
+    Raises HqvoxError where it has keys or values that this version does not.
+    """
+    try:
+        return TrainConfig.model_validate(content["config"])
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise HqvoxError(
+            f"{last}: its setting {key} is not one of this hqvox; resume with the version that "
+            "began the run, or start a new run with another --out and --from this checkpoint"
+        ) from None
 
 
 def check_people(content: Mapping[str, Any], ids: Sequence[str], release: Release) -> None:

@@ -14,10 +14,22 @@ from hqvox.errors import HqvoxError
 from hqvox.trainer import checkpoint
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.distributed import ProcessGroup
+from hqvox.trainer.schedule import decay_begin, set_rates
 from hqvox.trainer.speed import Speed, make_adam, place
 from models.errors import ModelError
-from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
-from models.sf2f.generator import Generator, GeneratorSpec, build_generator, freeze
+from models.sf2f.discriminators import (
+    IdentityClassifier,
+    IdentityDiscriminator,
+    ImageDiscriminator,
+    PatchDiscriminator,
+)
+from models.sf2f.generator import (
+    Generator,
+    GeneratorSpec,
+    build_generator,
+    freeze,
+    freeze_norms,
+)
 from models.sf2f.released import load_voice_encoder
 from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
 
@@ -84,13 +96,15 @@ class State:
 def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
     """The discriminators and identity classifiers whose losses are on.
 
-    ``discriminator_64`` and ``classifier_64`` (table 11), or ``shared_64`` with both heads, and the
-    same of every other resolution; discriminators come before classifiers. ``identities``: their
-    number. Raises ModelError where there is no such network.
+    ``discriminator_64`` and ``classifier_64`` (table 11, or of the released code, whose classifier
+    has both heads), or ``shared_64`` with both heads, and the same of every other resolution;
+    discriminators come before classifiers. ``identities``: their number. Raises ModelError where
+    there is no such network.
     """
     width, loss = config.model.width, config.loss
     sides = config.model.resolutions
-    if config.model.discriminators != "sf2f":
+    released = config.model.discriminators == "sf2f_released"
+    if config.model.discriminators in ("voice2face", "cmu"):
         kind = (
             CmuDiscriminator
             if config.model.discriminators == "cmu"
@@ -100,9 +114,11 @@ def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
         return {f"shared_{px}": kind(px, identities, width) for px in sides if on}
     critics: dict[str, nn.Module] = {}
     if loss.gan.weight:
-        critics |= {f"discriminator_{px}": ImageDiscriminator(px, width) for px in sides}
+        patch = PatchDiscriminator if released else ImageDiscriminator
+        critics |= {f"discriminator_{px}": patch(px, width) for px in sides}
     if loss.classifier.weight:
-        critics |= {f"classifier_{px}": IdentityClassifier(px, identities, width) for px in sides}
+        both = IdentityDiscriminator if released else IdentityClassifier
+        critics |= {f"classifier_{px}": both(px, identities, width) for px in sides}
     return critics
 
 
@@ -125,18 +141,39 @@ def build_state(config: TrainConfig, identities: int, speed: Speed, group: Proce
         place(group.synchronise(network), speed, group.device).train()
     for name, network in state.networks().items():
         state.optimisers[name] = make_adam(_trained(network), config.optimiser, speed)
-    if generator.fuser is not None:
-        # The fuser is not trained in stage 1; its optimiser starts with stage 2.
-        fuser = {id(p) for p in generator.fuser.parameters()}
-        rest = [p for p in _trained(generator) if id(p) not in fuser]
-        state.optimisers["generator"] = make_adam(rest, config.optimiser, speed)
+    state.optimisers["generator"] = _stage_1_adam(generator, config, speed)
     return state
+
+
+def _stage_1_adam(generator: Generator, config: TrainConfig, speed: Speed) -> torch.optim.Adam:
+    """A new Adam of all that is not frozen but the fuser, whose training starts with stage 2."""
+    fuser = set() if generator.fuser is None else {id(p) for p in generator.fuser.parameters()}
+    trained = [p for p in _trained(generator) if id(p) not in fuser]
+    return make_adam(trained, config.optimiser, speed)
+
+
+def begin_decay(state: State, config: TrainConfig, speed: Speed) -> None:
+    """What changes at the step of stage 1 where the rate begins to fall, if asked for.
+
+    Freezes the statistics of the generator's batch norms, and gives it a new Adam.
+    """
+    if config.optimiser.schedule.freeze_norms:
+        freeze_norms(state.generator)
+        state.optimisers["generator"] = _stage_1_adam(state.generator, config, speed)
+
+
+def prepare_step(state: State, config: TrainConfig, speed: Speed) -> None:
+    """Set what the schedule says for the step that comes next."""
+    first = 0 if state.stage == 1 else config.stage1.iterations
+    if state.stage == 1 and state.step == decay_begin(config):
+        begin_decay(state, config, speed)
+    set_rates(state.optimisers, config, state.stage, state.step - first)
 
 
 def enter_stage_2(state: State, config: TrainConfig, speed: Speed) -> None:
     """Freeze encoder and decoder, with batch norm's statistics; train the fuser with a new Adam.
 
-    The critics and their optimisers continue.
+    The critics continue; their optimisers too, unless ``stage2.restart_critics``.
     """
     assert state.generator.fuser is not None
     freeze(state.generator.encoder)
@@ -144,6 +181,9 @@ def enter_stage_2(state: State, config: TrainConfig, speed: Speed) -> None:
     state.stage = 2
     parameters = state.generator.fuser.parameters()
     state.optimisers["generator"] = make_adam(parameters, config.optimiser, speed)
+    if config.stage2.restart_critics:
+        for name, critic in state.critics.items():
+            state.optimisers[name] = make_adam(critic.parameters(), config.optimiser, speed)
 
 
 def start_from(state: State, content: Mapping[str, Any], where: Path) -> None:

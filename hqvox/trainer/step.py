@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,10 +20,26 @@ from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.features import FeatureNetwork, Features, RealFeatures
 from hqvox.trainer.speed import Speed, autocast, begin_step, compiled
 from hqvox.trainer.state import State, parameters_of
-from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
+from models.sf2f.discriminators import (
+    IdentityClassifier,
+    IdentityDiscriminator,
+    ImageDiscriminator,
+    PatchDiscriminator,
+)
 
 Pictures = tuple[torch.Tensor, ...]
 Logits = torch.Tensor
+
+
+class CriticLogits(NamedTuple):
+    """What the critics say of generated pictures, each a list over the resolutions."""
+
+    real: list[Logits]
+    """D_real's."""
+    identity: list[Logits]
+    """D_id's."""
+    identity_real: list[Logits]
+    """Of the real/fake head of D_id, where it stands beside a D_real."""
 
 
 class TrainStep:
@@ -49,7 +66,9 @@ class TrainStep:
             for name, critic in state.critics.items()
         }
         features = None if network is None else _CompiledFeatures(network, speed)
-        self._losses = losses.GeneratorLosses(config.loss, features)
+        self._losses = losses.GeneratorLosses(
+            config.loss, features, classifier_gan=config.model.discriminators == "sf2f_released"
+        )
         self._real_features = real_features
         self._optimisers = state.optimisers
         self._trained = parameters_of(state.optimisers["generator"])
@@ -68,13 +87,14 @@ class TrainStep:
         with _without_weight_gradients(critic.network for critic in self._critics.values()):
             with autocast(self._speed, self._group.device):
                 generated = self._generate(batch)
-                real_logits, identity_logits = self._logits(generated)
+                logits = self._logits(generated)
                 loss = self._losses(
                     generated,
                     batch.pictures,
                     batch.identity,
-                    real_logits=real_logits,
-                    identity_logits=identity_logits,
+                    real_logits=logits.real,
+                    identity_logits=logits.identity,
+                    identity_real_logits=logits.identity_real,
                     real_features=self._real(batch),
                 )
             loss.total.backward()
@@ -97,11 +117,16 @@ class TrainStep:
         pairs = zip(self._real_features, batch.pictures, strict=True)
         return [features.of(batch.face, pictures) for features, pictures in pairs]
 
-    def _logits(self, generated: Pictures) -> tuple[list[Logits], list[Logits]]:
-        """The critics' logits of real or generated, and of identity; each for every resolution."""
-        pairs = [critic(generated[critic.resolution]) for critic in self._critics.values()]
-        real = [logits for logits, _ in pairs if logits is not None]
-        return real, [logits for _, logits in pairs if logits is not None]
+    def _logits(self, generated: Pictures) -> CriticLogits:
+        """The critics' logits of generated pictures."""
+        logits = CriticLogits([], [], [])
+        for critic in self._critics.values():
+            real, identity = critic(generated[critic.resolution])
+            if real is not None:
+                (logits.identity_real if critic.second_opinion else logits.real).append(real)
+            if identity is not None:
+                logits.identity.append(identity)
+        return logits
 
     def _critic_step(
         self, name: str, critic: Critic, batch: Batch | FusedBatch, generated: Pictures
@@ -140,12 +165,17 @@ class Critic:
         self.network = network
         self.resolution = list(resolutions).index(int(name.rpartition("_")[2]))
         """Index of the generator's resolution that it sees, 0 for the lowest."""
+        self.second_opinion = isinstance(network, IdentityDiscriminator)
+        """Whether its real/fake head is one beside D_real."""
         self._real = not isinstance(network, IdentityClassifier)
-        self._identity = not isinstance(network, ImageDiscriminator)
+        self._identity = not isinstance(network, ImageDiscriminator | PatchDiscriminator)
         self._forward = compiled(network, speed)
 
     def __call__(self, pictures: torch.Tensor) -> tuple[Logits | None, Logits | None]:
-        """Logits (n, 2), class 1 = real, and (n, identities); None for a head that it lacks."""
+        """Logits of real, and of identity (n, identities); None for a head that it lacks.
+
+        Of real: class 1 of (n, 2), or of (patches, 2).
+        """
         logits = self._forward(pictures)
         if self._real and self._identity:
             return logits

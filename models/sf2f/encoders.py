@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.sf2f.precision import at_least_float32
 from models.sf2f.spec import scaled
 
 CHANNELS = (256, 384, 576, 864)
@@ -44,6 +45,36 @@ class InceptionModule(nn.Module):
         length = (x.shape[-1] + 1) // 2
         joined = torch.cat([conv(x)[..., :length] for conv in self.convs], dim=1)
         return F.relu(self.norm(joined))
+
+
+class ReleasedInceptionModule(InceptionModule):
+    """As in the released code, where each branch has its batch norm before kernel 2 is trimmed.
+
+    In training, where t is even, the mean and variance of kernel 2's branch are over one step of
+    time more. The weights are the same, and so is the result at inference.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (n, channels_in, t) to (n, channels_out, ceil(t / 2))."""
+        if not self.norm.training or x.shape[-1] % 2:
+            return super().forward(x)
+        branches = [conv(x) for conv in self.convs]
+        first = branches[0].shape[1]
+        assert self.norm.num_batches_tracked is not None
+        self.norm.num_batches_tracked.add_(1)
+        alone = self._normalised(branches[0], slice(0, first))[..., :-1]
+        others = self._normalised(torch.cat(branches[1:], dim=1), slice(first, None))
+        return F.relu(torch.cat([alone, others], dim=1))
+
+    def _normalised(self, x: torch.Tensor, channels: slice) -> torch.Tensor:
+        """Batch norm in training of some of the channels."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        mean, var = norm.running_mean[channels], norm.running_var[channels]
+        scale, shift = norm.weight[channels], norm.bias[channels]
+        return F.batch_norm(x, mean, var, scale, shift, True, norm.momentum, norm.eps)
 
 
 class PlainModule(nn.Module):
@@ -88,7 +119,7 @@ def build_encoder(kind: str, n_filters: int, dim: int, width: float) -> Encoder:
     noise = 0.05 if kind in ("plain_released", "cmu") else 0.0
     if kind == "inception":
         return Encoder(InceptionModule, InceptionModule(before, dim), n_filters, width, noise)
-    module = InceptionModule if kind == "inception_released" else PlainModule
+    module = ReleasedInceptionModule if kind == "inception_released" else PlainModule
     return Encoder(module, nn.Conv1d(before, dim, 3, 2, 1), n_filters, width, noise)
 
 
@@ -135,7 +166,7 @@ class ReleasedFuser(nn.Module):
         query = self.score(embeddings)
         attended = attend(query, embeddings, mask)
         fused = self.combine(torch.cat([attended, query], dim=2))
-        return F.normalize(masked_mean(fused, mask).float(), dim=1)
+        return F.normalize(at_least_float32(masked_mean(fused, mask)), dim=1)
 
 
 def attend(query: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

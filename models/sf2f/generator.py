@@ -7,10 +7,12 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import ModelError
 from models.sf2f.decoders import GatedDecoder, UpsamplingDecoder
 from models.sf2f.encoders import build_encoder, build_fuser
+from models.sf2f.precision import at_least_float32
 from models.sf2f.spec import GeneratorSpec
 from models.voice2face import DeconvolutionDecoder
 
@@ -31,7 +33,7 @@ class Generator(nn.Module):
         L2-normalised float32, also under autocast. In training, encoders with noise add it and
         normalise again.
         """
-        pooled = self.encoder(log_mel).float().mean(dim=2)
+        pooled = at_least_float32(self.encoder(log_mel)).mean(dim=2)
         embedding = F.normalize(pooled, dim=1)  # v / max(|v|, 1e-12), as section 4
         if self.training and self.encoder.noise:
             noise = torch.randn_like(embedding) * self.encoder.noise
@@ -92,6 +94,18 @@ def freeze(module: M) -> M:
     for child in module.modules():
         child.eval()
         child.train = _stay_frozen.__get__(child)  # type: ignore[method-assign]
+    return module
+
+
+def freeze_norms(module: M) -> M:
+    """Freeze the statistics of a module's batch norms; their scales and shifts stay trainable.
+
+    They stay in evaluation mode even when a parent's ``.train()`` is called.
+    """
+    for child in module.modules():
+        if isinstance(child, _BatchNorm):
+            child.eval()
+            child.train = _stay_frozen.__get__(child)  # type: ignore[method-assign]
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from collections import Counter
@@ -66,6 +67,30 @@ def test_pictures_are_averaged_down_and_in_the_manifests_order(
             blocks = whole.reshape(side, factor, side, factor, 3).mean(axis=(1, 3))
             ours = data.faces[side][row].transpose(1, 2, 0)
             assert np.abs(ours - blocks).max() <= 1.0
+
+
+def test_pictures_can_be_resized_as_pil_does_and_halved_by_every_second_pixel(
+    tiny: Release, tmp_path: Path
+) -> None:
+    """As SF2F's loader: torchvision's Resize is PIL's; a lower resolution is the nearest pixel."""
+    data = TrainingData.open(tiny, (64, 128), resize="bilinear", cache_dir=tmp_path)
+    files = tiny.manifest(["masked_file"])["masked_file"].to_pylist()
+    for row in (0, 5):
+        with Image.open(io.BytesIO(tiny.read(files[row]))) as picture:
+            expected = np.asarray(picture.convert("RGB").resize((128, 128), Image.BILINEAR))
+        np.testing.assert_array_equal(data.faces[128][row], expected.transpose(2, 0, 1))
+        np.testing.assert_array_equal(data.faces[64][row], expected[::2, ::2].transpose(2, 0, 1))
+    averaged = TrainingData.open(tiny, (128,), cache_dir=tmp_path)
+    assert (averaged.faces[128] != data.faces[128]).any()
+    again = TrainingData.open(tiny, (128,), resize="bilinear", cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.faces[128], data.faces[128])
+
+
+def test_a_picture_that_pil_cannot_read_is_one_line(release: Release, tmp_path: Path) -> None:
+    file = release.manifest(["masked_file"])["masked_file"].to_pylist()[0]
+    Path(release.storage.path(file)).write_bytes(b"no picture")
+    with pytest.raises(HqvoxError, match=r"\.jpg: no picture, or a damaged one"):
+        TrainingData.open(release, (64,), resize="bilinear", cache_dir=tmp_path)
 
 
 def test_parts_are_what_the_tables_say(tiny: Release, tiny_data: TrainingData) -> None:
@@ -498,6 +523,51 @@ def test_stage_2_takes_6_to_25_s_of_one_persons_speech(long_speech: TrainingData
     assert min(spans) >= 6 - 3 * (0.63 + 1.25)
     assert max(spans) > 18
     assert min(spans) < 9
+
+
+def test_stage_2_drops_no_window_of_25_s_by_default(tmp_path: Path) -> None:
+    release = make_tiny_release(tmp_path / "r", 2, 0, 0, faces=1, utterances=1, frames=(2600, 2700))
+    split = TrainingData.open(release, (64,), cache_dir=tmp_path).split("train")
+    config = load_train_config("sf2f-64", ["stage2.seconds=[25,25]", "stage2.batch_size=2"])
+    for pairs in Sampler(split, config).stage2(0).windows:
+        assert len(pairs) == 38
+        assert set(np.diff(pairs[:, 1]).tolist()) == {63}
+
+
+def test_stage_2_of_the_released_code_takes_whole_utterances(long_speech: TrainingData) -> None:
+    """125 frames every 125, each utterance from a random frame on, at most 20 windows."""
+    split = long_speech.split("train")
+    config = load_train_config("sf2f-64-released", ["stage2.batch_size=5"])
+    sampler, firsts = Sampler(split, config), []
+    for step in range(20):
+        sample = sampler.stage2(step)
+        for person, pairs in zip(sample.identity, sample.windows, strict=True):
+            if split.identity_ids[person] == "id4":
+                assert pairs.tolist() == [[split.utterances_of[person][0], 0]]
+                continue
+            assert len(pairs) <= 20
+            order = list(dict.fromkeys(pairs[:, 0].tolist()))
+            assert set(order) <= set(split.utterances_of[person].tolist())
+            for utterance in order:
+                starts = pairs[pairs[:, 0] == utterance, 1]
+                left = long_speech.utterances.frames[utterance] - starts[-1] - 125
+                assert set(np.diff(starts).tolist()) <= {125}
+                assert 0 <= left < 125 or (utterance == order[-1] and len(pairs) == 20)
+                firsts.append(starts[0])
+    assert np.std(firsts) > 50, "from a random frame on"
+    assert BatchSource(split, config).stage2(0).windows.shape == (5, 20, 40, 125)
+
+
+def test_an_epoch_can_end_with_its_last_whole_batch(tiny_data: TrainingData) -> None:
+    """6 people in batches of 4: one batch an epoch, two people left out, others each time."""
+    split = tiny_data.split("train")
+    settings = ("stage1.batch_size=4", "data.drop_last=true")
+    sampler = Sampler(split, tiny_config(*settings))
+    epochs = [set(sampler.stage1(step).identity.tolist()) for step in range(30)]
+    assert {len(people) for people in epochs} == {4}
+    assert len({frozenset(people) for people in epochs}) > 5
+    larger = Sampler(split, tiny_config("stage1.batch_size=9", "data.drop_last=true"))
+    assert len(larger.stage1(0).identity) == 9
 
 
 def test_of_too_many_windows_some_stay_in_order(long_speech: TrainingData) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from hqvox.cli.train import run_config
 from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
 from hqvox.trainer import checkpoint
@@ -105,6 +107,101 @@ def test_with_the_perceptual_loss_and_noise_too(tiny: Release, tmp_path: Path) -
     train(config, tiny, tmp_path / "other", on_event=signal_after(1))
     assert train(config, tiny, tmp_path / "other", resume=True).state == "finished"
     assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
+FALLING = (
+    "stage1.iterations=8",
+    "stage2.iterations=2",
+    "stage2.learning_rate=1e-4",
+    "stage2.restart_critics=true",
+    "optimiser.schedule.kind=linear",
+    "optimiser.schedule.begin=4",
+    "optimiser.schedule.freeze_norms=true",
+    "cadence.evaluate_every=5",
+    "cadence.checkpoint_every=1",
+)
+
+
+@pytest.fixture(scope="module")
+def falling(tiny: Release, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose rate falls and whose batch norm is frozen from step 4 on."""
+    out = tmp_path_factory.mktemp("runs") / "falling"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HQVOX_CACHE", str(cache_dir))
+        assert train(small_config(*FALLING), tiny, out).state == "finished"
+    return out
+
+
+@pytest.mark.parametrize("step", [4, 6, 9])
+def test_with_a_schedule_too(tiny: Release, falling: Path, tmp_path: Path, step: int) -> None:
+    """Killed just before the rate falls, while it falls, and in stage 2."""
+    config = small_config(*FALLING)
+    with pytest.raises(Killed):
+        train(config, tiny, tmp_path, on_event=die_after(step + 1, Stepped))
+    assert checkpoint.read(tmp_path / "checkpoints/last.pt")["step"] == step
+    assert train(config, tiny, tmp_path, resume=True).state == "finished"
+    assert_same_run(falling, tmp_path)
+
+
+def test_a_run_whose_rate_falls_is_not_extended(tiny: Release, tmp_path: Path) -> None:
+    """It would have fallen otherwise; before it falls, a run may still be extended."""
+    first = FALLING[2:]
+    config = small_config("stage1.iterations=8", "stage2.iterations=0", *first)
+    for at, allowed in ((4, True), (6, False)):
+        out = tmp_path / str(at)
+        with pytest.raises(Killed):
+            train(config, tiny, out, on_event=die_after(at + 1, Stepped))
+        longer = small_config("stage1.iterations=9", "stage2.iterations=0", *first)
+        if allowed:
+            assert train(longer, tiny, out, resume=True).step == 9
+        else:
+            with pytest.raises(HqvoxError, match=r"from step 4 on, so stage1\.iterations stays"):
+                train(longer, tiny, out, resume=True)
+
+
+NEWER = {
+    "optimiser": ("schedule",),
+    "stage2": ("learning_rate", "restart_critics"),
+    "loss.perceptual": ("clamp",),
+    "data": ("resize", "drop_last"),
+    "": ("evaluation",),
+}
+"""Keys that runs of earlier versions do not have."""
+
+
+def test_a_run_of_an_earlier_version_is_resumed(
+    tiny: Release, undisturbed: Path, tmp_path: Path
+) -> None:
+    config = small_config(*ITERATIONS, "cadence.checkpoint_every=2")
+    with pytest.raises(Killed):
+        train(config, tiny, tmp_path, on_event=die_after(7, Stepped))
+    last = tmp_path / "checkpoints/last.pt"
+    content = checkpoint.read(last)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for settings in (content["config"], written):
+        for path, names in NEWER.items():
+            section = settings
+            for part in filter(None, path.split(".")):
+                section = section[part]
+            for name in names:
+                del section[name]
+    checkpoint.save(last, content)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    resumed = run_config("sf2f-64-tiny", tmp_path, [], resume=True)
+    assert train(resumed, tiny, tmp_path, resume=True).state == "finished"
+    pair = [checkpoint.read(out / "checkpoints/last.pt") for out in (undisturbed, tmp_path)]
+    assert differences(*({k: v for k, v in state.items() if k != "config"} for state in pair)) == []
+
+
+def test_a_run_of_a_newer_version_is_one_line(tiny: Release, tmp_path: Path) -> None:
+    config = small_config("stage1.iterations=1", "stage2.iterations=0")
+    train(config, tiny, tmp_path)
+    last = tmp_path / "checkpoints/last.pt"
+    content = checkpoint.read(last)
+    content["config"]["optimiser"]["momentum"] = 0.5
+    checkpoint.save(last, content)
+    with pytest.raises(HqvoxError, match=r"setting optimiser\.momentum is not one of"):
+        train(config, tiny, tmp_path, resume=True)
 
 
 def test_a_run_can_be_extended(tiny: Release, undisturbed: Path, tmp_path: Path) -> None:
