@@ -43,6 +43,14 @@ def evaluate(
     crops: Annotated[
         int, typer.Option(min=1, max=1000, help="Pieces of speech of each person (paper: 10).")
     ] = 10,
+    reading: Annotated[
+        str,
+        typer.Option(
+            metavar="recipe|paper|released",
+            help="Measure as the paper says, as the released code does (one pass: --runs and "
+            "--crops do not matter), or as the checkpoints' recipe says.",
+        ),
+    ] = "recipe",
     embedding: Annotated[
         str,
         typer.Option(help="What cosine, L1 and recall are measured by; or dlib_resnet."),
@@ -76,6 +84,7 @@ def evaluate(
             int(table),
             split=split,
             protocol=Protocol(runs, crops, seed),
+            reading=reading,
             embedding=embedding,
             with_fid=fid,
             device=device,

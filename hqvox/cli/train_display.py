@@ -19,6 +19,7 @@ from hqvox.trainer.data import TrainingData
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.features import load_features
 from hqvox.trainer.loop import Evaluated, Event, Stepped
+from hqvox.trainer.readings import parts
 from hqvox.trainer.speed import Speed, resolve
 from hqvox.trainer.state import build_state
 from models.inference import pick_device
@@ -125,4 +126,6 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
         rows.append((stage, f"{section.iterations:,} iterations of {section.batch_size}"))
     rows.append(("device", f"{where}: {speed.describe()}"))
     console.print(text_table(("", ""), rows, frame=False), highlight=False)
+    read_as = text_table(("part", "here", "as in"), parts(config), frame=False)
+    console.print(read_as, highlight=False)
     say("dry run: nothing was trained")

@@ -311,9 +311,8 @@ class CadenceConfig(Section):
 class EvaluationConfig(Section):
     """How the model is measured, in training and by ``hqvox evaluate``."""
 
-    protocol: Literal["paper", "released"] = Field(
-        "paper",
-        description="paper: appendix E.2; released: as SF2F's code (docs/fidelity.md)",
+    reading: Literal["paper", "released"] = Field(
+        "paper", description="paper: appendix E.2; released: as SF2F's code (docs/fidelity.md)"
     )
 
 

@@ -30,7 +30,7 @@ from hqvox.trainer.metrics import (
     l1,
     recall_at_k,
 )
-from hqvox.trainer.speech_input import WINDOW_FRAMES, Normaliser, windows
+from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser, windows
 from models.sf2f.colour import to_unit
 from models.sf2f.generator import Generator
 
@@ -168,15 +168,24 @@ class Speaker:
         short is padded with zeros, as in training.
         """
         frames = self._frames[person]
-        cut = self.protocol.crop(frames, condition, run, crop, person)
-        row = int(self.split.utterances_of[person][cut.utterance])
-        log_mel = self.split.data.log_mel(row)[cut.start : cut.stop].astype(np.float32)
+        crop_ = self.protocol.crop(frames, condition, run, crop, person)
+        row = int(self.split.utterances_of[person][crop_.utterance])
+        if length is None:
+            length = self.protocol.length(condition, run, crop)
+        return self.cut(row, crop_.start, crop_.stop, length)
+
+    def cut(
+        self, row: int, start: int, stop: int, length: int, stride: int = STRIDE_FRAMES
+    ) -> torch.Tensor:
+        """Frames [start, stop) of the utterance ``row`` of the data, as :meth:`windows` has them.
+
+        ``stride``: frames between windows.
+        """
+        log_mel = self.split.data.log_mel(row)[start:stop].astype(np.float32)
         if self._moments is not None:
             mean, std = self._moments[row]
             log_mel = (log_mel - mean) / std
-        if length is None:
-            length = self.protocol.length(condition, run, crop)
-        tensor = torch.from_numpy(windows(log_mel, length))
+        tensor = torch.from_numpy(windows(log_mel, length, stride))
         return tensor if self._moments is not None else self.normaliser.scaled(tensor)
 
 
@@ -319,14 +328,19 @@ def real_faces(split: Split, px: int, at_once: int = 256) -> Iterator[tuple[Pict
         yield torch.from_numpy(faces).float() / 255.0, people[start : start + at_once].tolist()
 
 
-def real_embeddings(split: Split, px: int, networks: MetricNetworks) -> NDArray[np.float64]:
-    """The ground truth (people, d): each person's mean embedding over real faces of side ``px``."""
+def real_embeddings(
+    split: Split, px: int, networks: MetricNetworks, renormalise: bool = True
+) -> NDArray[np.float64]:
+    """The ground truth (people, d): each person's mean embedding over real faces of side ``px``.
+
+    ``renormalise``: see :func:`~hqvox.trainer.metrics.ground_truth`.
+    """
     assert networks.embed is not None, networks.missing
     embeddings, people = [], []
     for pictures, owners in real_faces(split, px):
         embeddings.append(networks.embed(pictures))
         people += owners
-    return ground_truth(np.concatenate(embeddings), people, len(split))
+    return ground_truth(np.concatenate(embeddings), people, len(split), renormalise)
 
 
 def real_scores(split: Split, px: int, networks: MetricNetworks) -> dict[str, Score]:

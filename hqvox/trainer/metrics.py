@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,9 +33,12 @@ def normalised(rows: ArrayLike) -> F64:
     return values / np.maximum(length, _EPSILON)
 
 
-def ground_truth(embeddings: ArrayLike, identity: ArrayLike, n_identities: int) -> F64:
+def ground_truth(
+    embeddings: ArrayLike, identity: ArrayLike, n_identities: int, renormalise: bool = True
+) -> F64:
     """Each identity's embedding: the mean of its faces' normalised ones, normalised (E.2).
 
+    ``renormalise``: False leaves the mean as it is, shorter than 1 (released code).
     ``embeddings``: (faces, d); ``identity``: (faces,), 0 to n_identities - 1, each of which has a
     face. Returns (n_identities, d). Raises ValueError for an identity without a face.
     """
@@ -44,7 +48,8 @@ def ground_truth(embeddings: ArrayLike, identity: ArrayLike, n_identities: int) 
         raise ValueError(f"faces of {np.count_nonzero(counts)} of {n_identities} identities")
     total = np.zeros((n_identities, rows.shape[1]))
     np.add.at(total, label, rows)
-    return normalised(total / counts[:, None])
+    means = total / counts[:, None]
+    return normalised(means) if renormalise else means
 
 
 def cosine(queries: ArrayLike, targets: ArrayLike) -> float:
@@ -99,6 +104,23 @@ def recall_at_k(
     return {k: 100.0 * float(hypergeom.cdf(k - 1, count - 1, before, size - 1).mean()) for k in ks}
 
 
+def recall_in_galleries(
+    queries: ArrayLike,
+    gallery: ArrayLike,
+    galleries: Sequence[tuple[int, int]],
+    ks: Sequence[int] = KS,
+) -> dict[int, float]:
+    """Recall@k in per cent, averaged over fixed galleries of consecutive people (released code).
+
+    ``queries``, ``gallery``: (people, d), row i of both is of person i. ``galleries``: first person
+    and the one after the last; those without people are left out.
+    """
+    rows, targets = np.asarray(queries, np.float64), np.asarray(gallery, np.float64)
+    parts = [slice(*edges) for edges in galleries if edges[0] < len(targets)]
+    before = [ranks(rows[p], np.arange(len(targets[p])), targets[p]) for p in parts]
+    return {k: 100.0 * float(np.mean([(each < k).mean() for each in before])) for k in ks}
+
+
 def chance(k: int, n_identities: int, gallery_size: int = GALLERY_SIZE) -> float:
     """Recall@k in per cent of random guesses."""
     return 100.0 * min(1.0, k / min(gallery_size, n_identities))
@@ -118,21 +140,26 @@ class Score:
         return Score(float(numbers.mean()), float(numbers.std()))
 
 
-def inception_scores(probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int = 0) -> F64:
+def inception_scores(
+    probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int | None = 0
+) -> F64:
     """exp of the mean KL divergence of p(y|x) from p(y), of each split, (splits,).
 
     With VGGFace2's classifier it is the VGGFace Score, with Inception v3 the Inception Score
     (Salimans et al. 2016). ``probabilities``: (n, classes), rows summing to 1. Pictures are dealt
-    to the splits at random by ``seed``, so that no split holds few people many times; n that
-    is no multiple of ``splits`` leaves parts that differ by one. Raises ValueError for fewer
-    pictures than splits.
+    to the splits at random by ``seed``, so that no split holds few people many times, or in order
+    where it is None; n that is no multiple of ``splits`` leaves parts that differ by one. Raises
+    ValueError for fewer pictures than splits.
     """
     rows = np.asarray(probabilities, dtype=np.float64)
     if len(rows) < splits:
         raise ValueError(f"{len(rows)} pictures for {splits} splits")
-    order = np.random.default_rng(seed).permutation(len(rows))
+    count = len(rows)
+    order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    edges = [i * count // splits for i in range(splits + 1)]
     scores = []
-    for subset in np.array_split(order, splits):
+    for first, end in pairwise(edges):
+        subset = order[first:end]
         given, marginal = rows[subset], rows[subset].mean(axis=0)
         # 0 log 0 is 0; where the marginal is 0, so is every row.
         log_ratio = np.log(np.where(given > 0, given, 1.0)) - np.log(

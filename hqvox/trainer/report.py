@@ -12,12 +12,14 @@ from PIL import Image
 from hqvox.errors import HqvoxError
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
-from hqvox.trainer.checkpoint import load_generator
+from hqvox.trainer.checkpoint import Loaded, load_generator
 from hqvox.trainer.data import SPLITS, Split, TrainingData
 from hqvox.trainer.evaluate import Protocol, check_filters, evaluate
+from hqvox.trainer.evaluate_released import EACH, evaluate_as_released, released_conditions
 from hqvox.trainer.generate import normaliser_of
 from hqvox.trainer.metric_networks import PAPERS_EMBEDDING, MetricNetworks, load_metric_networks
 from hqvox.trainer.metrics import GALLERY_SIZE
+from hqvox.trainer.packing import Resize
 from hqvox.trainer.samples import gallery
 from hqvox.trainer.tables import (
     TABLE_2,
@@ -34,6 +36,13 @@ from models.store import ModelStore
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
+
+BY_RECIPE = "recipe"
+READINGS = (BY_RECIPE, "paper", "released")
+HOW_RELEASED = (
+    "measured as the released code does: one pass over at most 20 segments of each person, seed "
+    "{seed}; ± of VFS and IS is over splits"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ def evaluate_checkpoints(
     *,
     split: str = "test",
     protocol: Protocol | None = None,
+    reading: str = BY_RECIPE,
     embedding: str = PAPERS_EMBEDDING,
     with_fid: bool = False,
     device: str | None = None,
@@ -60,6 +70,7 @@ def evaluate_checkpoints(
 ) -> EvaluationReport:
     """Evaluate checkpoints on a split of a release, for the paper's table ``number``.
 
+    ``reading``: ``paper`` or ``released``, or that of the checkpoints' recipes.
     Raises HqvoxError for a file that cannot be read or a checkpoint that does not fit the release,
     ModelError for a device that cannot be used.
     """
@@ -71,16 +82,25 @@ def evaluate_checkpoints(
     networks = load_metric_networks(ModelStore(), embedding, str(torch_device))
     loaded = [load_generator(path) for path in checkpoints]
     labels = labels_of(checkpoints)
-    opened: dict[tuple[str, int], Split] = {}
+    released = reading_of(labels, loaded, reading) == "released"
+    if released and number == 4:
+        raise HqvoxError(
+            "--table 4: the released code evaluates segments of 1.25 s only; measure lengths with "
+            "--reading paper"
+        )
+    opened: dict[tuple[str, Resize, int], Split] = {}
     evaluated, shown = [], []
     for label, one in zip(labels, loaded, strict=True):
-        pictures = (one.config or {}).get("data", {}).get("pictures", "masked")
-        key = (pictures, one.spec.resolutions[-1])
+        settings = (one.config or {}).get("data", {})
+        pictures, resize = settings.get("pictures", "masked"), settings.get("resize", "area")
+        px = one.spec.resolutions[-1]
+        key = (pictures, resize, px)
         if key not in opened:
             data = TrainingData.open(
                 release,
-                key[1:],
+                (px,),
                 pictures=pictures,
+                resize=resize,
                 cache_dir=cache_dir,
                 on_progress=on_progress,
             )
@@ -89,22 +109,63 @@ def evaluate_checkpoints(
         check_filters(one.generator, people)
         conditions = conditions_of(number, one)
         one.generator.to(torch_device)
-        result = evaluate(
-            one.generator,
-            normaliser,
-            people,
-            conditions,
-            networks,
-            protocol,
-            with_fid=with_fid,
-            on_progress=partial(on_progress, label),
-        )
+        if released:
+            result = evaluate_as_released(
+                one.generator,
+                normaliser,
+                people,
+                [c for c in released_conditions(one.generator) if c.fused or number not in (5, 7)]
+                or [EACH],
+                networks,
+                protocol.seed,
+                with_fid=with_fid,
+                on_progress=partial(on_progress, label),
+            )
+        else:
+            result = evaluate(
+                one.generator,
+                normaliser,
+                people,
+                conditions,
+                networks,
+                protocol,
+                with_fid=with_fid,
+                on_progress=partial(on_progress, label),
+            )
         evaluated.append(EvaluatedCheckpoint(label, one, result))
         shown.append((label, one, normaliser, conditions))
     picture = gallery(next(iter(opened.values())), shown, protocol)
-    notes = notes_on(evaluated, networks, split_name, protocol, release.name)
+    how = HOW_RELEASED.format(seed=protocol.seed) if released else _how(protocol)
+    notes = notes_on(evaluated, networks, split_name, how, release.name)
     notes += seen_before(evaluated, set(next(iter(opened.values())).identity_ids))
     return EvaluationReport(fill(number, evaluated), notes, picture)
+
+
+def _how(protocol: Protocol) -> str:
+    return (
+        f"runs: {protocol.runs}, crops of each person: {protocol.crops}, seed {protocol.seed}; ± "
+        "is the deviation over runs (of VFS and IS over splits too)"
+    )
+
+
+def reading_of(labels: Sequence[str], loaded: Sequence[Loaded], reading: str) -> str:
+    """``paper`` or ``released``: as asked for, or as the checkpoints' recipes say.
+
+    Checkpoints without a configuration, such as imported ones, are read as the paper does. Raises
+    HqvoxError for another reading, and where the recipes differ.
+    """
+    if reading not in READINGS:
+        raise HqvoxError(f"--reading {reading}: there are {', '.join(READINGS)}")
+    if reading != BY_RECIPE:
+        return reading
+    own = [(one.config or {}).get("evaluation", {}).get("reading", "paper") for one in loaded]
+    if len(set(own)) > 1:
+        each = ", ".join(f"{label}: {name}" for label, name in zip(labels, own, strict=True))
+        raise HqvoxError(
+            f"the checkpoints' recipes are measured differently ({each}); choose one for all with "
+            "--reading paper or --reading released"
+        )
+    return str(own[0])
 
 
 def labels_of(checkpoints: Sequence[Path]) -> list[str]:
@@ -120,16 +181,15 @@ def notes_on(
     evaluated: Sequence[EvaluatedCheckpoint],
     networks: MetricNetworks,
     split: str,
-    protocol: Protocol,
+    how: str,
     release: str,
 ) -> list[str]:
-    """Notes below a table: data, protocol, small galleries, another embedding, missing metrics."""
+    """Notes below a table: data, protocol, small galleries, another embedding, missing metrics.
+
+    ``how``: the protocol in words.
+    """
     people = evaluated[0].evaluation.identities
-    notes = [
-        f"{people} people of {split} of {release}; runs: {protocol.runs}, crops of each person: "
-        f"{protocol.crops}, seed {protocol.seed}; ± is the deviation over runs (of VFS and IS over "
-        "splits too)"
-    ]
+    notes = [f"{people} people of {split} of {release}; {how}"]
     if people < GALLERY_SIZE:
         notes.append(
             f"galleries are of {people} people, the paper's of {GALLERY_SIZE}: recall is not "

@@ -28,6 +28,7 @@ from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.evaluate import quick_metrics, real_embeddings
+from hqvox.trainer.evaluate_released import ALL, EACH, ReleasedEvaluator
 from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
 from hqvox.trainer.log import TrainLog
 from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
@@ -35,6 +36,7 @@ from hqvox.trainer.schedule import decay_begin
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import State, begin_decay, build_state, enter_stage_2, start_from
 from hqvox.workspace.storage import Storage
+from models.sf2f.generator import Generator
 from models.store import ModelStore
 
 SAMPLES = "samples"
@@ -180,15 +182,7 @@ class Session:
             return {}, []
         began, state = time.perf_counter(), self.state
         fused = state.stage == 2
-        figures = quick_metrics(
-            state.generator.eval(),
-            self._unseen,
-            networks=self._metric_networks,
-            normaliser=self.source.normaliser,
-            fused=fused,
-            truth=self._truth,
-            seed=self.config.seed,
-        )
+        figures = self._measure(state.generator.eval(), fused)
         state.generator.train()
         best = []
         for figure in runs.HIGHER_IS_BETTER:
@@ -198,6 +192,30 @@ class Session:
                 best.append(name)
         self._log.evaluate(state.stage, state.step, figures, best, time.perf_counter() - began)
         return figures, best
+
+    def _measure(self, generator: Generator, fused: bool) -> dict[str, float]:
+        if self.config.evaluation.reading == "released":
+            figures = self._released.measure(generator, ALL if fused else EACH)
+            return {name: sum(values) / len(values) for name, values in figures.items()}
+        return quick_metrics(
+            generator,
+            self._unseen,
+            networks=self._metric_networks,
+            normaliser=self.source.normaliser,
+            fused=fused,
+            truth=self._truth,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def _released(self) -> ReleasedEvaluator:
+        return ReleasedEvaluator(
+            self._unseen,
+            self.source.normaliser,
+            self._metric_networks,
+            self.config.model.resolutions[-1],
+            self.config.seed,
+        )
 
     @cached_property
     def _metric_networks(self) -> MetricNetworks:

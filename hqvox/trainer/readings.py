@@ -1,0 +1,132 @@
+"""Whether a configuration follows the paper or SF2F's released code, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
+from typing import NamedTuple
+
+from hqvox.trainer import schedule
+from hqvox.trainer.config import TrainConfig
+from hqvox.trainer.recipes import load_train_config
+
+PAPER, RELEASED = "sf2f-64", "sf2f-64-released"
+"""The recipes that spell out each reading."""
+SEVERAL = "sf2f-128-multires-released"
+"""As ``RELEASED``, for several resolutions."""
+
+
+class Part(NamedTuple):
+    """Something that the paper and the released code do differently."""
+
+    name: str
+    keys: tuple[str, ...]
+    """Settings that it is made of."""
+    describe: Callable[[TrainConfig], str]
+
+
+def parts(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """For each part its name, what the configuration has, and whose reading that is."""
+    return [(part.name, part.describe(config), whose(config, part)) for part in PARTS]
+
+
+def whose(config: TrainConfig, part: Part) -> str:
+    """``paper``, ``released code``, ``paper and released code``, or ``neither``."""
+    released = RELEASED if len(config.model.resolutions) == 1 else SEVERAL
+    names = {"paper": PAPER, "released code": released}
+    values = _values(config, part)
+    same = [name for name, recipe in names.items() if _values(_recipe(recipe), part) == values]
+    return " and ".join(same) or "neither"
+
+
+def _values(config: TrainConfig, part: Part) -> list[object]:
+    return [attrgetter(key)(config) for key in part.keys]
+
+
+@cache
+def _recipe(name: str) -> TrainConfig:
+    return load_train_config(name)
+
+
+def _networks(config: TrainConfig) -> str:
+    model = config.model
+    return ", ".join(filter(None, (model.encoder, model.decoder, model.fuser)))
+
+
+def _losses(config: TrainConfig) -> str:
+    loss = config.loss
+    clamp = ", FaceNet's input clamped" if loss.perceptual.clamp else ""
+    weights = (loss.l1.weight, loss.gan.weight, loss.classifier.weight, loss.perceptual.weight)
+    return " : ".join(f"{weight:g}" for weight in weights) + clamp
+
+
+def _windows(config: TrainConfig) -> str:
+    stage = config.stage2
+    if not stage.iterations:
+        return "none"
+    seconds = "{:g} to {:g} s".format(*stage.seconds) if stage.seconds else "whole utterances"
+    return (
+        f"{seconds} in windows of {stage.window_frames} frames every {stage.stride_frames}, at "
+        f"most {stage.max_windows}"
+    )
+
+
+def _pictures(config: TrainConfig) -> str:
+    how = "PIL's bilinear" if config.data.resize == "bilinear" else "area averaging"
+    return how + (", last part of an epoch left out" if config.data.drop_last else "")
+
+
+def _evaluation(config: TrainConfig) -> str:
+    if config.evaluation.reading == "paper":
+        return "10 crops in each of 10 runs; fused windows overlap by 50 %"
+    return "at most 20 segments without overlap; fixed galleries"
+
+
+PARTS = (
+    Part("networks", ("model.encoder", "model.decoder", "model.fuser"), _networks),
+    Part("critics", ("model.discriminators",), lambda config: config.model.discriminators),
+    Part(
+        "L1 : GAN : classifier : perceptual",
+        (
+            "loss.l1.weight",
+            "loss.gan.weight",
+            "loss.classifier.weight",
+            "loss.perceptual.weight",
+            "loss.perceptual.clamp",
+        ),
+        _losses,
+    ),
+    Part(
+        "betas of Adam",
+        ("optimiser.betas",),
+        lambda config: "{:g}, {:g}".format(*config.optimiser.betas),
+    ),
+    Part(
+        "learning rate",
+        (
+            "optimiser.learning_rate",
+            "optimiser.schedule",
+            "stage2.learning_rate",
+            "stage2.restart_critics",
+        ),
+        schedule.describe,
+    ),
+    Part(
+        "iterations",
+        ("stage1.iterations", "stage2.iterations"),
+        lambda config: f"{config.stage1.iterations:,} and {config.stage2.iterations:,}",
+    ),
+    Part(
+        "stage 2",
+        (
+            "stage2.seconds",
+            "stage2.window_frames",
+            "stage2.stride_frames",
+            "stage2.max_windows",
+        ),
+        _windows,
+    ),
+    Part("pictures", ("data.resize", "data.drop_last"), _pictures),
+    Part("evaluation", ("evaluation.reading",), _evaluation),
+)
