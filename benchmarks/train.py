@@ -69,7 +69,7 @@ def main() -> None:
             Path(folder) / "release", given.people, faces=4, side_px=400, frames=(300, 800)
         )
         os.environ["HQVOX_CACHE"] = str(Path(folder) / "cache")
-        data = TrainingData.open(release, config.model.resolutions)
+        data = TrainingData.open(release, config.model.resolutions, resize=config.data.resize)
         split, group, speed = (
             data.split("train"),
             ProcessGroup(device),

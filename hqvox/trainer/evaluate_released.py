@@ -56,9 +56,11 @@ EACH = Condition(f"≤ {SEGMENTS} × 1.25 s", (WINDOW_FRAMES, WINDOW_FRAMES))
 ALL = Condition(EACH.length, EACH.frames, fused=True)
 
 
-def released_conditions(generator: Generator) -> list[Condition]:
-    """Without fuser, and with it where there is one."""
-    return [EACH] if generator.fuser is None else [EACH, ALL]
+def released_conditions(number: int, generator: Generator) -> list[Condition]:
+    """The conditions of a table: with the fuser where there is one, and but in 5 and 7 without."""
+    if generator.fuser is None:
+        return [EACH]
+    return [ALL] if number in (5, 7) else [EACH, ALL]
 
 
 def released_order(split: Split) -> list[int]:

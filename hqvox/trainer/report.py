@@ -15,7 +15,7 @@ from hqvox.release.read import Release
 from hqvox.trainer.checkpoint import Loaded, load_generator
 from hqvox.trainer.data import SPLITS, Split, TrainingData
 from hqvox.trainer.evaluate import Protocol, check_filters, evaluate
-from hqvox.trainer.evaluate_released import EACH, evaluate_as_released, released_conditions
+from hqvox.trainer.evaluate_released import evaluate_as_released, released_conditions
 from hqvox.trainer.generate import normaliser_of
 from hqvox.trainer.metric_networks import PAPERS_EMBEDDING, MetricNetworks, load_metric_networks
 from hqvox.trainer.metrics import GALLERY_SIZE
@@ -114,8 +114,7 @@ def evaluate_checkpoints(
                 one.generator,
                 normaliser,
                 people,
-                [c for c in released_conditions(one.generator) if c.fused or number not in (5, 7)]
-                or [EACH],
+                released_conditions(number, one.generator),
                 networks,
                 protocol.seed,
                 with_fid=with_fid,

@@ -22,8 +22,8 @@ from models.sf2f.generator import Generator
 
 GRID_PEOPLE, GALLERY_PEOPLE = 8, 12
 """People shown, at most."""
-MAX_WINDOWS = 20
-"""Windows of an utterance that are fused, at most."""
+MAX_WINDOWS = 38
+"""Windows of an utterance that are fused, at most: 25 s, as in training."""
 GAP_PX = 4
 JPEG_QUALITY = 95
 

@@ -56,13 +56,14 @@ class ReleasedInceptionModule(InceptionModule):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, channels_in, t) to (n, channels_out, ceil(t / 2))."""
-        if not self.norm.training or x.shape[-1] % 2:
+        if not self.norm.training:
             return super().forward(x)
+        length = (x.shape[-1] + 1) // 2
         branches = [conv(x) for conv in self.convs]
         first = branches[0].shape[1]
         assert self.norm.num_batches_tracked is not None
         self.norm.num_batches_tracked.add_(1)
-        alone = self._normalised(branches[0], slice(0, first))[..., :-1]
+        alone = self._normalised(branches[0], slice(0, first))[..., :length]
         others = self._normalised(torch.cat(branches[1:], dim=1), slice(first, None))
         return F.relu(torch.cat([alone, others], dim=1))
 

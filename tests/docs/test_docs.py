@@ -53,6 +53,22 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def test_the_tests_that_fidelity_names_exist() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text("utf-8")
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", text))
+    assert len(named) > 20
+    files = (ROOT / "tests").rglob("test_*.py")
+    defined = {name for f in files for name in re.findall(r"def (test_\w+)", f.read_text("utf-8"))}
+    assert not named - defined
+
+
+def test_every_row_of_fidelity_names_a_test() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    tables = [row for row in rows if not row.endswith("| test |")]
+    assert all(re.search(r"`test_\w+` \|$", row) for row in tables)
+
+
 def commands() -> list[tuple[str, str]]:
     """Every ``hqvox …`` on the pages: (page, command line)."""
     lines = []

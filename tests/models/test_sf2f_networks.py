@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -16,9 +17,14 @@ from models.describe import describe_generator
 from models.errors import ModelError
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD, from_unit, to_unit
 from models.sf2f.decoders import UpBlock
-from models.sf2f.discriminators import IdentityClassifier, ImageDiscriminator
-from models.sf2f.encoders import InceptionModule
-from models.sf2f.generator import Generator, build_generator, freeze
+from models.sf2f.discriminators import (
+    IdentityClassifier,
+    IdentityDiscriminator,
+    ImageDiscriminator,
+    PatchDiscriminator,
+)
+from models.sf2f.encoders import InceptionModule, ReleasedInceptionModule
+from models.sf2f.generator import Generator, build_generator, freeze, freeze_norms
 from models.sf2f.spec import GeneratorSpec, scaled
 
 PAPER = GeneratorSpec(fuser="attention")
@@ -494,9 +500,77 @@ def test_discriminators_are_table_11(px: int) -> None:
     assert all((f >= 0).all() for f in features.values())
 
 
+@pytest.mark.parametrize("px", [64, 128])
+def test_released_discriminators_are_those_of_the_released_code(px: int) -> None:
+    # 4 × 4 convolutions with bias, batch norm between them.
+    sizes = [3, 64, 128, 256, *([512] if px == 128 else [])]
+    convs = sum(16 * a * b + b for a, b in itertools.pairwise(sizes))
+    trunk, last = convs + 2 * sum(sizes[1:-1]), sizes[-1]
+    pictures = torch.randn(2, 3, px, px)
+    patch, whose = PatchDiscriminator(px), IdentityDiscriminator(px, 7)
+    assert size(patch) == trunk + last + 1
+    assert size(whose) == trunk + (last + 1) * 1024 + 1025 * (1 + 7)
+    assert patch.trunk(pictures).shape == (2, last, 6, 6)
+    logits = patch(pictures)
+    assert logits.shape == (2 * 36, 2)
+    assert not logits[:, 0].any()
+    real, identity = whose(pictures)
+    assert (real.shape, identity.shape) == ((2, 2), (2, 7))
+    assert (whose.trunk(pictures) < 0).any(), "no ReLU after the last convolution"
+    slopes: list[torch.Tensor] = []
+    patch.trunk.convs[1].register_forward_pre_hook(lambda _m, given: slopes.append(given[0]))
+    patch(pictures)
+    normed = patch.trunk.norms[0](patch.trunk.convs[0](pictures))
+    torch.testing.assert_close(slopes[0], torch.where(normed > 0, normed, 0.1 * normed))
+
+
+@pytest.mark.parametrize("frames", [63, 64])
+def test_the_released_inception_module_normalises_each_branch_before_it_is_trimmed(
+    frames: int,
+) -> None:
+    torch.manual_seed(0)
+    module = ReleasedInceptionModule(5, 16)
+    plain = InceptionModule(5, 16)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(3, 5, frames)
+    found, joined = module(x), plain(x)
+    branches = [conv(x) for conv in module.convs]
+    for number, branch in enumerate(branches):
+        mean, var = branch.mean((0, 2)), branch.var((0, 2), unbiased=False)
+        normed = (branch - mean[:, None]) / (var[:, None] + 1e-5).sqrt()
+        rows = slice(4 * number, 4 * number + 4)
+        torch.testing.assert_close(found[:, rows], normed.clamp(min=0)[..., :32])
+        torch.testing.assert_close(module.norm.running_mean[rows], 0.1 * mean)
+    assert torch.equal(found[:, 4:], joined[:, 4:])
+    assert torch.allclose(found[:, :4], joined[:, :4], atol=1e-6) == (frames == 63)
+    assert module.norm.num_batches_tracked == 1
+    assert torch.equal(module.eval()(x), fresh(module, plain)(x))
+
+
+def fresh(module: InceptionModule, plain: InceptionModule) -> InceptionModule:
+    """``plain`` with the weights and statistics of ``module``, in evaluation mode."""
+    plain.load_state_dict(module.state_dict())
+    return plain.eval()
+
+
+def test_frozen_norms_keep_their_statistics_and_learn_their_scale() -> None:
+    generator = freeze_norms(small("released")).train()
+    before = copy.deepcopy(generator.state_dict())
+    loss = sum(picture.square().mean() for picture in generator(log_mels(generator.spec)))
+    loss.backward()
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert not module.training
+            assert module.weight.grad is not None
+    assert generator.training
+
+
 def test_discriminators_of_other_sizes_are_refused() -> None:
-    with pytest.raises(ModelError, match="64 or 128 px, not 32"):
-        ImageDiscriminator(32)
+    for kind in (ImageDiscriminator, PatchDiscriminator):
+        with pytest.raises(ModelError, match="64 or 128 px, not 32"):
+            kind(32)
 
 
 def test_colours_go_to_the_unit_range_and_back() -> None:

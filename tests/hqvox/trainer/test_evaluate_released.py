@@ -177,8 +177,10 @@ def test_the_inception_score_takes_pictures_in_order() -> None:
 def test_an_evaluation_has_a_result_for_each_condition(
     data: TrainingData, generator: Generator
 ) -> None:
-    conditions = released_conditions(generator)
+    conditions = released_conditions(3, generator)
     assert conditions == [EACH, ALL]
+    assert released_conditions(7, generator) == [ALL]
+    assert released_conditions(7, build_generator(GeneratorSpec(width=0.05))) == [EACH]
     found = evaluate_as_released(
         generator, Normaliser(), data.split("test"), conditions, NETWORKS, with_fid=True
     )

@@ -101,6 +101,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert hqvox(*given, "--resume")[0] == 0
 
 
+NO_WEIGHTS = ("--set", "loss.perceptual.network=dlib_resnet")
+
+
 def test_a_dry_run_checks_and_writes_nothing(hqvox, tiny: Release, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, said = hqvox(
@@ -110,6 +113,17 @@ def test_a_dry_run_checks_and_writes_nothing(hqvox, tiny: Release, tmp_path: Pat
     assert "6 people, 18 faces, 12 utterances" in said
     assert "dry run" in said
     assert not out.exists()
+    read_as = {line.split("  ")[0]: line.strip() for line in said.splitlines()}
+    assert "at most 4" in read_as["stage 2"]
+    assert read_as["stage 2"].endswith("neither"), "SETTINGS change it"
+    assert read_as["evaluation"].endswith("paper")
+    assert read_as["critics"].endswith("paper")
+    released = ["train", "sf2f-64-released", "--data", tiny.url, "--out", out, *NO_WEIGHTS]
+    code, said = hqvox(*released, "--dry-run")
+    assert code == 0, said
+    read_as = {line.split("  ")[0]: line.strip() for line in said.splitlines()}
+    for part in ("networks", "critics", "learning rate", "stage 2", "pictures", "evaluation"):
+        assert read_as[part].endswith("released code"), part
     given = ["train", "sf2f-64-tiny", "--data", tiny.url, *SETTINGS, "--dry-run", "--out"]
     code, said = hqvox(*given, out, "--set", "stage1.encoder_weights=nowhere.pt")
     assert code == 1
