@@ -13,6 +13,7 @@ from annotator.log.place import DECISIONS, OWNERSHIP
 from hqvox.exchange.workspace import IMPORT_LINKS
 from hqvox.release.takedown import RELEASES
 from hqvox.runner.build import RUN_LOGS, RUN_RECORDS
+from hqvox.runner.crawl.hosts import HOST_FILES
 from hqvox.runner.crawl.shard import ATTEMPTS_FILES
 from hqvox.runner.crawl.spool import SPOOLS
 from hqvox.runner.erasure import STAGES
@@ -32,6 +33,7 @@ OWNERS: tuple[Owner, ...] = (
     ATTEMPTS_FILES,
     ANSWERS,
     SPOOLS,
+    HOST_FILES,
     FAILURES,
     SPEECH,
     AUDIO_LISTING,

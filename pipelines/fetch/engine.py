@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from yarl import URL
 from hqvox.config.build import DownloadConfig
 from pipelines.fetch import robots
 from pipelines.fetch.client import AGENT, Client, Response
+from pipelines.fetch.files import HostFiles
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.headers import opted_out
 from pipelines.fetch.hosts import Host, HostQueues, backoff_seconds
@@ -69,6 +71,8 @@ class _Item:
     redirects: int = 0
     tries: int = 0
     failed_at: float | None = None
+    matched: tuple[robots.Rules, str, bool] | None = None
+    """The rules and url that were matched last, and whether they allow it."""
 
 
 @dataclass
@@ -85,6 +89,7 @@ class Engine:
     """Fetches urls; use as an asynchronous context manager.
 
     ``refuse``: called with the url before each request; returns a reason to refuse it, or None.
+    ``kept``: file that keeps robots.txt of hosts for a day, also for later crawls; None: no file.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Engine:
         config: DownloadConfig,
         lookup: Lookup = system_lookup,
         refuse: Callable[[str], str | None] = lambda url: None,
+        kept: Path | None = None,
     ) -> None:
         self.config = config
         self.client = Client(config, lookup)
@@ -99,7 +105,8 @@ class Engine:
         self.counts = FetchCounts()
         self.waiting = 0
         """Urls that were added and are not finished."""
-        self._robots = robots.Robots(AGENT, self.client)
+        self._files = HostFiles(kept)
+        self._robots = robots.Robots(AGENT, self.client, self._files)
         self._queues = HostQueues(config)
         self._running: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -107,6 +114,7 @@ class Engine:
     async def __aenter__(self) -> Engine:
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(self.config.connections)
+        self._files.__enter__()
         await self.client.__aenter__()
         self._dispatcher = asyncio.create_task(self._dispatch())
         return self
@@ -122,6 +130,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, *self._robots.cancel(), return_exceptions=True)
         await self.client.__aexit__(kind, error, trace)
+        self._files.__exit__(kind, error, trace)
 
     def add(
         self,
@@ -214,7 +223,7 @@ class Engine:
             if rules is None:
                 await self._learn_rules(item, host)
                 return
-            disallowed = self._disallowed(rules, url)
+            disallowed = await self._disallowed(rules, url, item)
             if disallowed is not None:
                 host.not_asked()
                 self._finish(item, "robots_disallowed", detail=f"robots.txt{disallowed}")
@@ -347,24 +356,31 @@ class Engine:
         """Fetch the robots.txt and put the item back in front; end it if there are no rules."""
         origin = _origin(item.url)
         answer = await self._robots.ask(origin, TRANSIENT)
-        if answer.reason in TRANSIENT:
+        if answer is None:
+            host.not_asked()
+        elif answer.reason in TRANSIENT:
             self._retry_or_give_up(item, host, answer)
             return
-        item.attempts.append(_attempt(answer))
+        else:
+            item.attempts.append(_attempt(answer))
         rules = self._robots.known(origin)
         if rules is None:
+            assert answer is not None, "a kept file gives rules"
             self._end(item, answer.reason, answer)
             return
-        if self._disallowed(rules, str(item.url)) is None:
+        if await self._disallowed(rules, str(item.url), item) is None:
             host.interval_seconds = self._interval(rules)  # for the first photograph too
         host.ready.appendleft(item)
 
     def _interval(self, rules: robots.Rules) -> float:
         return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
 
-    def _disallowed(self, rules: robots.Rules, url: str) -> str | None:
+    async def _disallowed(self, rules: robots.Rules, url: str, item: _Item) -> str | None:
         """None: allowed. Else why not: disallowed, or a Crawl-delay longer than we wait."""
-        if not rules.allow(url):
+        if item.matched is None or item.matched[:2] != (rules, url):
+            match = asyncio.to_thread(rules.allow, url) if rules.long else None
+            item.matched = (rules, url, rules.allow(url) if match is None else await match)
+        if not item.matched[2]:
             return ""
         if rules.delay_seconds > self.config.longest_retry_after_seconds:
             return f": one request in {rules.delay_seconds:.0f} s, longer than we wait"

@@ -1,4 +1,4 @@
-"""robots.txt (RFC 9309): the rules of an origin, fetched once and cached."""
+"""robots.txt (RFC 9309): the rules of an origin, fetched and parsed once, and kept for a day."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from protego import Protego
 from yarl import URL
 
 from pipelines.fetch.client import Client, Response
+from pipelines.fetch.files import KEPT_SECONDS, HostFiles
 from pipelines.fetch.guard import RefusedUrlError
 
-KEPT_SECONDS = 24 * 3600.0
-"""RFC 9309, 2.4: at most a day."""
 MAX_BYTES = 512 * 1024
 """RFC 9309, 2.5: at least 500 KiB; the rest is not read."""
+LONG_CHARACTERS = 20_000
+"""A file longer than this is matched outside the event loop."""
 REDIRECTS = 5
 """RFC 9309, 2.3.1.2: follow at least five."""
 UNREADABLE = ("tls_error", "refused_address", "bad_url", "unsupported_encoding")
@@ -35,6 +36,8 @@ class Rules:
     parsed: Protego | None = None
     delay_seconds: float = 0.0
     """Crawl-delay, or the interval that Request-rate means."""
+    long: bool = False
+    """Whether matching a url may take milliseconds: not in the event loop."""
 
     def allow(self, url: str) -> bool:
         """Whether the url may be requested."""
@@ -47,18 +50,20 @@ class Robots:
 
     agent: str
     client: Client
+    files: HostFiles
     _kept: dict[str, tuple[float, Rules]] = field(default_factory=dict)
-    _asking: dict[str, asyncio.Task[Response]] = field(default_factory=dict)
+    _asking: dict[str, asyncio.Task[Response | None]] = field(default_factory=dict)
 
     def known(self, origin: str) -> Rules | None:
         """The origin's rules, or None where they must be fetched."""
         kept = self._kept.get(origin)
         return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
-    async def ask(self, origin: str, retried: frozenset[str]) -> Response:
+    async def ask(self, origin: str, retried: frozenset[str]) -> Response | None:
         """Fetch an origin's rules, once for all who wait for them; return the last response.
 
-        Then the rules are known, unless its reason is in ``retried`` or :data:`UNREADABLE`.
+        None where a kept file had them. Then the rules are known, unless the response's reason is
+        in ``retried`` or :data:`UNREADABLE`.
         """
         task = self._asking.get(origin)
         if task is None:
@@ -67,15 +72,19 @@ class Robots:
             task.add_done_callback(lambda _: self._asking.pop(origin, None))
         return await asyncio.shield(task)
 
-    def cancel(self) -> list[asyncio.Task[Response]]:
+    def cancel(self) -> list[asyncio.Task[Response | None]]:
         """Cancel running requests; return their tasks, to be awaited."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         return tasks
 
-    async def _fetch(self, origin: str, retried: frozenset[str]) -> Response:
+    async def _fetch(self, origin: str, retried: frozenset[str]) -> Response | None:
         url = URL(f"{origin}/robots.txt")
+        kept = self.files.get(str(url))
+        if kept is not None:
+            await self._learn(origin, *kept)
+            return None
         for _ in range(REDIRECTS + 1):
             answer = await self.client.ask(url, MAX_BYTES, cut=True)
             self.client.budget.give_back(answer, answer.taken_bytes)
@@ -89,11 +98,15 @@ class Robots:
             except (RefusedUrlError, ValueError):
                 break
         # Here a body belongs to a 2xx; 4xx and bad redirects mean that there are no rules.
-        rules = Rules(self.agent)
-        if answer.reason is None:  # half a megabyte takes a second to parse: not in the loop
-            rules = await asyncio.to_thread(parse, answer.body, self.agent)
-        self._kept[origin] = (time.monotonic() + KEPT_SECONDS, rules)
+        body = answer.body if answer.reason is None else b""
+        self.files.put(f"{origin}/robots.txt", body)
+        await self._learn(origin, body)
         return answer
+
+    async def _learn(self, origin: str, body: bytes, age_seconds: float = 0.0) -> None:
+        # Half a megabyte takes a second to parse: not in the event loop.
+        rules = await asyncio.to_thread(parse, body, self.agent) if body else Rules(self.agent)
+        self._kept[origin] = (time.monotonic() + KEPT_SECONDS - age_seconds, rules)
 
 
 def parse(body: bytes, agent: str) -> Rules:
@@ -109,4 +122,4 @@ def parse(body: bytes, agent: str) -> Rules:
     rate = parsed.request_rate(agent)
     if rate is not None and rate.requests > 0:
         delay = max(delay, rate.seconds / rate.requests)
-    return Rules(agent, parsed, float(delay))
+    return Rules(agent, parsed, float(delay), long=len(text) > LONG_CHARACTERS)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
+from hqvox.runner.crawl.hosts import host_files
 from hqvox.runner.crawl.retry import Request
 from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_candidates
 from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
@@ -116,7 +117,10 @@ class Crawler:
             return "taken_down" if takedowns.covers_url(url) else None
 
         try:
-            async with Engine(self.config.download, refuse=refuse) as engine:
+            kept = host_files(self._workspace)
+            if self.order.refresh:
+                kept.unlink(missing_ok=True)
+            async with Engine(self.config.download, refuse=refuse, kept=kept) as engine:
                 try:
                     while waiting or running:
                         ready = engine.waiting < URLS_AHEAD

@@ -216,11 +216,16 @@ class Spool:
 
 def spool_folder(workspace: Workspace) -> Path:
     """Folder of a workspace's spools."""
+    return crawl_folder(workspace, FOLDER)
+
+
+def crawl_folder(workspace: Workspace, name: str) -> Path:
+    """A folder of this machine for what a crawl appends to: object storage cannot append."""
     storage = workspace.storage
     if storage.local:
-        return Path(storage.path(FOLDER))
+        return Path(storage.path(name))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "hqvox" / FOLDER / hashlib.sha256(storage.url.encode()).hexdigest()[:16]
+    return cache / "hqvox" / name / hashlib.sha256(storage.url.encode()).hexdigest()[:16]
 
 
 def has_spool(workspace: Workspace, shard: str) -> bool:

@@ -124,6 +124,14 @@ def test_local_photograph_does_not_come_back(crawled: Crawled, tmp_path: Path) -
     assert data not in tar.read_bytes()
 
 
+def test_rules_of_hosts_go_with_any_takedown(crawled: Crawled) -> None:
+    """They can name a page of the person."""
+    storage = crawled.workspace.storage
+    assert b"robots.txt" in storage.read("hosts/files.jsonl")
+    crawled.purge(Takedown("host", "127.0.0.1"))
+    assert not storage.names("hosts")
+
+
 def page(*candidates: Row) -> str:
     return json.dumps({"page": "ab", "query": "Ada", "next": None, "candidates": candidates})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +13,20 @@ import pytest
 
 from hqvox.errors import HqvoxError
 from pipelines.fetch.client import ByteBudget
+from pipelines.fetch.files import HostFiles
 from pipelines.fetch.headers import opted_out
-from pipelines.fetch.robots import parse
-from tests.helpers.crawl_site import Request, Site, answer, build, in_turn, make, picture, reasons
+from pipelines.fetch.robots import Rules, parse
+from tests.helpers.crawl_site import (
+    Request,
+    Site,
+    answer,
+    build,
+    in_turn,
+    make,
+    picture,
+    reasons,
+    write_urls,
+)
 
 ALL = ("noai", "noimageai", "noindex", "noimageindex")
 
@@ -84,6 +97,84 @@ def test_robots_txt_is_asked_for_once_a_host(tmp_path: Path) -> None:
     assert refused == {path for path in routes if path.startswith("/1")}
     assert sum(request.path == "/robots.txt" for request in site.requests) == 1
     assert not refused & site.asked().keys()
+
+
+def robots_requests(site: Site) -> int:
+    return sum(request.path == "/robots.txt" for request in site.requests)
+
+
+def test_robots_txt_is_kept_for_a_day_over_several_crawls(tmp_path: Path) -> None:
+    routes = {f"/{n}": answer(200, picture(n)) for n in range(4)}
+    rules = answer(200, b"User-agent: *\nDisallow: /2\n")
+    with Site({**routes, "/robots.txt": rules}) as site:
+        urls = [("a", site.url(f"/{n}")) for n in range(4)]
+        workspace = make(tmp_path / "w", urls[:1], allow_hosts=[site.host])
+        build(workspace)
+        write_urls(tmp_path / "w.csv", urls[:3])
+        build(workspace)
+        assert reasons(workspace) == {"/0": None, "/1": None, "/2": "robots_disallowed"}
+        assert robots_requests(site) == 1
+
+        file = tmp_path / "w/hosts/files.jsonl"
+        url, asked_at, body = json.loads(file.read_text())
+        file.write_text(json.dumps([url, asked_at - 25 * 3600, body]) + "\n")
+        write_urls(tmp_path / "w.csv", urls)
+        build(workspace)
+        assert robots_requests(site) == 2
+        build(workspace, refresh=True)
+        assert robots_requests(site) == 3
+    assert workspace.storage.names("hosts") == ["files.jsonl"]
+
+
+def test_files_of_hosts_survive_a_kill_and_stay_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "hosts/files.jsonl"
+    with HostFiles(file) as files:
+        files.put("http://a.example/robots.txt", b"first")
+        files.put("http://a.example/robots.txt", b"second")
+        files.put("http://b.example/robots.txt", b"")
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole.splitlines()[0][:-5])  # cut off within a line
+    with HostFiles(file) as files:
+        kept = [files.get(f"http://{host}.example/robots.txt") for host in "abc"]
+        assert [entry and entry[0] for entry in kept] == [b"second", b"", None]
+        monkeypatch.setattr("pipelines.fetch.files.MOST_BYTES", file.stat().st_size + 10)
+        files.put("http://c.example/robots.txt", b"third")
+        assert files.get("http://c.example/robots.txt") is None
+    assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_a_long_robots_txt_is_parsed_once_and_matched_once_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a megabyte of patterns: neither is done in the event loop."""
+    parsed, matched = [], []
+    allow = Rules.allow
+
+    def note_parse(body: bytes, agent: str) -> Rules:
+        parsed.append(threading.current_thread())
+        return parse(body, agent)
+
+    def note_match(self: Rules, url: str) -> bool:
+        matched.append(threading.current_thread())
+        return allow(self, url)
+
+    monkeypatch.setattr("pipelines.fetch.robots.parse", note_parse)
+    monkeypatch.setattr(Rules, "allow", note_match)
+    lines = "".join(f"Disallow: /*/{n}/*.gif$\n" for n in range(20_000))
+    routes = {f"/{n}": answer(200, picture(n)) for n in range(20)}
+    routes["/3"] = in_turn(answer(500), answer(200, picture(3)))  # asked for twice
+    robots = answer(200, f"User-agent: *\n{lines}Disallow: /5$\n".encode())
+    with Site({**routes, "/robots.txt": robots}) as site:
+        urls = [("a", site.url(path)) for path in routes]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
+        build(workspace)
+    found = reasons(workspace)
+    assert {path for path, reason in found.items() if reason} == {"/5"}
+    assert len(parsed) == 1
+    assert len(matched) == len(urls)
+    assert threading.main_thread() not in {*parsed, *matched}
 
 
 def test_robots_txt_that_a_server_cannot_give_allows_nothing(tmp_path: Path) -> None:
