@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hqvox.config.build import BuildConfig, DownloadConfig
+from hqvox.config.policy import PolicyConfig
 from hqvox.imaging.codec import UndecodableError, read_header
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
@@ -27,12 +29,15 @@ from pipelines.discover.folder import FolderSource, local_path
 from pipelines.fetch.content import unsupported_type
 from pipelines.stage import Pixels, Stage
 
+RESERVED = ("robots_disallowed", "opted_out", "rights_reserved", "personality_rights")
+"""Reasons of photos whose owners, or the people shown, do not want them used."""
+
 
 class DownloadStage(Stage):
     """Brings the bytes of every candidate into the workspace."""
 
     name = "download"
-    reads = ("url", "page_url", "source")
+    reads = ("url", "page_url", "source", "restrictions")
     writes = (
         "photo_id",
         "media_type",
@@ -47,6 +52,7 @@ class DownloadStage(Stage):
         "http_status",
         "etag",
         "last_modified",
+        "reservations",
     )
     reasons = ()
     failures = (
@@ -65,6 +71,9 @@ class DownloadStage(Stage):
         "refused_address",
         "robots_disallowed",
         "opted_out",
+        "rights_reserved",
+        "personality_rights",
+        "host_blocked",
         "dns_failed",
         "connection_failed",
         "tls_error",
@@ -91,24 +100,32 @@ class DownloadStage(Stage):
         "malformed_response",
         "rate_limited",
         "http_server_error",
+        "host_blocked",
     )
     """Reasons that may not recur: ``--retry-failed`` tries these rows again."""
     version = 2
 
     def __init__(
-        self, config: DownloadConfig, store: ModelStore, photos: str = "", remote: bool = False
+        self,
+        config: DownloadConfig,
+        store: ModelStore,
+        photos: str = "",
+        remote: bool = False,
+        policy: PolicyConfig | None = None,
     ) -> None:
         """``photos``: folder of local photos; ``remote``: some candidates lie on the network."""
         super().__init__(config, store)
         self.photos = photos
         self.remote = remote
+        self.policy = policy or PolicyConfig()
         self.takedowns = Takedowns()
         """The workspace's takedowns; set by whoever runs the stage."""
 
     @classmethod
     def of_build(cls, config: BuildConfig, store: ModelStore, storage: Storage | None) -> Self:
         """The stage of a build. ``storage``: the workspace's."""
-        return cls(config.download, store, config.discover.photos, config.discover.remote)
+        photos, remote = config.discover.photos, config.discover.remote
+        return cls(config.download, store, photos, remote, config.policy)
 
     def settings(self) -> dict[str, Any]:
         """The part of the configuration that decides what is kept, rather than how it is fetched.
@@ -116,9 +133,22 @@ class DownloadStage(Stage):
         Not ``allow_hosts``: a workspace's own server may have another port each time.
         """
         names = {"enabled", "max_bytes", "max_pixels"}
-        if self.remote:
-            names |= {"robots", "opt_out"}
-        return self.config.model_dump(mode="json", include=names)
+        if not self.remote:
+            return self.config.model_dump(mode="json", include=names)
+        names |= {"robots", "opt_out"}
+        settings = self.config.model_dump(mode="json", include=names)
+        return settings | {"respect": sorted(self.policy.respect)}
+
+    def restricted(self, row: Row) -> str | None:
+        """``personality_rights`` where the source states such restrictions and they count."""
+        stated = re.split(r"[|,;\s]+", (row.get("restrictions") or "").lower())
+        counts = "personality" in self.policy.respect and "personality" in stated
+        return "personality_rights" if counts else None
+
+    def reserved(self, row: Row) -> str | None:
+        """``rights_reserved`` where one of the row's reservations counts."""
+        seen = set(row["reservations"] or ()) & set(self.policy.respect)
+        return "rights_reserved" if seen else None
 
     def measure(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:
         """Read each row's local file; a row whose file cannot be used gets the reason."""

@@ -62,7 +62,8 @@ def init(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Identities from a CSV: id,name and, if known, subset,gender,nationality,folder.",
+            help="Identities from a CSV: id,name and, if known, subset,gender,nationality,"
+            "folder,minor.",
         ),
     ] = None,
     urls: Annotated[
@@ -136,7 +137,9 @@ def init(
     Workspace.create(workspace, text, source.to_table(rows))
     if note:
         console.print(note, highlight=False, soft_wrap=True)
-    say(f"{workspace}: {len(rows)} identities")
+    minors = sum(bool(row.get("minor")) for row in rows)
+    left_out = f"; left out: {minors} marked as minors" if minors else ""
+    say(f"{workspace}: {len(rows) - minors} identities{left_out}")
     if photos is not None and with_folder < len(rows):
         say(f"{len(rows) - with_folder} of them have no folder in {photos}")
     if photos is None and config.discover.sources == ["folder"]:

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from hqvox.config.discover import DiscoverConfig
+from hqvox.config.policy import PolicyConfig
 from hqvox.config.review import ReviewConfig
 from hqvox.config.section import Limit, Section, StageSection
 
@@ -37,6 +38,9 @@ class DownloadConfig(StageSection):
         ["noai", "noimageai", "noindex", "noimageindex"],
         description="X-Robots-Tag values that refuse a photo",
     )
+    keep_location: bool = Field(
+        False, description="false: photos fetched from now on are stored without GPS fields (house)"
+    )
     allow_hosts: list[str] = Field(
         [], description="host or host:port that may have a private address, e.g. 127.0.0.1:8000"
     )
@@ -44,6 +48,9 @@ class DownloadConfig(StageSection):
     host_connections: int = Field(2, ge=1, le=256, description="at once to one host (house)")
     host_requests_per_second: float = Field(
         4.0, gt=0, le=10_000, description="to one host; a longer Crawl-delay counts (house)"
+    )
+    share_pace: bool = Field(
+        False, description="names at one address share pace and connections, as one host (house)"
     )
     memory_mb: int = Field(
         256, ge=16, le=65536, description="bodies in flight, MB; one photo may exceed it (house)"
@@ -55,6 +62,12 @@ class DownloadConfig(StageSection):
         2_000, ge=0, le=10**9, description="slowest transfer, once slow_seconds have passed (house)"
     )
     slow_seconds: float = Field(10.0, ge=0, le=600, description="before the rate counts (house)")
+    stop_after_mb: int | None = Field(
+        None, ge=1, description="photos fetched in one build, MB, after which the crawl stops"
+    )
+    stop_after_hours: float | None = Field(
+        None, gt=0, description="time after which the crawl of one build stops"
+    )
     redirects: int = Field(5, ge=0, le=50, description="followed for one photo (house)")
     retries: int = Field(
         4, ge=0, le=100, description="after a transient failure, for one photo (house)"
@@ -319,6 +332,7 @@ class BuildConfig(Section):
     recipe: str = Field("bundled", description="named defaults: bundled, paper or small")
     discover: DiscoverConfig = DiscoverConfig()
     download: DownloadConfig = DownloadConfig()
+    policy: PolicyConfig = PolicyConfig()
     decode: DecodeConfig = DecodeConfig()
     duplicates: DuplicatesConfig = DuplicatesConfig()
     landmarks: LandmarksConfig = LandmarksConfig()

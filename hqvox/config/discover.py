@@ -68,6 +68,11 @@ class WikimediaConfig(ApiConfig):
         ["{name}"], description="Commons finds only files with every word; null: discover.queries"
     )
     requests_per_second: float = Field(2.0, gt=0, le=1000, description="at most (house)")
+    width_px: Literal[960, 1280, 1920, 3840] | None = Field(
+        1920,
+        description="to ask for, px, of those that Wikimedia has ready; null: the original (house: "
+        "faces are looked for at decode.working_side_px)",
+    )
     occupations: list[str] = Field(
         ["Q33999", "Q177220", "Q639669", "Q82955", "Q2066131", "Q245068", "Q947873", "Q1930187"],
         description="of people of one name, prefer these: actor, singer, musician, politician, "

@@ -20,6 +20,15 @@ from hqvox.release.plan import IMPORT
 from hqvox.release.split import PARTS
 from hqvox.workspace.tables import Row
 
+RESERVATIONS: dict[str, str] = {
+    "tdm_header": "the header tdm-reservation",
+    "tdm_file": "/.well-known/tdmrep.json",
+    "metadata": "data-mining fields of IPTC and XMP",
+    "c2pa": "Content Credentials (C2PA) on training and mining",
+    "personality": "Commons' restriction personality",
+}
+"""Of ``policy.respect``, in words."""
+
 Cells = list[object]
 """Of a row of a table."""
 
@@ -161,6 +170,24 @@ def _collection(manifest: pa.Table, info: dict[str, Any]) -> list[str]:
         f"{_selection(info)} Up to {info['config']['discover']['limit']:,} photographs a person "
         f"were looked at; {info['config']['release']['min_faces']} to "
         f"{info['config']['release']['max_faces']} faces a person are released.",
+        *_reservations(info["reservations"]),
+    ]
+
+
+def _reservations(stated: dict[str, Any]) -> list[str]:
+    """What the crawl kept to, and how many photographs were refused for that."""
+    if not stated["crawled"]:
+        return []
+    kept_to = (["robots.txt"] if stated["robots"] else []) + [
+        f"X-Robots-Tag ({', '.join(stated['opt_out'])})" if stated["opt_out"] else "",
+        *(RESERVATIONS[name] for name in stated["respect"]),
+    ]
+    refused = stated["refused"]
+    reasons = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in refused.items())
+    return [
+        "### Reservations of rights",
+        f"The crawl kept to: {', '.join(filter(None, kept_to)) or '*nothing*'}. Refused for that: "
+        f"{sum(refused.values()):,} photographs{f' ({reasons})' if reasons else ''}.",
     ]
 
 

@@ -15,7 +15,7 @@ _OF_THE_BUILD = {
     # Where pixels lie in the workspace, and how they were fetched, is not part of the dataset.
     "photo_offset", "aligned_offset", "aligned_bytes", "mask_offset", "mask_bytes",
     "rank", "duplicate_of", "requested_url", "host", "http_status", "etag", "last_modified",
-    "stated_width_px", "stated_height_px",
+    "stated_width_px", "stated_height_px", "restrictions", "reservations",
 }  # fmt: skip
 
 MEASURED = tuple(

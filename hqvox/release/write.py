@@ -43,6 +43,7 @@ from hqvox.workspace.parquet import parquet_bytes
 from hqvox.workspace.tables import Row
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
+from pipelines.download import RESERVED, DownloadStage
 
 _OF_THE_MACHINE = {"runner", "download", "discover", "review"}
 """Sections of the configuration that say how and where, and may hold paths; not the dataset's."""
@@ -265,11 +266,30 @@ def _info(
         "weights": stage_weights(workspace),
         "config": _settings(plan, config),
     }
-    if plan.selection == IMPORT:
+    if plan.selection != IMPORT:
+        info["reservations"] = reservations_kept(workspace, config)
+    else:
         # The form of earlier imports, so that an import made again has the same bytes.
         del info["review"]
         info["no_speech_because"] = info.pop("no_speech_because")
     return info
+
+
+def reservations_kept(workspace: Workspace, config: BuildConfig) -> dict[str, Any]:
+    """What the crawl kept to, and how many candidates it refused for that, by reason."""
+    refused: Counter[str] = Counter()
+    for shard in workspace.shards():
+        table = workspace.read_stage(DownloadStage.name, shard, ["reason"])
+        reasons = [] if table is None else table["reason"].to_pylist()
+        refused.update(reason for reason in reasons if reason in RESERVED)
+    download = config.download
+    return {
+        "crawled": config.discover.remote,
+        "robots": download.robots,
+        "opt_out": list(download.opt_out),
+        "respect": list(config.policy.respect),
+        "refused": dict(sorted(refused.items())),
+    }
 
 
 def _leaks(plan: Plan, config: BuildConfig, faces: Sequence[Row]) -> dict[str, Any]:
@@ -291,7 +311,8 @@ def _leaks(plan: Plan, config: BuildConfig, faces: Sequence[Row]) -> dict[str, A
 def _settings(plan: Plan, config: BuildConfig) -> dict[str, Any]:
     """The sections of the configuration that say what the dataset is."""
     # Imports have always told the section review; their bytes stay the same.
-    left_out = _OF_THE_MACHINE - ({"review"} if plan.selection == IMPORT else set())
+    imported = plan.selection == IMPORT
+    left_out = _OF_THE_MACHINE - {"review"} | {"policy"} if imported else _OF_THE_MACHINE
     settings = config.model_dump(mode="json", exclude=left_out)
     settings["discover"] = {"limit": config.discover.limit}
     return settings

@@ -139,7 +139,8 @@ def run_build(
             result.failed.append(event)
             workspace.mark_failed(event.job.shard, {"error": event.error, "trace": event.trace})
         elif isinstance(event, Finished):
-            workspace.clear_failed(event.job.shard)
+            if event.job.shard not in {failed.job.shard for failed in result.failed}:
+                workspace.clear_failed(event.job.shard)
             result.job_seconds += event.seconds
         elif isinstance(event, Progress):
             if event.shard not in crawled or DownloadStage.name in event.tallies.stages:

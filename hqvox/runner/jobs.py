@@ -82,6 +82,8 @@ class Failed:
     job: Job
     error: str
     trace: str
+    next_job: Any = None
+    """As of Finished: what can run in spite of the failure."""
 
 
 JobEvent = Started | Finished | Failed
@@ -339,8 +341,8 @@ def run_jobs(
                     continue
                 if isinstance(message, Finished | Failed):
                     worker.unfinished.pop(message.job.shard, None)
-                if isinstance(message, Finished) and message.next_job is not None:
-                    pools[-1].waiting.append([message.next_job])
+                    if message.next_job is not None:
+                        pools[-1].waiting.append([message.next_job])
                 on_event(message)
     finally:
         for pool in pools:
@@ -358,7 +360,7 @@ def run_here(
     next_jobs: list[Any] = []
 
     def take(event: Any) -> None:
-        if isinstance(event, Finished) and event.next_job is not None:
+        if isinstance(event, Finished | Failed) and event.next_job is not None:
             next_jobs.append(event.next_job)
         on_event(event)
 

@@ -131,13 +131,17 @@ def _has_transient(workspace: Workspace, shard: str) -> bool:
 
 
 def first_stale(
-    workspace: Workspace, shard: str, expected: Sequence[Mapping[str, Any]], last: int
+    workspace: Workspace,
+    shard: str,
+    expected: Sequence[Mapping[str, Any]],
+    last: int,
+    begin: int = 0,
 ) -> tuple[int, str]:
-    """Position of the first stage up to ``last`` that is missing or stale, and why.
+    """Position of the first stage from ``begin`` to ``last`` that is missing or stale, and why.
 
     ``last + 1`` and "" where all are up to date.
     """
-    for index in range(last + 1):
+    for index in range(begin, last + 1):
         committed = workspace.committed(STAGE_NAMES[index], shard)
         if committed is None:
             return index, "not built yet"

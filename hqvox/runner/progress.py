@@ -120,4 +120,6 @@ def crawl_line(crawling: Crawling) -> str:
     if crawling.waiting and rate > 0:
         left = int(crawling.waiting / rate)
         parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left of these")
+    if crawling.problem:
+        parts.append(crawling.problem)
     return ", ".join(parts)

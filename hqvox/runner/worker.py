@@ -46,6 +46,8 @@ class Crawling:
     hosts_waiting: int
     requests: int
     seconds: float
+    problem: str = ""
+    """What is wrong with the operator's hosts.yaml; its last valid state holds."""
 
 
 Event = JobEvent | Progress | Crawling

@@ -51,8 +51,8 @@ def read_voxceleb(files: Sequence[Path]) -> list[Row]:
 def read_csv(file: Path) -> list[Row]:
     """Identities of a CSV or TSV with the columns ``id`` and ``name``.
 
-    Optional columns: ``subset``, ``gender``, ``nationality``, ``folder``. Raises HqvoxError where
-    a column, an id or a name is missing, or an id is doubled.
+    Optional columns: ``subset``, ``gender``, ``nationality``, ``folder``, ``minor``. Raises
+    HqvoxError where a column, an id or a name is missing, or an id is doubled.
     """
     columns, records = _read_table(file)
     missing = [c for c in ("id", "name") if c not in columns]
@@ -60,7 +60,7 @@ def read_csv(file: Path) -> list[Row]:
         raise HqvoxError(
             f"{file}: column {' and '.join(missing)} missing; "
             f"found {', '.join(columns) or 'none'}; "
-            "needed: id,name (and, if known, subset,gender,nationality,folder)"
+            "needed: id,name (and, if known, subset,gender,nationality,folder,minor)"
         )
     rows = []
     for number, (line, record) in enumerate(records):
@@ -73,6 +73,7 @@ def read_csv(file: Path) -> list[Row]:
                 "one below it"
             )
         row["folder"] = quote(folder) or None
+        row["minor"] = _is_minor(file, line, record.get("minor"))
         rows.append(row)
     return _checked(rows, str(file))
 
@@ -138,9 +139,13 @@ def shard_size(identities: int) -> int:
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
-    """The identities table, each identity put into its shard. Raises HqvoxError if empty."""
+    """The identities table, each identity put into its shard. People marked as minors are left out.
+
+    Raises HqvoxError if it is empty.
+    """
+    rows = [row for row in rows if not row.get("minor")]
     if not rows:
-        raise HqvoxError("no identities: the list is empty")
+        raise HqvoxError("no identities: the list is empty, or has minors only")
     size = shard_size(len(rows))
     return pa.Table.from_pylist(
         [{**row, "shard": f"{number // size:05d}"} for number, row in enumerate(rows)],
@@ -182,6 +187,16 @@ def _identity(file: Path, line: int, number: int, values: Sequence[str | None], 
         "row": number,
         "folder": None,
     }
+
+
+def _is_minor(file: Path, line: int, value: str | None) -> bool:
+    """Whether the column ``minor`` marks a person as one; an empty field does not."""
+    word = (value or "").strip().lower()
+    if word in ("1", "true", "yes", "y"):
+        return True
+    if word in ("", "0", "false", "no", "n"):
+        return False
+    raise HqvoxError(f"{file}:{line}: minor {value!r}: yes or no, 1 or 0")
 
 
 def _checked(rows: list[Row], where: str) -> list[Row]:

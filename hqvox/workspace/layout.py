@@ -29,7 +29,7 @@ from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.locks import file_lock
 from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.storage import Storage
-from hqvox.workspace.tables import IDENTITIES, KEYS, Row
+from hqvox.workspace.tables import ADDED, IDENTITIES, KEYS, Row
 
 CONFIG = "hqvox.yaml"
 IDENTITIES_FILE = "identities.parquet"
@@ -139,7 +139,7 @@ class Workspace:
         wanted = None if columns is None else [*KEYS, *columns]
         try:
             with self.storage.open(name) as file:
-                return read_parquet(file, wanted)
+                return read_parquet(file, wanted, ADDED)
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             raise HqvoxError(
                 f"{self.storage.path(name)}: cannot be read ({error}); delete it and run "
@@ -260,4 +260,4 @@ def erase_identities(covered: Covered) -> None:
 
 FAILURES = Owner("failed shards", ("failed/*.json",), erase_failures)
 IDENTITIES_TABLE = Owner("identities", (IDENTITIES_FILE,), erase_identities)
-SETTINGS = Owner("configuration and lock", (CONFIG, ".lock", PURGING), None)
+SETTINGS = Owner("configuration and lock", (CONFIG, "hosts.yaml", ".lock", PURGING), None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import IO
 
 import pyarrow as pa
@@ -13,8 +14,11 @@ import pyarrow.parquet as pq
 def read_parquet(
     source: bytes | IO[bytes],
     columns: Sequence[str] | None = None,
+    added: Mapping[str, pa.DataType] = MappingProxyType({}),
 ) -> pa.Table:
     """The table, or these columns of it, read on the calling thread alone.
+
+    ``added``: columns that may be missing, and are then null; with their types.
 
     A thread of Arrow's that still holds a Python file when the interpreter ends aborts the process
     ("terminate called without an active exception"), after a command that did all its work.
@@ -25,6 +29,10 @@ def read_parquet(
     table = file.read(None if columns is None else list(columns), use_threads=False)
     if columns is not None:
         missing = [name for name in columns if name not in table.column_names]
+        for name in missing:
+            if name in added:
+                table = table.append_column(name, pa.nulls(len(table), added[name]))
+        missing = [name for name in missing if name not in added]
         if missing:
             raise pa.ArrowInvalid(f"no column {missing[0]}")
         table = table.select(list(columns))

@@ -39,6 +39,8 @@ class Column:
     type: pa.DataType
     meaning: str
     shown: Shown | None = None
+    added: bool = False
+    """Tables of older versions lack it: it reads as null."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,17 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
         "title": Column(pa.string(), "title as the source states it"),
         "licence": Column(pa.string(), "licence as the source states it"),
         "licence_url": Column(pa.string(), "page of the licence's text"),
-        "author": Column(pa.string(), "author as the source states it"),
+        "author": Column(pa.string(), "author, or the attribution that is asked for"),
         "stated_width_px": Column(pa.int32(), "width in pixels as the source states it"),
         "stated_height_px": Column(pa.int32(), "height in pixels as the source states it"),
+        "restrictions": Column(
+            pa.string(),
+            "restrictions as the source states them, for example Commons' personality",
+            added=True,
+        ),
     },
     "download": {
-        "photo_id": Column(pa.string(), "SHA-256 of the photo's bytes, hex"),
+        "photo_id": Column(pa.string(), "SHA-256 of the photo's bytes as stored, hex"),
         "media_type": Column(
             pa.dictionary(pa.int16(), pa.string()), "type by content: image/jpeg, …"
         ),
@@ -105,6 +112,12 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
         "http_status": Column(pa.int16(), "status of the last answer; null: there was none"),
         "etag": Column(pa.string(), "ETag of the answer, for asking whether the photo changed"),
         "last_modified": Column(pa.string(), "Last-Modified of the answer, likewise"),
+        "reservations": Column(
+            pa.list_(pa.string()),
+            "reservations of rights that were seen, named as in policy.respect; null: not looked "
+            "for",
+            added=True,
+        ),
     },
     "duplicates": {
         "phash": Column(pa.uint64(), "64-bit perceptual hash (DCT)"),
@@ -272,6 +285,9 @@ COLUMNS: dict[str, Column] = {
     if isinstance(column, Column)
 }
 """Every column of the stages' tables."""
+
+ADDED = {name: column.type for name, column in COLUMNS.items() if column.added}
+"""Types of columns that tables of older versions lack."""
 
 
 ATTEMPTS = pa.schema(

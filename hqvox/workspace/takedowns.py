@@ -91,7 +91,8 @@ class Takedowns:
         """
         if not url:
             return False
-        if self._salts["url"] and self._covers("url", url_digest(url)):
+        addresses = {url, original_url(url)}
+        if self._salts["url"] and any(self._covers("url", url_digest(a)) for a in addresses):
             return True
         return bool(self._salts["host"]) and self._covers_host(host_of(url))
 
@@ -187,11 +188,19 @@ def normalised_url(url: str) -> str:
     return f"//{host}{path}{query}" if host else f"{path}{query}"
 
 
+def original_url(url: str) -> str:
+    """Of a scaled picture of Wikimedia the original's address, else the url as it is."""
+    return _SCALED.sub(r"\1\2", url)
+
+
 def url_digest(url: str) -> str:
     """SHA-256 of the normalised url, hex: what a takedown keeps of it."""
     return hashlib.sha256(normalised_url(url).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+_SCALED = re.compile(
+    r"^(https?://upload\.wikimedia\.org/[^/]+/[^/]+)/thumb(/[0-9a-f]/[0-9a-f]{2}/[^/]+)/[^/]+$"
+)
 _RESERVED = "!$&'()*+,;=:@/?[]"
 
 

@@ -55,6 +55,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class KeyRefused:
+    """The API does not accept the key."""
+
+
+@dataclass(frozen=True)
 class Spent:
     """The quota is used up until this time; None: until the source's next day."""
 
@@ -71,13 +76,13 @@ class ApiClient:
         contact: str,
         budget: Budget,
         keys: Mapping[str, str],
-        classify: Callable[[ApiResponse], Failure | Spent | None],
+        classify: Callable[[ApiResponse], Failure | KeyRefused | Spent | None],
         stopping: threading.Event,
     ) -> None:
         """``keys``: environment variable to its secret. ``stopping``: ends all waits.
 
-        ``classify``: the source's own reading of a response: a failure or a spent quota, whatever
-        its status; None leaves it to the status.
+        ``classify``: the source's own reading of a response: a failure, a key that is not accepted
+        or a spent quota, whatever its status; None leaves it to the status.
         """
         self.source = source
         self.config = config
@@ -140,9 +145,15 @@ class ApiClient:
         problem = self.classify(answer)
         if isinstance(problem, Spent):
             raise self.budget.spend(problem.until or self.budget.next_day())
-        if problem is not None:
+        if isinstance(problem, Failure):
             return problem
         detail = _detail(answer.body)
+        if problem is not None or answer.status in (401, 403):
+            named = " and ".join(self.variables)
+            remedy = f"check {named}" if named else "check download.contact and the terms of use"
+            raise HqvoxError(
+                f"{self.source} refuses us: {answer.status}{self.redactor.text(detail)}; {remedy}"
+            )
         if 200 <= answer.status < 300:
             if isinstance(answer.body, dict):
                 return answer.body
@@ -154,12 +165,6 @@ class ApiClient:
                     raise self.budget.spend(datetime.now(UTC) + timedelta(seconds=seconds))
                 return Failure(f"answered {answer.status}{detail} and asks for a long wait", False)
             return Failure(f"answered {answer.status}{detail}", wait_seconds=seconds)
-        if answer.status in (401, 403):
-            named = " and ".join(self.variables)
-            remedy = f"check {named}" if named else "check download.contact and the terms of use"
-            raise HqvoxError(
-                f"{self.source} refuses us: {answer.status}{self.redactor.text(detail)}; {remedy}"
-            )
         return Failure(f"answered {answer.status}{detail}", again=False)
 
     def _send(

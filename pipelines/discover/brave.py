@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from hqvox.config.discover import BraveConfig
-from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, KeyRefused, Spent
 from pipelines.discover.paged import ApiSource, ResultPage, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of
 
@@ -49,8 +49,14 @@ class BraveSource(ApiSource[BraveConfig]):
                 )
         return ResultPage(candidates)
 
-    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
-        """429: the limit per second, which is transient, or the plan's, which is spent."""
+    def classify(self, answer: ApiResponse) -> Failure | KeyRefused | Spent | None:
+        """429: the limit per second, which is transient, or the plan's, which is spent.
+
+        422: the key is none, or another parameter is wrong; the error's code says which.
+        """
+        code = part_of(answer.body, "error", "code")
+        if answer.status == 422 and isinstance(code, str) and "TOKEN" in code.upper():
+            return KeyRefused()
         if answer.status == 402:
             return Spent()
         if answer.status != 429:
@@ -62,7 +68,6 @@ class BraveSource(ApiSource[BraveConfig]):
             over = [end for count, end in zip(left[1:], ends[1:], strict=True) if count == 0]
             if over:
                 return Spent(datetime.now(UTC) + timedelta(seconds=max(over)))
-        code = part_of(answer.body, "error", "code")
         return Spent() if isinstance(code, str) and "QUOTA" in code.upper() else None
 
 

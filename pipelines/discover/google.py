@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hqvox.config.discover import GoogleConfig
-from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, KeyRefused, Spent
 from pipelines.discover.paged import ApiSource, ResultPage, Token
 from pipelines.discover.source import Candidate, objects_of, part_of, size_of, text_of, url_of
 
@@ -64,9 +64,12 @@ class GoogleSource(ApiSource[GoogleConfig]):
         more = following is not None and start < following <= MOST - PER_PAGE + 1
         return ResultPage(candidates, {"q": token["q"], "start": following} if more else None)
 
-    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
-        """403, 429: the daily quota, which is spent, or that per minute, which is transient."""
-        if answer.status not in (403, 429):
+    def classify(self, answer: ApiResponse) -> Failure | KeyRefused | Spent | None:
+        """403, 429: the daily quota, which is spent, or that per minute, which is transient.
+
+        400: the key is none, or another parameter is wrong; the error's words say which.
+        """
+        if answer.status not in (400, 403, 429):
             return None
         error = part_of(answer.body, "error")
         texts = [part_of(error, "message")]
@@ -75,7 +78,11 @@ class GoogleSource(ApiSource[GoogleConfig]):
         ]
         for detail in objects_of(part_of(error, "details")):
             texts += [part_of(detail, "metadata", k) for k in ("quota_limit", "quota_unit")]
+            texts.append(detail.get("reason"))
         words = " ".join(text for text in texts if isinstance(text, str)).lower()
+        if answer.status == 400:
+            refused = "api key" in words or "api_key" in words or "keyinvalid" in words
+            return KeyRefused() if refused else None
         if any(name in words for name in DAILY) or "quotaexceeded" in words:
             return Spent()
         if answer.status == 403 and "ratelimitexceeded" in words:

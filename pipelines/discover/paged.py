@@ -17,7 +17,7 @@ from hqvox.errors import HqvoxError
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from pipelines.discover.api import ApiClient, ApiResponse, Failure, Spent
+from pipelines.discover.api import ApiClient, ApiResponse, Failure, KeyRefused, Spent
 from pipelines.discover.budget import Budget
 from pipelines.discover.secrets import from_environment, keep_out_of_logs
 from pipelines.discover.source import Candidate, Stream, render_queries
@@ -190,7 +190,7 @@ class ApiSource(ABC, Generic[Config]):
         """What to request for an identity; by default one search per query."""
         return [Search(q, {"q": q}) for q in render_queries(self.queries, identity)]
 
-    def classify(self, answer: ApiResponse) -> Failure | Spent | None:
+    def classify(self, answer: ApiResponse) -> Failure | KeyRefused | Spent | None:
         """The source's own reading of a response; see :class:`ApiClient`."""
         return None
 

@@ -24,6 +24,7 @@ class Candidate:
     author: str | None = None
     width_px: int | None = None
     height_px: int | None = None
+    restrictions: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class SourceError(Exception):
 
 class QuotaSpent(SourceError):
     """A source's quota is used up; ``str()`` says how much, and when to run again."""
+
+    candidates: Sequence[Row] = ()
+    """What the other sources of the build answered meanwhile; empty where there are none."""
 
 
 GENDERS = {"m": "male", "f": "female"}

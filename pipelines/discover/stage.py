@@ -11,14 +11,14 @@ from hqvox.config.build import BuildConfig
 from hqvox.config.discover import DiscoverConfig
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
-from hqvox.workspace.takedowns import normalised_url
+from hqvox.workspace.takedowns import normalised_url, original_url
 from models.store import ModelStore
 from pipelines.discover.brave import BraveSource
 from pipelines.discover.folder import FolderSource
 from pipelines.discover.google import GoogleSource
 from pipelines.discover.openverse import OpenverseSource
 from pipelines.discover.paged import FOLDER, ApiSource
-from pipelines.discover.source import Candidate, Source, SourceError, Stream
+from pipelines.discover.source import Candidate, QuotaSpent, Source, SourceError, Stream
 from pipelines.discover.urls import UrlsSource
 from pipelines.discover.wikimedia import WikimediaSource
 from pipelines.stage import Pixels, Stage
@@ -50,6 +50,7 @@ class DiscoverStage(Stage):
         "author",
         "stated_width_px",
         "stated_height_px",
+        "restrictions",
     )
     reasons = ()
     compares = True
@@ -102,7 +103,8 @@ class DiscoverStage(Stage):
         """One row per candidate of each identity row; may be called from several threads.
 
         Raises SourceError if a source cannot answer now; the others are asked first, and their
-        results are cached. Raises HqvoxError if the user has to change something first.
+        results are cached. With QuotaSpent come the candidates of the other sources.
+        Raises HqvoxError if the user has to change something first.
         """
         return [row for identity in rows for row in self._discover(identity)]
 
@@ -123,6 +125,21 @@ class DiscoverStage(Stage):
             (source, stream) for source in self.sources for stream in source.streams(identity)
         ]
         candidates: list[Row] = []
+        try:
+            self._merge(identity, streams, candidates)
+        except QuotaSpent as error:
+            if len(self.sources) > 1:
+                error.candidates = candidates
+            raise
+        return candidates
+
+    def _merge(
+        self,
+        identity: Row,
+        streams: Sequence[tuple[Source, Stream]],
+        candidates: list[Row],
+    ) -> None:
+        """Append a row per candidate. Raises SourceError at the end if a stream failed."""
         for source, query, rank, candidate in take_turns(streams, self.config.limit):
             candidates.append(
                 {
@@ -140,10 +157,10 @@ class DiscoverStage(Stage):
                     "author": candidate.author,
                     "stated_width_px": candidate.width_px,
                     "stated_height_px": candidate.height_px,
+                    "restrictions": candidate.restrictions,
                     "reason": None,
                 }
             )
-        return candidates
 
 
 def take_turns(
@@ -175,14 +192,15 @@ def take_turns(
                 break
         missed += len(failures)
     if failures:
-        raise failures[0]
+        # One that says more than that a quota is spent goes first: nobody is to go on then.
+        raise min(failures, key=lambda failure: isinstance(failure, QuotaSpent))
 
 
 def _next_new(numbered: Iterator[tuple[int, Candidate]], seen: set[str]) -> tuple[int, Candidate]:
     """The stream's next candidate with a new url. Raises StopIteration at the end."""
     while True:
         rank, candidate = next(numbered)
-        key = normalised_url(candidate.url)
+        key = normalised_url(original_url(candidate.url))
         if key not in seen:
             seen.add(key)
             return rank, candidate

@@ -150,13 +150,17 @@ class WikimediaSource(ApiSource[WikimediaConfig]):
         return ResultPage(_candidates(body), _continued(token, body))
 
     def _commons(self, client: ApiClient, parameters: dict[str, Any]) -> dict[str, Any]:
+        width = self.config.width_px
+        if width is not None:  # a smaller file is answered in its own size
+            parameters = {"iiurlwidth": width, **parameters}
         return client.get(
             f"{self.config.base_url}/w/api.php",
             {
                 "action": "query",
                 "prop": "imageinfo",
                 "iiprop": "url|size|mime|extmetadata",
-                "iiextmetadatafilter": "LicenseShortName|LicenseUrl|Artist|ObjectName",
+                "iiextmetadatafilter": "LicenseShortName|LicenseUrl|Artist|Attribution|"
+                "ObjectName|Restrictions",
                 "iiextmetadatalanguage": "en",
                 "format": "json",
                 "formatversion": 2,
@@ -216,7 +220,9 @@ def _candidates(body: dict[str, Any]) -> list[Candidate]:
     candidates = []
     for page in listed:
         for info in objects_of(page.get("imageinfo"))[:1]:
-            url = url_of(info.get("url"))
+            thumbnail = url_of(info.get("thumburl"))
+            scaled = "thumb" if thumbnail else ""
+            url = thumbnail or url_of(info.get("url"))
             if url is None or info.get("mime") not in PICTURES:
                 continue
             metadata = info.get("extmetadata")
@@ -230,9 +236,10 @@ def _candidates(body: dict[str, Any]) -> list[Candidate]:
                     or None,
                     licence=_plain(metadata, "LicenseShortName"),
                     licence_url=url_of(part_of(metadata, "LicenseUrl", "value")),
-                    author=_plain(metadata, "Artist"),
-                    width_px=size_of(info.get("width")),
-                    height_px=size_of(info.get("height")),
+                    author=_plain(metadata, "Attribution") or _plain(metadata, "Artist"),
+                    width_px=size_of(info.get(f"{scaled}width")),
+                    height_px=size_of(info.get(f"{scaled}height")),
+                    restrictions=_plain(metadata, "Restrictions"),
                 )
             )
     return candidates

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import socket
 import ssl
 import time
@@ -21,8 +22,10 @@ from yarl import URL
 import hqvox
 from hqvox.config.build import DownloadConfig
 from hqvox.errors import HqvoxError
+from pipelines.fetch import reservations
 from pipelines.fetch.guard import Guard, GuardedResolver, Lookup, RefusedUrlError, system_lookup
 from pipelines.fetch.headers import retry_after_seconds
+from pipelines.fetch.reservations import is_reserved
 
 AGENT = "hqvox"
 """Our name in robots.txt and X-Robots-Tag."""
@@ -58,6 +61,8 @@ class Response:
     location: str | None = None
     retry_after_seconds: float | None = None
     robots_tags: tuple[str, ...] = ()
+    tdm_reserved: bool = False
+    """The header says that rights are reserved."""
     etag: str | None = None
     last_modified: str | None = None
     body: bytes = b""
@@ -124,10 +129,11 @@ class Client:
 
     async def __aenter__(self) -> Client:
         config = self.config
+        self._resolver = GuardedResolver(self.guard, self._lookup)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # the engine counts connections, over all hosts and to each
-                resolver=GuardedResolver(self.guard, self._lookup),
+                resolver=self._resolver,
                 use_dns_cache=False,  # the resolver keeps checked answers itself
                 enable_cleanup_closed=False,
             ),
@@ -157,6 +163,18 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         await self._session.close()
+
+    async def address_of(self, url: URL) -> str:
+        """The lowest of a host's addresses; empty where it has none that may be requested."""
+        host, port = url.raw_host or "", url.port or 0
+        try:
+            return str(ipaddress.ip_address(host))
+        except ValueError:
+            pass
+        try:
+            return min(result["host"] for result in await self._resolver.resolve(host, port))
+        except (OSError, ValueError, RefusedUrlError):
+            return ""
 
     async def ask(
         self,
@@ -198,6 +216,7 @@ class Client:
     def _read_headers(self, answer: Response, response: aiohttp.ClientResponse) -> None:
         headers, status = response.headers, response.status
         answer.robots_tags = tuple(headers.getall("X-Robots-Tag", ()))
+        answer.tdm_reserved = is_reserved(headers.get(reservations.HEADER))
         answer.etag = _bounded(headers.get("ETag"))
         answer.last_modified = _bounded(headers.get("Last-Modified"))
         asked, now = headers.get("Retry-After"), headers.get("Date")

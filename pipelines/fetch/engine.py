@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ from typing import Any
 from yarl import URL
 
 from hqvox.config.build import DownloadConfig
-from pipelines.fetch import robots
+from hqvox.config.hosts import HostsConfig
+from pipelines.fetch import reservations, robots
 from pipelines.fetch.client import AGENT, Client, Response
 from pipelines.fetch.files import HostFiles
 from pipelines.fetch.guard import Lookup, RefusedUrlError, system_lookup
@@ -41,6 +42,8 @@ TRANSIENT = frozenset(
     }
 )
 """Reasons of failures that a later try may not meet: they are retried within the crawl."""
+STATE_HOSTS = 50
+"""Most hosts in the crawl's status."""
 _HOST_FAILURES = (None, 429, 503)
 """Statuses of failures of the whole host, not of one url; None: no response at all."""
 
@@ -90,6 +93,7 @@ class Engine:
 
     ``refuse``: called with the url before each request; returns a reason to refuse it, or None.
     ``kept``: file that keeps robots.txt of hosts for a day, also for later crawls; None: no file.
+    ``respect``: reservations of ``policy.respect``; those in headers and files are kept to here.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Engine:
         lookup: Lookup = system_lookup,
         refuse: Callable[[str], str | None] = lambda url: None,
         kept: Path | None = None,
+        respect: Collection[str] = (),
     ) -> None:
         self.config = config
         self.client = Client(config, lookup)
@@ -105,8 +110,13 @@ class Engine:
         self.counts = FetchCounts()
         self.waiting = 0
         """Urls that were added and are not finished."""
+        self.halted = False
         self._files = HostFiles(kept)
-        self._robots = robots.Robots(AGENT, self.client, self._files)
+        self._respects_files = "tdm_file" in respect
+        self._respects_headers = "tdm_header" in respect
+        self._robots = robots.Robots(
+            AGENT, self.client, self._files, config.robots, self._respects_files
+        )
         self._queues = HostQueues(config)
         self._running: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -156,6 +166,22 @@ class Engine:
         """Number of hosts whose urls wait for pace, connections or recovery."""
         return self._queues.waiting()
 
+    def hosts_state(self) -> list[dict[str, Any]]:
+        """State of the hosts with the most urls waiting, as JSON values."""
+        return self._queues.state(STATE_HOSTS)
+
+    def limit_hosts(self, operators: HostsConfig) -> None:
+        """Let what the operator says of hosts hold from now on."""
+        self._queues.limit(operators)
+
+    async def halt(self) -> None:
+        """Make no further request; those in flight are given up. Urls stay unfinished."""
+        self.halted = True
+        tasks = [self._dispatcher, *self._running]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     # Queues --------------------------------------------------------------------------------------
 
     def _aim(self, item: _Item, text: str, first: bool = False) -> None:
@@ -193,8 +219,7 @@ class Engine:
         except Exception as error:
             self._failure = self._failure or error
         finally:
-            host.active -= 1
-            self._queues.put(host)
+            self._queues.ended(host)
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -206,19 +231,24 @@ class Engine:
         """Raise the error that a callback raised, if any."""
         if self._failure is not None:
             raise self._failure
-        if self._dispatcher.done():
+        if self._dispatcher.done() and not self.halted:
             self._dispatcher.result()
 
     # One request ---------------------------------------------------------------------------------
 
     async def _step(self, item: _Item, host: Host) -> None:
         url = str(item.url)
-        refused = self.refuse(url)
+        refused = "host_blocked" if self._queues.blocked(item.url) else self.refuse(url)
         if refused is not None:
             host.not_asked()
             self._finish(item, refused)
             return
-        if self.config.robots:
+        if self.config.share_pace and host.address is None:
+            host.not_asked()
+            self._queues.share(host, await self.client.address_of(item.url))
+            host.ready.appendleft(item)
+            return
+        if self.config.robots or self._respects_files:
             rules = self._robots.known(_origin(item.url))
             if rules is None:
                 await self._learn_rules(item, host)
@@ -228,7 +258,11 @@ class Engine:
                 host.not_asked()
                 self._finish(item, "robots_disallowed", detail=f"robots.txt{disallowed}")
                 return
-            host.interval_seconds = self._interval(rules)
+            if reservations.reserved_by(rules.reservations, item.url.raw_path_qs):
+                host.not_asked()
+                self._finish(item, "rights_reserved", detail=reservations.FILE)
+                return
+            host.delay_seconds = rules.delay_seconds
         answer = await self.client.ask(item.url, self.config.max_bytes, item.headers or None)
         try:
             self._handle(item, host, answer)
@@ -241,6 +275,9 @@ class Engine:
             out = opted_out(answer.robots_tags, AGENT, self.config.opt_out)
             if out is not None:
                 answer.reason, answer.detail = "opted_out", f"X-Robots-Tag: {out}"
+                answer.body = b""
+            elif answer.tdm_reserved and self._respects_headers:
+                answer.reason, answer.detail = "rights_reserved", f"{reservations.HEADER}: 1"
                 answer.body = b""
             elif answer.status == 304 and not item.headers:
                 answer.reason, answer.detail = "malformed_response", "304, but we have no copy"
@@ -353,27 +390,21 @@ class Engine:
     # robots.txt ----------------------------------------------------------------------------------
 
     async def _learn_rules(self, item: _Item, host: Host) -> None:
-        """Fetch the robots.txt and put the item back in front; end it if there are no rules."""
+        """Fetch the origin's rules and put the item back in front; end it if there are none."""
         origin = _origin(item.url)
-        answer = await self._robots.ask(origin, TRANSIENT)
-        if answer is None:
-            host.not_asked()
-        elif answer.reason in TRANSIENT:
-            self._retry_or_give_up(item, host, answer)
-            return
-        else:
-            item.attempts.append(_attempt(answer))
+        answers = await self._robots.ask(origin, TRANSIENT)
+        host.next_at += host.interval_seconds * (len(answers) - 1)
         rules = self._robots.known(origin)
+        if rules is None and answers[-1].reason in TRANSIENT:
+            self._retry_or_give_up(item, host, answers[-1])
+            return
+        item.attempts += map(_attempt, answers)
         if rules is None:
-            assert answer is not None, "a kept file gives rules"
-            self._end(item, answer.reason, answer)
+            self._end(item, answers[-1].reason, answers[-1])
             return
         if await self._disallowed(rules, str(item.url), item) is None:
-            host.interval_seconds = self._interval(rules)  # for the first photograph too
+            host.delay_seconds = rules.delay_seconds  # for the first photograph too
         host.ready.appendleft(item)
-
-    def _interval(self, rules: robots.Rules) -> float:
-        return max(1.0 / self.config.host_requests_per_second, rules.delay_seconds)
 
     async def _disallowed(self, rules: robots.Rules, url: str, item: _Item) -> str | None:
         """None: allowed. Else why not: disallowed, or a Crawl-delay longer than we wait."""

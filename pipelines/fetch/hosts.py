@@ -11,27 +11,50 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from yarl import URL
 
 from hqvox.config.build import DownloadConfig
+from hqvox.config.hosts import HostsConfig
 
+WOKEN_HOSTS = 16
+"""Hosts of one address that are queued again when a connection to it is free."""
 KEPT_HOSTS = 50_000
 """With more hosts than this, idle ones are dropped."""
 LAG_SECONDS = 0.05
 """Tolerance of the pace: a request this late does not delay the next one."""
 
 
-@dataclass
+@dataclass(eq=False)
+class Pace:
+    """When the next request may be made, and how many are under way: of a host, or of an address.
+
+    Where ``download.share_pace`` says so, hosts at one address have one.
+    """
+
+    next_at: float = 0.0
+    active: int = 0
+    refused: deque[Host] = field(default_factory=deque)
+    """Hosts that were due while others of the address had all connections."""
+
+
+@dataclass(eq=False)
 class Host:
     """One host's queue, pace and health. Times are of the event loop's clock."""
 
     name: str
-    interval_seconds: float
+    pace_seconds: float
+    """Between requests, by the settings and the operator."""
+    delay_seconds: float = 0.0
+    """Between requests, by robots.txt."""
+    connections: int = 1
+    paused: bool = False
     ready: deque[Any] = field(default_factory=deque)
     delayed: list[tuple[float, int, Any]] = field(default_factory=list)
-    active: int = 0
-    next_at: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    address: str | None = None
+    """Whose pace it shares; empty: nobody's; None: not known yet."""
     queued_at: float | None = None
     """Its time in :class:`HostQueues`, or None if it is not queued there."""
     failures: int = 0
@@ -43,6 +66,30 @@ class Host:
     closed_until: float = float("-inf")
     closed_reason: str = ""
     _numbers: int = 0
+
+    @property
+    def next_at(self) -> float:
+        """When the next request may be made."""
+        return self.pace.next_at
+
+    @next_at.setter
+    def next_at(self, at: float) -> None:
+        self.pace.next_at = at
+
+    @property
+    def active(self) -> int:
+        """Requests under way, those of hosts that share its pace too."""
+        return self.pace.active
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between requests."""
+        return max(self.pace_seconds, self.delay_seconds)
+
+    @property
+    def free(self) -> bool:
+        """Whether another request may be made, as far as connections go."""
+        return not self.paused and self.active < self.connections
 
     def later(self, item: Any, at: float) -> None:
         """Queue an item, not to be tried before ``at``."""
@@ -61,7 +108,7 @@ class Host:
             item = heapq.heappop(self.delayed)[2]
         else:
             item = self.ready.popleft()
-        self.active += 1
+        self.pace.active += 1
         self.next_at = max(self.next_at, now - LAG_SECONDS) + self.interval_seconds
         return item
 
@@ -106,12 +153,15 @@ class Host:
 class HostQueues:
     """Hosts by name, and a heap of those with urls, by due time."""
 
-    def __init__(self, config: DownloadConfig) -> None:
+    def __init__(self, config: DownloadConfig, operators: HostsConfig | None = None) -> None:
+        """``operators``: what the operator says of single hosts."""
         self._config = config
+        self._operators = operators or HostsConfig()
         self._hosts: dict[str, Host] = {}
         self._due: list[tuple[float, int, Host]] = []
         self._number = 0
         self._wake = asyncio.Event()
+        self._paces: WeakValueDictionary[str, Pace] = WeakValueDictionary()
 
     def waiting(self) -> int:
         """Hosts with urls that wait for the host's pace, its connections or its recovery."""
@@ -124,16 +174,70 @@ class HostQueues:
 
     def of(self, url: URL) -> Host:
         """The host of a url. Ports 80 and 443 are one host, and so are ``name`` and ``name.``."""
-        name = (url.raw_host or "").rstrip(".")
-        if url.port not in (80, 443):
-            name = f"{name}:{url.port}"
+        name = _name(url)
         host = self._hosts.get(name)
         if host is None:
             if len(self._hosts) > KEPT_HOSTS:
                 self._forget()
-            host = Host(name, 1.0 / self._config.host_requests_per_second)
-            self._hosts[name] = host
+            host = self._hosts[name] = Host(name, 0.0)
+            self._limit(host)
         return host
+
+    def share(self, host: Host, address: str) -> None:
+        """Let a host share the pace of the others at its address; empty: there is none."""
+        if host.address is not None:
+            return
+        host.address = address
+        if not address:
+            return
+        pace = self._paces.setdefault(address, host.pace)
+        if pace is not host.pace:
+            pace.next_at = max(pace.next_at, host.pace.next_at)
+            pace.active += host.pace.active
+            host.pace = pace
+
+    def ended(self, host: Host) -> None:
+        """A request to the host is over."""
+        host.pace.active -= 1
+        self.put(host)
+        for _ in range(min(len(host.pace.refused), WOKEN_HOSTS)):
+            self.put(host.pace.refused.popleft())
+
+    def limit(self, operators: HostsConfig) -> None:
+        """Let what the operator says hold from now on."""
+        self._operators = operators
+        for host in self._hosts.values():
+            self._limit(host)
+            self.put(host)
+
+    def blocked(self, url: URL) -> bool:
+        """Whether the operator blocks the host."""
+        return self._operators.of(_name(url)).block
+
+    def state(self, most: int) -> list[dict[str, Any]]:
+        """The hosts with the most urls waiting: their state, as JSON values."""
+        now = _now()
+        hosts = [host for host in self._hosts.values() if host.active or host.due() is not None]
+        hosts = heapq.nlargest(most, hosts, key=lambda host: len(host.ready) + len(host.delayed))
+        return [
+            {
+                "host": host.name,
+                "waiting": len(host.ready) + len(host.delayed),
+                "active": host.active,
+                "requests_per_second": round(1 / max(host.interval_seconds, 1e-9), 3),
+                "connections": host.connections,
+                "paused": host.paused,
+                "failures": host.failures,
+                "next_in_seconds": round(max(0.0, host.next_at - now), 1),
+            }
+            for host in hosts
+        ]
+
+    def _limit(self, host: Host) -> None:
+        entry, config = self._operators.of(host.name), self._config
+        host.pace_seconds = 1.0 / (entry.requests_per_second or config.host_requests_per_second)
+        host.connections = entry.connections or config.host_connections
+        host.paused = entry.pause
 
     def _forget(self) -> None:
         now = _now()
@@ -146,7 +250,10 @@ class HostQueues:
     def put(self, host: Host) -> None:
         """Queue a host for the time when its next item is due."""
         due = host.due()
-        if due is None or host.active >= self._config.host_connections:
+        if due is None or not host.free:
+            shares = due is not None and bool(host.address) and not host.paused
+            if shares and host not in host.pace.refused:
+                host.pace.refused.append(host)
             return
         if host.queued_at is not None and host.queued_at <= due:
             return  # it comes up early enough, and is queued again then
@@ -166,7 +273,7 @@ class HostQueues:
                     continue  # an outdated entry: the host was queued for an earlier time
                 host.queued_at = None
                 due = host.due()
-                if due is not None and due <= now and host.active < self._config.host_connections:
+                if due is not None and due <= now and host.free:
                     return host
                 self.put(host)  # its pace has changed
             timer = None
@@ -175,6 +282,11 @@ class HostQueues:
             await self._wake.wait()
             if timer is not None:
                 timer.cancel()
+
+
+def _name(url: URL) -> str:
+    name = (url.raw_host or "").rstrip(".")
+    return name if url.port in (80, 443) else f"{name}:{url.port}"
 
 
 def _now() -> float:

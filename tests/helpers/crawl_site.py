@@ -38,6 +38,10 @@ QUICK = {
 """Settings of a crawl that gives up within a second."""
 
 
+RULES = ("/robots.txt", "/.well-known/tdmrep.json")
+"""Paths of files that say what may be requested."""
+
+
 @dataclass
 class Request:
     """What a client asked for."""
@@ -81,8 +85,8 @@ class Site:
         return f"{'https' if self.tls else 'http'}://{self.host}{path}"
 
     def asked(self) -> Counter[str]:
-        """How often each path was asked for, robots.txt left out."""
-        return Counter(r.path for r in self.requests if r.path != "/robots.txt")
+        """How often each path was asked for, but for files of rules."""
+        return Counter(r.path for r in self.requests if r.path not in RULES)
 
     def _serve(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

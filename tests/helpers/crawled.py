@@ -22,6 +22,7 @@ from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedown
 from models.store import ModelStore
+from tests.helpers.crawl_site import RULES
 
 PEOPLE, PICTURES = ("Ada", "Bob"), 6
 
@@ -61,7 +62,7 @@ class Crawled:
 
     def pictures(self) -> int:
         """Requests for pictures so far."""
-        return sum(n for path, n in self.site.requests.items() if path != "/robots.txt")
+        return sum(n for path, n in self.site.requests.items() if path not in RULES)
 
     def purge(self, *asked: Takedown) -> PurgePlan:
         with self.workspace.lock(purging=True):

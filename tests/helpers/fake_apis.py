@@ -175,7 +175,10 @@ class FakeApis:
             }  # fmt: skip
             return Reply({"entities": entities, "success": 1})
         if "titles" in p:
-            pages = [commons_file(title, n) for n, title in enumerate(p["titles"].split("|"))]
+            pages = [
+                commons_file(title, n, p.get("iiurlwidth"))
+                for n, title in enumerate(p["titles"].split("|"))
+            ]
             return Reply({"batchcomplete": True, "query": {"pages": pages}})
         generator = p["generator"]
         start = int(p.get("gcmcontinue" if generator == "categorymembers" else "gsroffset", 0))
@@ -187,7 +190,8 @@ class FakeApis:
         body: dict[str, Any] = {"batchcomplete": True}
         numbers = range(start, min(start + size, total))
         if numbers:
-            files = [commons_file(f"File:{name} {n}.jpg", n) for n in numbers]
+            width = p.get("iiurlwidth")
+            files = [commons_file(f"File:{name} {n}.jpg", n, width) for n in numbers]
             if generator == "search":  # which answers in no order, and numbers its results
                 files = [f | {"index": n + 1} for n, f in zip(numbers, files, strict=True)][::-1]
             body["query"] = {"pages": files}
@@ -220,9 +224,19 @@ def claims(values: dict[str, list[str]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def commons_file(title: str, number: int) -> dict[str, Any]:
-    """A page of Commons with its file; every seventh is no picture."""
+def commons_file(title: str, number: int, width: str | None = None) -> dict[str, Any]:
+    """A page of Commons with its file; every seventh is no picture.
+
+    ``width``: to scale it to, if it is wider.
+    """
     leaf = title.removeprefix("File:").replace(" ", "_")
+    scaled: dict[str, Any] = {}
+    if width is not None:
+        narrow = min(int(width), 1200)
+        place = f"https://upload.example/{leaf}"
+        if narrow < 1200:
+            place = f"https://upload.example/thumb/{leaf}/{narrow}px-{leaf}"
+        scaled = {"thumburl": place, "thumbwidth": narrow, "thumbheight": narrow * 4 // 3}
     return {
         "pageid": 1000 + number,
         "ns": 6,
@@ -242,6 +256,7 @@ def commons_file(title: str, number: int) -> dict[str, Any]:
                     "ObjectName": {"value": leaf.removesuffix(".jpg")},
                 },
             }
+            | scaled
         ],
     }
 

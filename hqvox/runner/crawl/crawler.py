@@ -14,13 +14,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
-from hqvox.runner.crawl.hosts import host_files
+from hqvox.runner.crawl.hosts import OperatorsFile, host_files, write_status
 from hqvox.runner.crawl.retry import Request
 from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_candidates
 from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
@@ -33,7 +34,7 @@ from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
 from pipelines.chain import Stages, Tallies
-from pipelines.discover.source import SourceError
+from pipelines.discover.source import QuotaSpent, SourceError
 from pipelines.fetch.engine import Engine, FetchResult
 
 SHARDS_IN_FLIGHT = 8
@@ -41,6 +42,8 @@ SHARDS_IN_FLIGHT = 8
 URLS_AHEAD = 10_000
 """Another shard is started while fewer urls than this wait."""
 REPORT_SECONDS = 1.0
+REMOTE_REREAD_SECONDS = 30.0
+"""How often the operator's file is read where the workspace is on object storage."""
 
 T = TypeVar("T")
 
@@ -105,6 +108,10 @@ class Crawler:
         self._identities = self._workspace.shards()
         self._threads = ThreadPoolExecutor(SHARDS_IN_FLIGHT, thread_name_prefix="crawl")
         self._stopping = threading.Event()
+        self._stopped = ""
+        """Why the crawl stopped before its end, in one line."""
+        self._operators = OperatorsFile(self._workspace)
+        self._reread_at = 0.0
 
     async def run(self) -> None:
         """Crawl all shards of the order."""
@@ -120,7 +127,14 @@ class Crawler:
             kept = host_files(self._workspace)
             if self.order.refresh:
                 kept.unlink(missing_ok=True)
-            async with Engine(self.config.download, refuse=refuse, kept=kept) as engine:
+            respect = self.config.policy.respect
+            async with Engine(
+                self.config.download, refuse=refuse, kept=kept, respect=respect
+            ) as engine:
+                self._halted = asyncio.Event()
+                self._reread(engine)
+                if self._operators.problem:
+                    raise HqvoxError(self._operators.problem)
                 try:
                     while waiting or running:
                         ready = engine.waiting < URLS_AHEAD
@@ -134,7 +148,9 @@ class Crawler:
                         engine.check()
                         if time.monotonic() - reported >= REPORT_SECONDS:
                             reported = time.monotonic()
+                            self._reread(engine)
                             self._report_state(engine)
+                            await self._stop_at_limits(engine)
                     self._report_state(engine)
                 finally:
                     self._stopping.set()
@@ -147,14 +163,44 @@ class Crawler:
         finally:
             self._threads.shutdown(cancel_futures=True)
 
+    def _reread(self, engine: Engine) -> None:
+        """Read the operator's file, now and then, and let it hold."""
+        now = time.monotonic()
+        if now >= self._reread_at:
+            local = self._workspace.storage.local
+            self._reread_at = now + (REPORT_SECONDS if local else REMOTE_REREAD_SECONDS)
+            if self._operators.reread():
+                engine.limit_hosts(self._operators.hosts)
+
+    async def _stop_at_limits(self, engine: Engine) -> None:
+        """Stop where the settings say so; shards that are not complete fail, and can go on."""
+        config = self.config.download
+        hours = (time.monotonic() - self._started) / 3600
+        megabytes = engine.counts.bytes / 1e6
+        if config.stop_after_mb is not None and megabytes >= config.stop_after_mb:
+            why = f"{megabytes:,.0f} MB fetched (download.stop_after_mb)"
+        elif config.stop_after_hours is not None and hours >= config.stop_after_hours:
+            why = f"{config.stop_after_hours:g} h have passed (download.stop_after_hours)"
+        else:
+            return
+        if not self._stopped:
+            self._stopped = f"crawl stopped: {why}; run again to go on"
+            self._discover.stop()
+            await engine.halt()
+            self._halted.set()
+
     async def _shard(self, engine: Engine, job: ShardJob) -> None:
         started = time.perf_counter()
         crawled = replace(job, last=min(job.last, DOWNLOAD))
+        if self._stopped:
+            self.report(Failed(crawled, self._stopped, self._stopped))
+            return
         try:
-            by_identity = await self._crawl(engine, crawled)
+            by_identity, spent = await self._crawl(engine, crawled)
             next_job = await self._in_thread(self._next_job, job)
         except SourceError as error:  # quota, an API that is down: the rest of the crawl goes on
-            self.report(Failed(crawled, str(error), str(error)))
+            line = self._stopped or str(error)
+            self.report(Failed(crawled, line, line))
             return
         except (HqvoxError, ModelError, OSError):
             raise
@@ -163,16 +209,27 @@ class Crawler:
             return
         for identity_id, identity_tallies in by_identity.items():
             self.report(Progress(job.shard, identity_id, identity_tallies))
+        if spent is not None:  # what the other sources answered is committed, but marked stale
+            self.report(Failed(crawled, str(spent), str(spent), next_job))
+            return
         self.report(Finished(crawled, time.perf_counter() - started, next_job))
 
-    async def _crawl(self, engine: Engine, job: ShardJob) -> Mapping[str, Tallies]:
+    async def _crawl(
+        self, engine: Engine, job: ShardJob
+    ) -> tuple[Mapping[str, Tallies], QuotaSpent | None]:
+        """Crawl and commit a shard; tallies by identity, and whether a quota was spent.
+
+        Raises SourceError where there is nothing to commit.
+        """
         # Computed before any request: if an input changes meanwhile, the next plan sees it.
         identities = self._identities[job.shard]
         records = await self._in_thread(self._fingerprints.of, identities)
-        candidates = await self._in_thread(self._find, job, identities)
+        candidates, spent = await self._in_thread(self._find, job, identities)
         if job.last < DOWNLOAD:
+            if spent is not None:
+                raise spent
             await self._in_thread(self._commit_candidates, job, candidates, records)
-            return tallies(candidates, None)
+            return tallies(candidates, None), None
         shard = await self._in_thread(ShardCrawl, self._workspace, job, records, self._download)
         try:
             rows = (
@@ -186,17 +243,24 @@ class Crawler:
             )
             requests = await self._in_thread(prepare)
             self._urls += len(requests)
-            await _fetch(engine, shard, requests)
-            return await self._in_thread(shard.commit, candidates)
+            if not await _fetch(engine, shard, requests, self._halted):
+                raise SourceError(self._stopped)
+            return await self._in_thread(shard.commit, candidates, spent is not None), spent
         finally:
             shard.close()
 
-    def _find(self, job: ShardJob, identities: Sequence[Row]) -> list[Row] | None:
-        """Run discover, where the job begins with it, except for identities taken down."""
+    def _find(
+        self, job: ShardJob, identities: Sequence[Row]
+    ) -> tuple[list[Row] | None, QuotaSpent | None]:
+        """Run discover, where the job begins with it, except for identities taken down.
+
+        Where the quota of one of several sources is spent, the candidates are those of the others.
+        """
         if job.first > 0:
-            return None
+            return None, None
         candidates: list[Row] = []
         failure: SourceError | None = None
+        spent: QuotaSpent | None = None
         for identity in identities:
             if self._stopping.is_set():
                 raise SourceError("stopped")
@@ -204,11 +268,15 @@ class Crawler:
                 continue
             try:
                 candidates += self._discover.process([dict(identity)], _NO_PIXELS)
+            except QuotaSpent as error:
+                spent = error
+                candidates += error.candidates
             except SourceError as error:  # the shard fails, but the source's answers are kept
                 failure = error
+        failure = failure or (spent if not candidates else None)
         if failure is not None:
             raise failure
-        return candidates
+        return candidates, spent
 
     def _committed_rows(self, job: ShardJob) -> list[Row]:
         inputs = job_input(self._workspace, job, self._identities[job.shard])
@@ -229,34 +297,42 @@ class Crawler:
         if job.last <= DOWNLOAD:
             return None
         expected = self._fingerprints.of(self._identities[job.shard])
-        first, why = first_stale(self._workspace, job.shard, expected, job.last)
-        first = max(first, DOWNLOAD + 1)
+        begin = DOWNLOAD + 1  # also where what was crawled is marked stale, for lack of a quota
+        first, why = first_stale(self._workspace, job.shard, expected, job.last, begin)
         return ShardJob(job.shard, first, job.last, why) if first <= job.last else None
 
     def _report_state(self, engine: Engine) -> None:
         counts = engine.counts
-        self.report(
-            Crawling(
-                urls=self._urls,
-                waiting=engine.waiting,
-                fetched=counts.fetched,
-                unchanged=counts.unchanged,
-                failed=dict(counts.failed),
-                bytes=counts.bytes,
-                hosts_waiting=engine.hosts_waiting(),
-                requests=engine.client.requests,
-                seconds=time.monotonic() - self._started,
-            )
+        state = Crawling(
+            urls=self._urls,
+            waiting=engine.waiting,
+            fetched=counts.fetched,
+            unchanged=counts.unchanged,
+            failed=dict(counts.failed),
+            bytes=counts.bytes,
+            hosts_waiting=engine.hosts_waiting(),
+            problem=self._operators.problem,
+            requests=engine.client.requests,
+            seconds=time.monotonic() - self._started,
         )
+        self.report(state)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        hosts = {"stopped": self._stopped, "hosts": engine.hosts_state()}
+        write_status(self._workspace, {"time": now, **asdict(state), **hosts})
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
-async def _fetch(engine: Engine, shard: ShardCrawl, requests: Sequence[Request]) -> None:
-    """Have the engine make the requests; return when the shard has the last outcome."""
+async def _fetch(
+    engine: Engine, shard: ShardCrawl, requests: Sequence[Request], halted: asyncio.Event
+) -> bool:
+    """Have the engine make the requests; return when the shard has the last outcome.
+
+    False where the engine was halted before.
+    """
     if not requests:
-        return
+        return True
     left = len(requests)
     finished = asyncio.Event()
 
@@ -269,7 +345,13 @@ async def _fetch(engine: Engine, shard: ShardCrawl, requests: Sequence[Request])
 
     for request in requests:
         engine.add(request.url, take, request.etag, request.last_modified)
-    await finished.wait()
+    waits = [asyncio.create_task(event.wait()) for event in (finished, halted)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+    return finished.is_set()
 
 
 _NO_PIXELS: Any = None

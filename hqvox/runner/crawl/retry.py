@@ -20,7 +20,9 @@ from hqvox.workspace.tables import Row
 from pipelines.download import DownloadStage
 from pipelines.fetch.engine import FetchResult
 
-DEPENDS_ON_SETTINGS = frozenset({"too_large", "opted_out", "robots_disallowed", "taken_down"})
+DEPENDS_ON_SETTINGS = frozenset(
+    {"too_large", "opted_out", "robots_disallowed", "rights_reserved", "taken_down"}
+)
 """Reasons that are requested again where the settings of the download changed."""
 CONSENT_SETTINGS = ("robots", "opt_out")
 """Where these settings changed, photos are requested again: they may be refused now."""

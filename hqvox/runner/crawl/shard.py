@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
+from hqvox.imaging.location import without_location
 from hqvox.runner.crawl.retry import Request, replaces, request_for
 from hqvox.runner.crawl.spool import Spool
 from hqvox.runner.plan import DOWNLOAD, ShardJob
@@ -24,12 +25,13 @@ from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.shards import ShardReader
-from hqvox.workspace.tables import ATTEMPTS, Row, stage_schema
+from hqvox.workspace.tables import ADDED, ATTEMPTS, KEYS, Row, stage_schema
 from hqvox.workspace.takedowns import Takedowns
 from pipelines.chain import Tallies, Tally
 from pipelines.discover.stage import DiscoverStage
 from pipelines.download import DownloadStage, covered, is_local
 from pipelines.fetch.engine import FetchResult
+from pipelines.fetch.reservations import embedded
 
 _COLUMNS = DownloadStage.writes
 ATTEMPTS_FOLDER = "attempts"
@@ -69,7 +71,7 @@ class ShardCrawl:
         requests: dict[str, Request] = {}
         for row in rows:
             url = row["url"]
-            if is_local(row) or covered(self.takedowns, row) or url in requests:
+            if is_local(row) or self._refusal(row) is not None or url in requests:
                 continue
             request = request_for(
                 url,
@@ -102,24 +104,49 @@ class ShardCrawl:
         if answer is None:
             return row
         row["http_status"] = answer.status
+        row["reservations"] = ["tdm_header"] if answer.tdm_reserved else []
         if outcome.reason is not None:
             return row
         row["retrieved_at"] = answer.time.astimezone(UTC).replace(microsecond=0)
         row["etag"], row["last_modified"] = answer.etag, answer.last_modified
         row["photo_bytes"], row["photo_id"] = len(answer.body), answer.sha256 or None
-        if self.takedowns.covers_photo(row["photo_id"]):
-            return _taken_down(outcome.url)
-        row["reason"] = self.stage.inspect(row, answer.body)
-        if row["reason"] is None:
-            row["photo_offset"], row["photo_bytes"] = self.spool.store(answer.sha256, answer.body)
+        if not self._take_photo(row, answer.body, self.stage.config.keep_location):
+            return _refused(outcome.url, "taken_down")
         return row
+
+    def _take_photo(self, row: Row, data: bytes, keep_location: bool) -> bool:
+        """Set what the bytes say, the reason too, and store them where there is none.
+
+        ``photo_id`` is that of the bytes as they came; it becomes that of the stored ones. Returns
+        whether neither was taken down.
+        """
+        if self.takedowns.covers_photo(row["photo_id"]):
+            return False
+        row["reason"] = self.stage.inspect(row, data)
+        if row["reason"] is None:
+            row["reservations"] = sorted({*(row["reservations"] or ()), *embedded(data)})
+            row["reason"] = self.stage.reserved(row)
+        if row["reason"] is not None:
+            return True
+        stored = data if keep_location else without_location(data)
+        if stored is not data:
+            row["photo_id"] = hashlib.sha256(stored).hexdigest()
+            if self.takedowns.covers_photo(row["photo_id"]):
+                return False
+        row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], stored)
+        return True
+
+    def _refusal(self, row: Row) -> str | None:
+        """The reason why a candidate is not even requested."""
+        return "taken_down" if covered(self.takedowns, row) else self.stage.restricted(row)
 
     # Commit --------------------------------------------------------------------------------------
 
-    def commit(self, candidates: list[Row] | None) -> Mapping[str, Tallies]:
+    def commit(self, candidates: list[Row] | None, stale: bool = False) -> Mapping[str, Tallies]:
         """Write the shard's tables and tar; return tallies by identity.
 
-        ``candidates``: rows of discover if it ran too. A shard without a change keeps its
+        ``candidates``: rows of discover if it ran too. ``stale``: candidates are missing, so that
+        the next build is to run discover again. A shard without a change keeps its
         tables, so the stages after download stay up to date. Raises HqvoxError, OSError.
         """
         local = {id(row): self._read_local(row) for row in self.rows if is_local(row)}
@@ -132,15 +159,16 @@ class ShardCrawl:
             stage_schema(_COLUMNS),
         )
         self._write_attempts()
-        if self._unchanged(candidates, table):
+        records = [{**record, "hash": ""} for record in self.records] if stale else self.records
+        if self._unchanged(candidates, table, records):
             self.spool.remove()
             return tallies(candidates, table)
         withdraw(self.workspace, self.job, self.records)
         if candidates is not None:
-            write_candidates(self.workspace, self.job.shard, candidates, self.records[0])
+            write_candidates(self.workspace, self.job.shard, candidates, records[0])
         places = [(result["photo_offset"], result["photo_bytes"]) for result in results]
         self.spool.commit_tar({place for place in places if place[0] is not None})
-        self.workspace.write_stage("download", self.job.shard, table, self.records[DOWNLOAD])
+        self.workspace.write_stage("download", self.job.shard, table, records[DOWNLOAD])
         self.spool.remove()
         return tallies(candidates, table)
 
@@ -172,12 +200,13 @@ class ShardCrawl:
     def _result(self, row: Row) -> Row:
         """The download columns of a candidate, whose photo is in the spool."""
         url = row["url"]
-        if covered(self.takedowns, row):
-            return _taken_down(None)
+        refusal = self._refusal(row)
+        if refusal is not None:
+            return _refused(None, refusal)
         known = self.spool.rows.get(url) or self._carried_over(url)
         covers = covered(self.takedowns, {**row, "final_url": known["final_url"]})
         if covers or self.takedowns.covers_photo(known["photo_id"]):
-            return _taken_down(None)
+            return _refused(None, "taken_down")
         return known
 
     def _carried_over(self, url: str) -> Row:
@@ -191,10 +220,8 @@ class ShardCrawl:
             row["photo_offset"] = None
             if hashlib.sha256(data).hexdigest() != row["photo_id"]:
                 row["reason"] = "unreadable"  # the disk lost it; --retry-failed fetches it again
-            else:
-                row["reason"] = self.stage.inspect(row, data)
-            if row["reason"] is None and not self.takedowns.covers_photo(row["photo_id"]):
-                row["photo_offset"], row["photo_bytes"] = self.spool.store(row["photo_id"], data)
+            elif not self._take_photo(row, data, keep_location=True):  # its id stays
+                return _refused(None, "taken_down")
         self.spool.note(url, row, [], requested=False, pages=self._pages[url])
         return row
 
@@ -216,7 +243,12 @@ class ShardCrawl:
             )
         return {name: values[name] for name in (*_COLUMNS, "reason")}
 
-    def _unchanged(self, candidates: list[Row] | None, table: pa.Table) -> bool:
+    def _unchanged(
+        self,
+        candidates: list[Row] | None,
+        table: pa.Table,
+        records: Sequence[Mapping[str, Any]],
+    ) -> bool:
         """Whether the committed tables have the same rows under the same fingerprints."""
         now = {"download": table.drop_columns(["photo_offset"])}
         if candidates is not None:
@@ -225,10 +257,11 @@ class ShardCrawl:
             if stage not in now:
                 continue
             record = self.workspace.committed(stage, self.job.shard)
-            if record is None or record["hash"] != self.records[index]["hash"]:
+            if record is None or record["hash"] != records[index]["hash"]:
                 return False
             names = now[stage].schema.names
-            before = self.workspace.read_stage(stage, self.job.shard)
+            columns = [name for name in names if name not in KEYS]
+            before = self.workspace.read_stage(stage, self.job.shard, columns)
             if before is None or before.select(names).to_pylist() != now[stage].to_pylist():
                 return False
         return True
@@ -325,12 +358,13 @@ def _committed_rows(workspace: Workspace, shard: str) -> dict[str, Row]:
     if table is None or "requested_url" not in table.schema.names:
         return {}
     missing = [name for name in _COLUMNS if name not in table.schema.names]
-    if missing:
+    if not set(missing) <= ADDED.keys():
         return {}
-    rows = table.select([*_COLUMNS, "reason"]).to_pylist()
+    rows = [dict.fromkeys(missing) | row for row in table.to_pylist()]
+    rows = [{name: row[name] for name in (*_COLUMNS, "reason")} for row in rows]
     return {row["requested_url"]: row for row in rows if row["requested_url"] is not None}
 
 
-def _taken_down(url: str | None) -> Row:
-    """The row of a photo that was taken down: only the url and the reason are kept."""
-    return {**dict.fromkeys(_COLUMNS), "requested_url": url, "reason": "taken_down"}
+def _refused(url: str | None, reason: str) -> Row:
+    """The row of a photo that must not be had: only the url and the reason are kept."""
+    return {**dict.fromkeys(_COLUMNS), "requested_url": url, "reason": reason}

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from hqvox.errors import HqvoxError
 from hqvox.release import pictures, write
+from hqvox.release.datasheet import datasheet
 from hqvox.release.layout import folder_names
 from hqvox.release.read import Release, release_names
 from hqvox.release.select import best_faces
@@ -77,6 +79,25 @@ def test_manifest_has_measurements_provenance_and_hashes(build: Workspace, relea
         assert row["yaw_deg"] == pytest.approx(1.0)
         assert dict(row["emotion_probabilities"])["neutral"] == pytest.approx(0.8)
         assert "aligned_offset" not in row
+
+
+def test_the_datasheet_says_which_reservations_were_kept_to(
+    build: Workspace, released: Path
+) -> None:
+    info = json.loads((released / "release.json").read_text())
+    assert info["reservations"]["crawled"] is False
+    assert "Reservations" not in (released / "DATASHEET.md").read_text()
+    manifest, identities = (
+        pq.read_table(released / f"{name}.parquet") for name in ("manifest", "identities")
+    )
+    refused = {"personality_rights": 1200, "rights_reserved": 34}
+    info["reservations"] |= {"crawled": True, "refused": refused, "opt_out": ["noai"]}
+    text = datasheet(manifest, identities, info, build.config())
+    assert "kept to: robots.txt, X-Robots-Tag (noai), the header tdm-reservation, " in text
+    assert "1,234 photographs (personality rights 1,200, rights reserved 34)." in text
+    info["reservations"] |= {"robots": False, "opt_out": [], "respect": [], "refused": {}}
+    text = datasheet(manifest, identities, info, build.config())
+    assert "kept to: *nothing*. Refused for that: 0 photographs." in text
 
 
 def test_checksums_cover_every_other_file(released: Path) -> None:

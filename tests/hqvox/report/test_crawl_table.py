@@ -29,6 +29,7 @@ def attempts(workspace: Workspace, shard: str, hosts: list[str]) -> None:
     rows = [
         {"url": f"http://{host}/{n}", "final_url": f"http://{host}/{n}", "host": host}
         | {"time": datetime(2026, 1, 1, tzinfo=UTC), "status": None if host == "silent" else 200}
+        | {"reason": "timed_out" if host == "silent" else None, "bytes": 100, "seconds": 0.5}
         for n, host in enumerate(hosts)
     ]
     with workspace.storage.writing(f"attempts/{shard}.parquet") as file:
@@ -47,12 +48,20 @@ def test_crawl_is_added_up_over_shards(build: Workspace) -> None:
     assert stats.reasons == [("not_an_image", 2, False)]
     assert (stats.attempts, stats.hosts) == (10, {"a.example", "b.example"})
     assert stats.licences == {UNSTATED: 8}
+    assert [(host.name, host.requests, host.answered) for host in stats.busiest] == [
+        ("b.example", 7, 7),
+        ("a.example", 2, 2),
+        ("silent", 1, 0),
+    ]
+    assert [host.failed for host in stats.busiest] == [0, 0, 1]
+    assert (stats.busiest[0].bytes, stats.busiest[0].mean_seconds) == (700, 0.5)
     tables = [build.read_stage("download", shard) for shard in build.shards()]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]
     assert stats.bytes == sum(row["photo_bytes"] for row in rows if row["reason"] is None) > 0
     page = re.sub(r"\s+", " ", render_report(build, None))
     assert "8 of 10 photographs arrived" in page
     assert "in 10 attempts; 2 hosts answered." in page
+    assert '<tr><th>b.example</th><td class="n">7</td><td class="n">7</td>' in page
     assert '<tr><th>not an image</th><td class="n">2</td><td>no</td></tr>' in page
 
 

@@ -102,3 +102,18 @@ def test_no_folders_is_one_line(tmp_path: Path) -> None:
 )
 def test_safe_names_stay_in_their_folder(name: str, safe: str) -> None:
     assert identities.safe_name(name) == safe
+
+
+def test_people_marked_as_minors_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("id,name,minor\na,Ann,no\nb,Bob,YES\nc,Cem,\nd,Dan,1\ne,Eve,0\n")
+    table = identities.to_table(identities.read_csv(file))
+    assert table["identity_id"].to_pylist() == ["a", "c", "e"]
+    assert table["row"].to_pylist() == [0, 2, 4]
+    assert "minor" not in table.schema.names
+    file.write_text("id,name,minor\na,Ann,perhaps\n")
+    with pytest.raises(HqvoxError, match=r"people\.csv:2: minor 'perhaps': yes or no, 1 or 0"):
+        identities.read_csv(file)
+    file.write_text("id,name,minor\na,Ann,true\n")
+    with pytest.raises(HqvoxError, match="no identities"):
+        identities.to_table(identities.read_csv(file))

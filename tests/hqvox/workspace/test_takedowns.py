@@ -184,3 +184,12 @@ def test_damaged_list_stops_everything_in_one_line(tmp_path: Path, line: bytes) 
     (tmp_path / FILE).write_bytes(line + b"\n")
     with pytest.raises(HqvoxError, match=r"tombstones\.jsonl:1: not a takedown; restore"):
         Takedowns.read(Workspace(tmp_path))
+
+
+def test_a_scaled_picture_of_wikimedia_is_covered_with_its_original() -> None:
+    """Candidates are scaled; who asks for a takedown names the original."""
+    folder = "https://upload.wikimedia.org/wikipedia/commons"
+    taken = Takedowns([Takedown("url", url_digest(f"{folder}/a/ab/Ada%20L.jpg"))])
+    assert taken.covers_url(f"{folder}/thumb/a/ab/Ada%20L.jpg/1920px-Ada%20L.jpg")
+    assert not taken.covers_url(f"{folder}/thumb/a/ab/Bob.jpg/1920px-Bob.jpg")
+    assert not taken.covers_url("https://a.example/x/y/thumb/a/ab/Ada%20L.jpg/1920px-Ada%20L.jpg")

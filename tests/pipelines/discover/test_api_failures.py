@@ -200,13 +200,22 @@ def test_what_other_sources_answer_is_kept_when_one_is_spent(apis: FakeApis, sta
         SPENT["google by message"][1] if asked.path == "/customsearch/v1" else None
     )
     made = stage("google", "brave", "openverse", queries=ONE)
-    with pytest.raises(QuotaSpent, match="quota of google spent"):
+    with pytest.raises(QuotaSpent, match="quota of google spent") as error:
         rows_of(made)
+    assert {row["source"] for row in error.value.candidates} == {"brave", "openverse"}
     paths = [asked.path for asked in apis.asked]
     assert sorted(set(paths)) == ["/customsearch/v1", "/res/v1/images/search", "/v1/images/"]
     with pytest.raises(QuotaSpent, match="quota of google spent"):
         rows_of(made)
     assert [asked.path for asked in apis.asked] == paths
+
+
+def test_a_spent_source_alone_gives_no_part_of_its_results(apis: FakeApis, stage: Make) -> None:
+    """A small quota finishes shards one by one."""
+    apis.results = 25
+    with pytest.raises(QuotaSpent) as error:
+        rows_of(stage("google", queries=ONE, api={"daily_requests": 1}))
+    assert not error.value.candidates
 
 
 def test_the_day_of_a_budget_begins_in_its_own_time_zone(tmp_path: Path) -> None:
@@ -273,6 +282,50 @@ def test_a_refused_key_must_be_mended(apis: FakeApis, stage: Make, status: int) 
     ):
         rows_of(stage("brave", queries=ONE))
     assert len(apis.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reply", "line"),
+    [
+        (
+            "brave",
+            Reply({"error": {"code": "SUBSCRIPTION_TOKEN_INVALID", "detail": "not valid"}}, 422),
+            r"brave refuses us: 422 \(not valid\); check HQVOX_BRAVE_KEY",
+        ),
+        (
+            "google",
+            Reply(google_error(400, "API key not valid. Please pass a valid API key."), 400),
+            r"google refuses us: 400 \(API key not valid.*\); check HQVOX_GOOGLE_KEY and HQVOX_",
+        ),
+        (
+            "google",
+            Reply({"error": {"code": 400, "details": [{"reason": "API_KEY_INVALID"}]}}, 400),
+            r"google refuses us: 400; check HQVOX_GOOGLE_KEY",
+        ),
+    ],
+)
+def test_a_key_that_is_none_ends_the_build_with_one_line(
+    apis: FakeApis, stage: Make, source: str, reply: Reply, line: str
+) -> None:
+    apis.fault = lambda number, asked: reply
+    with pytest.raises(HqvoxError, match=line):
+        rows_of(stage(source))
+    assert len(apis.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reply"),
+    [
+        ("brave", Reply({"error": {"code": "VALIDATION", "detail": "count is too large"}}, 422)),
+        ("google", Reply(google_error(400, "Request contains an invalid argument."), 400)),
+    ],
+)
+def test_another_wrong_parameter_is_no_refused_key(
+    apis: FakeApis, stage: Make, source: str, reply: Reply
+) -> None:
+    apis.fault = lambda number, asked: reply
+    with pytest.raises(SourceError, match=f"{source} answered {reply.status}"):
+        rows_of(stage(source))
 
 
 def test_a_missing_key_names_its_variable(

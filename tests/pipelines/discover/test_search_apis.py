@@ -40,6 +40,7 @@ def test_google_fills_every_column_page_by_page(apis: FakeApis, stage: Make) -> 
         "author": None,
         "stated_width_px": 600,
         "stated_height_px": 800,
+        "restrictions": None,
         "reason": None,
     }
     assert [asked.parameters["start"] for asked in apis.asked] == ["1", "11", "21"]
@@ -124,6 +125,39 @@ def test_wikimedia_goes_from_the_item_to_its_pictures_and_category(
     ]
     looked_at = next(a for a in apis.asked if a.parameters["action"] == "wbgetentities")
     assert looked_at.parameters["ids"] == "Q1|Q2|Q4|Q5"
+
+
+@pytest.mark.parametrize(("width", "scaled"), [(960, True), (1920, False), (None, False)])
+def test_wikimedia_is_asked_for_the_size_that_is_needed(
+    apis: FakeApis, stage: Make, width: int | None, scaled: bool
+) -> None:
+    """Photographs of 1200 × 1600 pixels: those narrower than asked for come as they are."""
+    apis.items = {"Q7259": {"name": "Countess", "claims": PERSON | {"P18": ["C.jpg"]}}}
+    rows = rows_of(stage("wikimedia", wikimedia={"width_px": width}), person("Q7259"))
+    urls = {True: "https://upload.example/thumb/C.jpg/960px-C.jpg"}
+    assert rows[0]["url"] == urls.get(scaled, "https://upload.example/C.jpg")
+    sizes = (rows[0]["stated_width_px"], rows[0]["stated_height_px"])
+    assert sizes == ((960, 1280) if scaled else (1200, 1600))
+
+
+def test_wikimedia_states_restrictions_and_the_attribution_asked_for(
+    apis: FakeApis, stage: Make
+) -> None:
+    apis.items = {"Q7259": {"name": "Countess", "claims": PERSON | {"P18": ["C.jpg"]}}}
+    stated = {"Restrictions": {"value": "personality|trademarked"}}
+    stated |= {"Attribution": {"value": "© <b>Jo</b> via Commons"}}
+
+    def with_stated(number: int, asked: Asked) -> Reply | None:
+        reply = apis.usual(asked)
+        if "titles" in asked.parameters:
+            reply.body["query"]["pages"][0]["imageinfo"][0]["extmetadata"] |= stated
+        return reply
+
+    apis.fault = with_stated
+    rows = rows_of(stage("wikimedia"), person("Q7259"))
+    assert rows[0]["restrictions"] == "personality|trademarked"
+    assert rows[0]["author"] == "© Jo via Commons"
+    assert {row["restrictions"] for row in rows[1:]} == {None}
 
 
 def test_wikimedia_takes_an_items_id_and_searches_commons(apis: FakeApis, stage: Make) -> None:

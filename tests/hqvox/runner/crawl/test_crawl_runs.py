@@ -23,7 +23,7 @@ from hqvox.runner.progress import Display, crawl_line
 from hqvox.runner.worker import Crawling, Event
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
-from pipelines.discover.source import SourceError
+from pipelines.discover.source import QuotaSpent, SourceError
 from pipelines.discover.stage import DiscoverStage
 from tests.helpers.crawl_site import QUICK, Site, answer, build, make, picture, reasons, rows
 
@@ -101,6 +101,42 @@ def test_a_source_that_fails_leaves_its_shard_and_the_rest_goes_on(
     assert reasons(workspace) == {"/0": None, "/1": None, "/2": None}
     assert site.asked() == {"/0": 1, "/1": 1, "/2": 1}
     assert workspace.failures() == {}
+
+
+def test_a_spent_quota_does_not_hold_back_what_other_sources_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DiscoverStage.process
+
+    def process(self: DiscoverStage, found: list, pixels: object) -> list:
+        candidates = real(self, found, pixels)  # type: ignore[arg-type]
+        if found[0]["identity_id"] != "b":
+            return candidates
+        error = QuotaSpent("quota of google spent (100 of 100 today)")
+        error.candidates = candidates[:1]
+        raise error
+
+    monkeypatch.setattr(DiscoverStage, "process", process)
+    with Site({f"/{n}": answer(200, picture(n)) for n in range(4)}) as site:
+        urls = [(person, site.url(f"/{n}")) for n, person in enumerate("abcb")]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
+        for _ in range(2):
+            result = build(workspace, target="duplicates")
+            assert [f.error for f in result.failed] == ["quota of google spent (100 of 100 today)"]
+            assert reasons(workspace) == {"/0": None, "/1": None, "/2": None}
+            assert list(workspace.failures()) == ["00001"]
+            later = workspace.read_stage("duplicates", "00001", ["reason"])
+            assert later is not None
+            assert later["reason"].to_pylist() == [None]
+            assert site.asked() == {"/0": 1, "/1": 1, "/2": 1}
+        monkeypatch.undo()
+        assert not build(workspace, target="duplicates").failed
+    assert reasons(workspace) == {f"/{n}": None for n in range(4)}
+    assert site.asked() == {f"/{n}": 1 for n in range(4)}
+    assert workspace.failures() == {}
+    later = workspace.read_stage("duplicates", "00001", ["reason"])
+    assert later is not None
+    assert len(later) == 2
 
 
 def test_a_defect_marks_its_shard_and_the_rest_goes_on(

@@ -11,7 +11,7 @@ import pytest
 from hqvox.config.build import DownloadConfig
 from pipelines.fetch.engine import Engine, FetchResult
 from pipelines.fetch.guard import Guard, Lookup, RefusedUrlError, is_public, system_lookup
-from tests.helpers.crawl_site import QUICK, Site, answer, picture
+from tests.helpers.crawl_site import QUICK, Request, Site, answer, picture
 
 PRIVATE = [
     "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.8.8.8", "169.254.169.254",
@@ -160,6 +160,44 @@ def test_an_answer_of_the_dns_that_changes_swaps_nothing() -> None:
     assert {outcome.reason for outcome in outcomes} == {"connection_failed"}
     assert asked == ["swaps.test"]
     assert not site.requests
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_names_at_one_address_share_a_pace_if_asked_for(share: bool) -> None:
+    """Twelve photographs under three names, 20 requests a second, one at a time."""
+    times: list[float] = []
+    now, most = 0, 0
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.1)
+        now -= 1
+        writer.write(answer(200, picture()))
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    names = ("a.test", "b.test", "c.test")
+    with Site({f"/{n}": slow for n in range(4)}) as site:
+        urls = [f"http://{name}:{site.port}/{n}" for n in range(4) for name in names]
+        outcomes = fetch(
+            urls,
+            lookup,
+            allow_hosts=[f"{name}:{site.port}" for name in names],
+            share_pace=share,
+            host_requests_per_second=20.0,
+            host_connections=1,
+        )
+    assert {outcome.reason for outcome in outcomes} == {None}
+    assert len(times) == 12
+    if share:
+        assert most == 1
+        assert times[-1] - times[0] >= 11 * 0.1 - 0.05
+    else:
+        assert most > 1
 
 
 def test_a_name_that_does_not_exist_fails_at_once() -> None:

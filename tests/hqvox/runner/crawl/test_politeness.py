@@ -16,6 +16,7 @@ from pipelines.fetch.client import ByteBudget
 from pipelines.fetch.files import HostFiles
 from pipelines.fetch.headers import opted_out
 from pipelines.fetch.robots import Rules, parse
+from tests.helpers.crawl_site import RULES as RULES_FILES
 from tests.helpers.crawl_site import (
     Request,
     Site,
@@ -116,14 +117,16 @@ def test_robots_txt_is_kept_for_a_day_over_several_crawls(tmp_path: Path) -> Non
         assert robots_requests(site) == 1
 
         file = tmp_path / "w/hosts/files.jsonl"
-        url, asked_at, body = json.loads(file.read_text())
-        file.write_text(json.dumps([url, asked_at - 25 * 3600, body]) + "\n")
+        kept = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [url for url, _, _ in kept] == [site.url(path) for path in RULES_FILES]
+        older = [json.dumps([url, asked_at - 25 * 3600, body]) for url, asked_at, body in kept]
+        file.write_text("\n".join([*older, ""]))
         write_urls(tmp_path / "w.csv", urls)
         build(workspace)
         assert robots_requests(site) == 2
         build(workspace, refresh=True)
         assert robots_requests(site) == 3
-    assert workspace.storage.names("hosts") == ["files.jsonl"]
+    assert workspace.storage.names("hosts") == ["files.jsonl", "status.json"]
 
 
 def test_files_of_hosts_survive_a_kill_and_stay_within_bounds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import multiprocessing
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from hqvox.runner.crawl import shard as crawl_shard
 from hqvox.runner.crawl import spool
@@ -172,6 +174,40 @@ def test_a_refresh_that_changes_nothing_leaves_what_follows_up_to_date(tmp_path:
         build(workspace, target="duplicates", refresh=True)
     assert site.asked() == {"/1": 2}
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def with_place() -> bytes:
+    """A photograph with GPS fields."""
+    fields = Image.Exif()
+    fields.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.25), 29: "2026:01:02"})
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(picture())).save(sink, "JPEG", exif=fields.tobytes())
+    return sink.getvalue()
+
+
+def test_a_photograph_is_stored_without_its_place_unless_asked_for(tmp_path: Path) -> None:
+    data = with_place()
+    with Site({"/1": answer(200, data)}) as site:
+        for name, keep in (("w", False), ("kept", True)):
+            workspace = make(
+                tmp_path / name,
+                [("a", site.url("/1"))],
+                allow_hosts=[site.host],
+                keep_location=keep,
+            )
+            build(workspace)
+            (row,) = rows(workspace)
+            stored = workspace.pixels("photo", row)
+            assert (stored == data) is keep
+            assert (b"2026:01:02" in stored) is keep
+            assert hashlib.sha256(stored).hexdigest() == row["photo_id"]
+
+        # Who asks for a takedown has the photograph as it was published.
+        published = Takedown("photo", hashlib.sha256(data).hexdigest())
+        workspace = Workspace(tmp_path / "w")
+        Takedowns().add(workspace, [published])
+        build(workspace, refresh=True)
+    assert reasons(workspace) == {"/1": "taken_down"}
 
 
 def test_what_was_taken_down_is_neither_asked_for_nor_kept(tmp_path: Path) -> None:
