@@ -3,267 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import io
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import threading
-import zlib
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from yarl import URL
 
 from hqvox.config.build import DownloadConfig
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from pipelines.fetch.hosts import Host, HostQueues
-from tests.helpers.crawl_site import (
-    Handler,
-    Request,
-    Site,
-    answer,
-    build,
-    in_turn,
-    make,
-    picture,
-    reasons,
-    rows,
+from tests.helpers.crawl_site import Request, Site, answer, build, make, picture, reasons, rows
+from tests.helpers.faults import (
+    ADDRESSES,
+    FAULTS,
+    OTHERS,
+    PHOTO,
+    ROBOTS,
+    SENT,
+    SIZE,
+    Outcome,
+    crawl,
+    table,
+    wrong,
 )
 
-PHOTO = picture()
-SIZE = len(PHOTO)
-
-
-async def reset_midway(request: Request, writer: asyncio.StreamWriter) -> None:
-    """Half the body, then a reset."""
-    writer.write(answer(200, PHOTO[: SIZE // 2], length=SIZE))
-    await writer.drain()
-    await asyncio.sleep(0.05)
-    raw = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.close()
-
-
-async def reset_once(request: Request, writer: asyncio.StreamWriter) -> None:
-    if request.number == 0:
-        await reset_midway(request, writer)
-    else:
-        writer.write(answer(200, PHOTO))
-
-
-async def drip(request: Request, writer: asyncio.StreamWriter) -> None:
-    """A few bytes at a time, never long silent."""
-    writer.write(answer(200, b"", length=SIZE))
-    for n in range(0, SIZE, 4):
-        writer.write(PHOTO[n : n + 4])
-        await writer.drain()
-        await asyncio.sleep(0.05)
-
-
-async def fall_silent(request: Request, writer: asyncio.StreamWriter) -> None:
-    writer.write(answer(200, PHOTO[:100], length=SIZE))
-    await writer.drain()
-    await asyncio.sleep(30)
-
-
-async def hang_up_early(request: Request, writer: asyncio.StreamWriter) -> None:
-    writer.write(answer(200, PHOTO[:-100], length=SIZE))
-    await writer.drain()
-    writer.close()
-
-
-async def stop_within_chunks(request: Request, writer: asyncio.StreamWriter) -> None:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    writer.write(head + b"400\r\n" + PHOTO[:1024] + b"\r\n")
-    await writer.drain()
-    writer.close()
-
-
-EMPTY_BLOCKS = b"\x00\x00\x00\xff\xff" * 4096
-"""Blocks of deflate that decompress to nothing."""
-SENT: Counter[str] = Counter()
-"""Bytes that the endless routes wrote."""
-
-
-def endless(start: bytes, more: bytes, limit: int = 60_000_000) -> Handler:
-    """A gzip body that goes on until the client hangs up, or after ``limit`` bytes."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
-
-    async def send(request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(head + start)
-        while SENT[request.path] < limit:
-            writer.write(more)
-            await writer.drain()
-            SENT[request.path] += len(more)
-        writer.close()
-
-    return send
-
-
-def chunked(body: bytes, sizes: str = "%x") -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + (sizes % len(body)).encode() + b"\r\n" + body + b"\r\n0\r\n\r\n"
-
-
-def one_colour(side: int) -> bytes:
-    """A PNG of side × side pixels in a few kilobytes."""
-    sink = io.BytesIO()
-    Image.new("1", (side, side)).save(sink, "PNG", optimize=True)
-    return sink.getvalue()
-
-
-def announcing(side: int) -> bytes:
-    """A PNG whose header announces side × side pixels, without the data."""
-    data = bytearray(picture(kind="PNG"))
-    data[16:24] = side.to_bytes(4, "big") * 2
-    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    return bytes(data)
-
-
-def heic() -> bytes:
-    return struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
-
-
-def to(place: str, status: int = 302) -> bytes:
-    return answer(status, b"", f"Location: {place}")
-
-
-HTML = b"<!doctype html><html><body>Please log in</body></html>"
-SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
-ODD_CODING = answer(200, PHOTO, "Content-Encoding: ODD").replace(b"ODD", b"\xff\xfe\xe9")
-ODD_PLACE = answer(302, b"", "Location: http://ODD/").replace(b"ODD", b"\xff\xfe\xe9")
-"""Headers in bytes that are no UTF-8."""
-BOMB = gzip.compress(bytes(20_000_000))
-SOON = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
-
-# path: (route, reason, requests at least, requests at most)
-FAULTS = {
-    "/good": (answer(200, PHOTO), None, 1, 1),
-    "/chunked": (chunked(PHOTO), None, 1, 1),
-    "/zipped": (answer(200, gzip.compress(PHOTO), "Content-Encoding: gzip"), None, 1, 1),
-    "/reset-always": (reset_midway, {"connection_failed", "truncated"}, 3, 9),
-    "/reset-once": (reset_once, None, 2, 2),
-    "/drip": (drip, "too_slow", 3, 3),
-    "/silent": (fall_silent, "timed_out", 3, 3),
-    "/short": (hang_up_early, "truncated", 3, 3),
-    "/short-chunks": (stop_within_chunks, {"truncated", "malformed_response"}, 3, 3),
-    "/bad-chunks": (chunked(PHOTO, "zz%x"), "malformed_response", 3, 9),
-    # What comes too much may arrive apart from the rest, and is then not even seen.
-    "/longer": (
-        answer(200, PHOTO + b"and more" * 50, length=SIZE), {None, "malformed_response"}, 1, 9,
-    ),
-    "/wrong-type": (answer(200, PHOTO, "Content-Type: text/html"), None, 1, 1),
-    "/html": (answer(200, HTML, "Content-Type: image/jpeg"), "not_an_image", 1, 1),
-    "/empty": (answer(200, b""), "empty_file", 1, 1),
-    "/odd-coding": (ODD_CODING, "unsupported_encoding", 1, 1),
-    "/odd-place": (ODD_PLACE, "bad_url", 1, 1),
-    "/loop": (to("/loop"), "too_many_redirects", 6, 6),
-    "/nowhere": (answer(302), "malformed_response", 3, 3),
-    "/moved": (to("/good?moved"), None, 1, 1),
-    "/good?moved": (answer(200, PHOTO), None, 1, 2),
-    "/to-private": (to("http://10.0.0.1/a.jpg"), "refused_address", 1, 1),
-    "/to-metadata": (to("http://169.254.169.254/latest/"), "refused_address", 1, 1),
-    "/to-mapped": (to("http://[::ffff:7f00:1]/a.jpg"), "refused_address", 1, 1),
-    "/to-loopback": (to("http://127.0.0.1:1/a.jpg"), "refused_address", 1, 1),
-    "/to-short-form": (to("http://127.1:1/a.jpg"), {"bad_url", "refused_address"}, 1, 1),
-    "/to-file": (to("file:///etc/passwd"), "bad_url", 1, 1),
-    "/to-credentials": (to("http://me:secret@127.0.0.1/a.jpg"), "bad_url", 1, 1),
-    "/bomb": (answer(200, BOMB, "Content-Encoding: gzip"), "too_large", 1, 1),
-    "/gzip-then-junk": (endless(gzip.compress(PHOTO), b"junk" * 5000), None, 1, 1),
-    "/empty-blocks": (endless(gzip.compress(b"")[:10], EMPTY_BLOCKS), "too_large", 1, 1),
-    "/bad-gzip": (answer(200, PHOTO, "Content-Encoding: gzip"), "malformed_response", 3, 3),
-    "/half-gzip": (
-        answer(200, gzip.compress(PHOTO)[:-500], "Content-Encoding: gzip"), "truncated", 3, 3,
-    ),
-    "/brotli": (answer(200, PHOTO, "Content-Encoding: br"), "unsupported_encoding", 1, 1),
-    "/announced-large": (answer(200, b"", length=10**9), "too_large", 1, 1),
-    "/streamed-large": (chunked(bytes(2_000_000)), "too_large", 1, 1),
-    "/busy": (in_turn(answer(429), answer(200, PHOTO)), None, 2, 2),
-    "/busy-for": (in_turn(answer(429, b"", "Retry-After: 1"), answer(200, PHOTO)), None, 2, 2),
-    "/busy-until": (
-        in_turn(answer(503, b"", f"Retry-After: {SOON}"), answer(200, PHOTO)), None, 2, 2,
-    ),
-    "/down-once": (in_turn(answer(500), answer(200, PHOTO)), None, 2, 2),
-    "/down": (answer(500), "http_server_error", 3, 3),
-    "/gone": (answer(410), "http_client_error", 1, 1),
-    "/noai": (answer(200, PHOTO, "X-Robots-Tag: noai"), "opted_out", 1, 1),
-    "/noindex-us": (answer(200, PHOTO, "X-Robots-Tag: hqvox: noindex"), "opted_out", 1, 1),
-    "/noindex-them": (answer(200, PHOTO, "X-Robots-Tag: otherbot: noindex"), None, 1, 1),
-    "/forbidden/1": (answer(200, PHOTO), "robots_disallowed", 0, 0),
-    "/one-colour": (answer(200, one_colour(1000)), None, 1, 1),
-    "/too-many-pixels": (answer(200, announcing(30_000)), "too_large", 1, 1),
-    "/svg": (answer(200, SVG), "unsupported_type", 1, 1),
-    "/ico": (answer(200, b"\0\0\1\0\1\0" + bytes(200)), "unsupported_type", 1, 1),
-    "/heic": (answer(200, heic()), "unsupported_type", 1, 1),
-    "/avif": (answer(200, picture(kind="AVIF")), None, 1, 1),
-    "/sets-cookie": (answer(200, PHOTO, "Set-Cookie: track=me; Path=/"), None, 1, 1),
-    "/bad-header": (b"HTTP/1.1 2OO OK\r\n\r\n", {"malformed_response"}, 3, 9),
-    "/not-http": (b"220 mail.example ESMTP\r\n\r\n", {"malformed_response"}, 3, 9),
-    "/not-modified": (answer(304), "malformed_response", 3, 3),
-}  # fmt: skip
-REFUSED = {
-    "ftp://a.example/1.jpg": "bad_url",
-    "http://u:p@a.example/2.jpg": "bad_url",
-    "http:///1.jpg": "bad_url",
-    "http://a.example:99999/1.jpg": "bad_url",
-    "http://192.168.1.1/1.jpg": "refused_address",
-    "http://[fe80::1]/1.jpg": "refused_address",
-    "http://[64:ff9b::a00:1]/1.jpg": "refused_address",
-    "http://2130706433/1.jpg": "bad_url",
-    "http://name.invalid/1.jpg": "dns_failed",
-    "http://a.example/" + "x" * 5000: "bad_url",
-}
+DOCS = Path(__file__).parents[4] / "docs/crawling.md"
 
 
 @pytest.fixture(scope="module")
-def crawled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Site]:
-    """A crawl of everything above."""
-    routes = {path: route for path, (route, *_) in FAULTS.items()}
-    routes["/robots.txt"] = answer(200, b"User-agent: *\nDisallow: /forbidden/\n")
-    folder = tmp_path_factory.mktemp("faults")
-    with Site(routes) as site:  # type: ignore[arg-type]
-        urls = [("a", site.url(path)) for path in FAULTS] + [("a", url) for url in REFUSED]
-        workspace = make(
-            folder / "w",
-            urls,
-            allow_hosts=[site.host],
-            max_bytes=1_000_000,
-            slow_seconds=0.4,
-            slowest_bytes_per_second=500,
-        )
-        result = build(workspace)
-        assert not result.failed, result.failed
-    return workspace, site
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Site, dict[str, Outcome]]:
+    """A crawl of all faults."""
+    return crawl(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
-def by_path(crawled: tuple[Workspace, Site]) -> dict[str, str | None]:
-    return reasons(crawled[0])
+def crawled(done: tuple[Workspace, Site, dict[str, Outcome]]) -> tuple[Workspace, Site]:
+    return done[:2]
+
+
+@pytest.fixture(scope="module")
+def outcomes(done: tuple[Workspace, Site, dict[str, Outcome]]) -> dict[str, Outcome]:
+    return done[2]
 
 
 @pytest.mark.parametrize("path", FAULTS)
-def test_a_fault_has_its_reason(
-    by_path: dict[str, str | None], crawled: tuple[Workspace, Site], path: str
-) -> None:
-    _, reason, least, most = FAULTS[path]
-    expected = reason if isinstance(reason, set) else {reason}
-    assert by_path[path] in expected
-    assert least <= crawled[1].asked()[path] <= most
+def test_a_fault_has_its_reason(outcomes: dict[str, Outcome], path: str) -> None:
+    fault = FAULTS[path]
+    assert outcomes[path].reason in fault.expected
+    assert fault.least <= outcomes[path].requests <= fault.most
 
 
-@pytest.mark.parametrize("url", REFUSED)
-def test_an_address_is_refused(crawled: tuple[Workspace, Site], url: str) -> None:
-    found = {row["url"]: row["reason"] for row in rows(crawled[0])}
-    assert found[url] == REFUSED[url]
+@pytest.mark.parametrize("key", ROBOTS)
+def test_a_faulty_robots_txt_has_its_reason(outcomes: dict[str, Outcome], key: str) -> None:
+    fault, outcome = ROBOTS[key], outcomes[f"robots: {key}"]
+    assert outcome.reason in fault.expected
+    assert outcome.requests == fault.least
+
+
+@pytest.mark.parametrize("url", ADDRESSES, ids=range(len(ADDRESSES)))
+def test_an_address_is_refused(outcomes: dict[str, Outcome], url: str) -> None:
+    assert outcomes[url].reason == ADDRESSES[url][1]
+
+
+def test_the_docs_have_the_table_that_the_command_prints(outcomes: dict[str, Outcome]) -> None:
+    assert wrong(outcomes) == []
+    assert table() in DOCS.read_text(), "run benchmarks/faults.py and put its table there"
+    changed = outcomes | {"/good": Outcome("not_an_image", 2), "robots: down": Outcome(None, 0)}
+    assert len(wrong(changed)) == 3
+
+
+def test_the_tests_that_the_table_names_exist() -> None:
+    for _, test in OTHERS.values():
+        assert callable(globals()[test])
 
 
 def test_equal_bytes_are_stored_once(crawled: tuple[Workspace, Site]) -> None:
