@@ -108,6 +108,8 @@ def init(
             "nothing to start from: give --photos FOLDER (one folder per identity), "
             "--urls FILE.csv, --voxceleb VOX1.csv VOX2.csv, or --identities FILE.csv"
         )
+    minors = sum(bool(row.get("minor")) for row in rows)
+    rows = [row for row in rows if not row.get("minor")]
     with_folder = source.match_folders(rows, photos) if photos is not None else 0
     chosen, note = recipe or "bundled", ""
     remote = urls is not None or bool(sources)
@@ -137,9 +139,8 @@ def init(
     Workspace.create(workspace, text, source.to_table(rows))
     if note:
         console.print(note, highlight=False, soft_wrap=True)
-    minors = sum(bool(row.get("minor")) for row in rows)
     left_out = f"; left out: {minors} marked as minors" if minors else ""
-    say(f"{workspace}: {len(rows) - minors} identities{left_out}")
+    say(f"{workspace}: {len(rows)} identities{left_out}")
     if photos is not None and with_folder < len(rows):
         say(f"{len(rows) - with_folder} of them have no folder in {photos}")
     if photos is None and config.discover.sources == ["folder"]:

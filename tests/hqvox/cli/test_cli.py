@@ -16,6 +16,7 @@ from hqvox.cli.app import escape_line, main
 from hqvox.cli.common import console, listed, say, text_table
 from hqvox.config.file import load_config, recipe_names
 from hqvox.errors import HqvoxError
+from hqvox.workspace.layout import Workspace
 from models.registry import of_recipe
 from models.store import ModelStore
 from pipelines.chain import Stages
@@ -113,6 +114,16 @@ def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     doubled = tmp_path / "i.csv"
     doubled.write_text("id,name\n1,Ann\n1,Bob\n")
     assert "stands twice" in one_line(hq("init", tmp_path / "x", "--identities", doubled))
+
+
+def test_init_leaves_out_people_marked_as_minors(hq, tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    people.write_text("id,name,minor\na,Ann,no\nb,Bob,yes\n")
+    work = tmp_path / "work"
+    assert (
+        "1 identities; left out: 1 marked as minors" in hq("init", work, "--identities", people)[1]
+    )
+    assert Workspace.open(work).identities()["identity_id"].to_pylist() == ["a"]
 
 
 def test_build_mistakes(hq, photos: Path, tmp_path: Path) -> None:
