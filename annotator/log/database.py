@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, TimeoutError
 
+from annotator.log.decisions import StoreAwayError
 from annotator.log.schema import META
 from hqvox.errors import HqvoxError
 from hqvox.workspace.locks import try_lock
@@ -51,7 +52,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the store. Raises HqvoxError."""
+        """A transaction that sees one state of the store. Raises StoreAwayError."""
         with self._explained(), self.engine.connect() as connection:
             if not self.sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -63,7 +64,7 @@ class Database:
         """The only writing transaction; committed when the block ends without an error.
 
         ``durable``: on the disk then. Without it a power cut may lose the whole transaction, which
-        is acceptable for leases. ``first``: there may be no tables yet. Raises HqvoxError.
+        is acceptable for leases. ``first``: there may be no tables yet. Raises StoreAwayError.
         """
         turn = nullcontext() if self._turn is None else self._turn.waited_for()
         with turn, self._explained(), self.engine.connect() as connection:
@@ -79,7 +80,7 @@ class Database:
 
     @contextmanager
     def plain(self) -> Iterator[sa.Connection]:
-        """A connection without a transaction, for upkeep. Raises HqvoxError."""
+        """A connection without a transaction, for upkeep. Raises StoreAwayError."""
         with self._explained(), self.engine.connect() as connection:
             level = {} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
             yield connection.execution_options(hqvox_begin="", **level)
@@ -95,9 +96,11 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise HqvoxError(f"{self.where}: {_remedy(error)}") from error
+            raise StoreAwayError(f"{self.where}: {_remedy(error)}") from error
         except TimeoutError:
-            raise HqvoxError(f"{self.where}: too much is read from it at once; try again") from None
+            raise StoreAwayError(
+                f"{self.where}: too much is read from it at once; try again"
+            ) from None
 
 
 class _Turn:
@@ -116,13 +119,16 @@ class _Turn:
 
     @contextmanager
     def waited_for(self) -> Iterator[None]:
-        """Hold the turn within the block. Raises HqvoxError after ``BUSY_SECONDS`` of waiting."""
+        """Hold the turn within the block. Raises StoreAwayError after ``BUSY_SECONDS``."""
         deadline = time.monotonic() + BUSY_SECONDS
         if not self._threads.acquire(timeout=BUSY_SECONDS):
             raise self._too_long()
         try:
             assert not self._closed, "the store was closed"
-            handle = self._open()
+            try:
+                handle = self._open()
+            except HqvoxError as error:
+                raise StoreAwayError(str(error)) from None
             if not _locked(handle, deadline - time.monotonic()):
                 raise self._too_long()
             try:
@@ -143,7 +149,7 @@ class _Turn:
             raise disk_error(error, self._path) from None
 
     def _too_long(self) -> HqvoxError:
-        return HqvoxError(
+        return StoreAwayError(
             f"{self._where}: another process has been writing for {BUSY_SECONDS:.0f} s; wait, or "
             f"end the one that `fuser {self._path}` names (it may be stopped)"
         )
@@ -209,10 +215,18 @@ def _check_file(path: Path) -> None:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    path = Path(str(url.database))
+    known = False  # whether the file was there: then no other is made in its place
+
+    def connect() -> sqlite3.Connection:
+        address = f"{path.absolute().as_uri()}?mode={'rw' if known else 'rwc'}"
+        return sqlite3.connect(address, BUSY_SECONDS, uri=True, check_same_thread=False)
+
+    engine = sa.create_engine(url, creator=connect)
 
     @sa.event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: Any) -> None:
+    def _connected(connection: Any, record: Any) -> None:
+        nonlocal known
         connection.isolation_level = None  # transactions begin where we say so, below
         for pragma in (
             "journal_mode = WAL",  # readers and the writer do not wait for each other
@@ -220,6 +234,14 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
             "secure_delete = ON",  # what is erased is overwritten
         ):
             connection.execute(f"PRAGMA {pragma}").close()
+        record.info["file"] = _file_at(path)
+        known = True
+
+    @sa.event.listens_for(engine, "checkout")
+    def _taken(_connection: Any, record: Any, _proxy: Any) -> None:
+        # Else decisions would go on into a file that was moved away, and maybe nobody looks at.
+        if record.info["file"] != _file_at(path):
+            raise sa.exc.DisconnectionError("the file was moved")
 
     @sa.event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
@@ -232,6 +254,15 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
             connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """What tells a file from any other at the same path; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _postgres_engine(url: sa.URL) -> sa.Engine:

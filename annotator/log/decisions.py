@@ -18,6 +18,10 @@ Purpose = Literal["opinion", "dispute", "again"]
 for an opinion again, because its candidates changed."""
 
 
+class StoreAwayError(HqvoxError):
+    """The store could not be asked: locked, moved or stopped. Nothing is known to be written."""
+
+
 class LeaseLostError(HqvoxError):
     """Somebody else works on the identity now, or has decided on it in the meantime."""
 

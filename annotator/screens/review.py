@@ -15,7 +15,7 @@ from typing import Any
 import streamlit as st
 
 from annotator.candidates.candidates import FaceCandidate
-from annotator.log.store import DROP_REASONS
+from annotator.log.decisions import DROP_REASONS, Entry, StoreAwayError
 from annotator.screens.look import plain
 from annotator.screens.session import Context, renewed
 from annotator.work.desk import Desk, Screen
@@ -25,7 +25,9 @@ from hqvox.errors import HqvoxError
 from hqvox.workspace.measures import BY_NAME
 
 _FOLDER = Path(__file__).parents[1] / "components/review"
-_GRID, _DESK, _HAVE, _AHEAD = (f"hqvox_{what}" for what in ("review", "desk", "have", "ahead"))
+_GRID, _DESK, _HAVE, _AHEAD, _STANDING = (
+    f"hqvox_{what}" for what in ("review", "desk", "have", "ahead", "standing")
+)
 MOST_PIECES = 1000
 """How many pieces of pictures a browser may say it has: a guard against nonsense."""
 SHOWN_MEASURES = ("quality", "sharpness", "ipd_px", "yaw_deg", "pitch_deg", "neutral_or_happy",
@@ -38,7 +40,7 @@ def _grid() -> Any:
         "hqvox_review",
         html=(_FOLDER / "review.html").read_text("utf-8"),
         css=(_FOLDER / "review.css").read_text("utf-8"),
-        js=_script("pictures", "outbox", "draft", "grid", "dialogs", "keys", "main"),
+        js=_script("machine", "pictures", "outbox", "draft", "grid", "dialogs", "keys", "main"),
     )
 
 
@@ -83,6 +85,8 @@ def _work(page: Context) -> None:
                 large = close_up_pack(context.candidates, screen, desk.close_up)
                 _pictures()(key="hqvox_close_up", data=large)
             _send(context, desk)
+        except StoreAwayError:
+            pass  # the browser asks again
         except HqvoxError as error:
             st.error(plain(str(error)))
 
@@ -102,7 +106,7 @@ def _send(context: Context, desk: Desk) -> None:
         else:
             data = piece_soon(context.candidates, piece)
         if data is not None:
-            _pictures()(key=f"hqvox_pictures_{piece.name}", data=data)
+            _pictures()(key=f"hqvox_pictures_{piece.key}", data=data)
 
 
 def _missing(context: Context, desk: Desk) -> list[Piece]:
@@ -136,26 +140,40 @@ def _act(page: Context) -> None:
 
 
 def _data(context: Context, desk: Desk) -> dict[str, Any]:
-    fresh = desk.screen is not None and not desk.looked_ahead  # finding out would hold it up
-    latest = context.store.last(context.actor.name)
-    counts = context.queue.counts()
     return {
+        **_standing(context, desk),
         "answered": desk.answered,
         "message": desk.message,
         "refused": desk.refused,
         "said": desk.said,
-        "more": desk.answered == "" or fresh or bool(_missing(context, desk)),
-        "undo": None if latest is None else _name(context, latest.decision.identity_id),
-        "left": _left(desk.decided, counts),
-        "allDone": counts.done == counts.total,
+        "away": desk.away,
         "reasons": list(DROP_REASONS.items()),
         "renewSeconds": min(60.0, context.config.review.lease_seconds / 3),
         "screen": None if desk.screen is None else _screen(context, desk.screen),
     }
 
 
-def _name(context: Context, identity_id: str) -> str:
-    return context.candidates.summary(identity_id).shown_name
+def _standing(context: Context, desk: Desk) -> dict[str, Any]:
+    """What the log says beside the screen; as it was last where the store cannot be asked."""
+    state = st.session_state
+    fresh = desk.screen is not None and not desk.looked_ahead  # finding out would hold it up
+    try:
+        latest = context.store.last(context.actor.name)
+        counts = context.queue.counts()
+        state[_STANDING] = {
+            "more": desk.answered == "" or fresh or bool(_missing(context, desk)),
+            "undo": None if latest is None else _undo(context, latest),
+            "left": _left(desk.decided, counts),
+            "allDone": counts.done == counts.total,
+        }
+    except StoreAwayError:
+        pass
+    return state.get(_STANDING, {"more": True, "undo": None, "left": "", "allDone": False})
+
+
+def _undo(context: Context, entry: Entry) -> dict[str, Any]:
+    name = context.candidates.summary(entry.decision.identity_id).shown_name
+    return {"name": name, "entry": entry.seq}
 
 
 def _screen(context: Context, screen: Screen) -> dict[str, Any]:

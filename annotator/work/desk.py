@@ -6,6 +6,7 @@ Independent of Streamlit. Everything from the browser is untrusted and checked h
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ from typing import Any
 
 from annotator.candidates.candidates import Candidates, FaceCandidate, IdentitySummary
 from annotator.log.access import Actor
-from annotator.log.decisions import LONGEST_SECONDS
+from annotator.log.decisions import LONGEST_SECONDS, StoreAwayError
 from annotator.log.store import DROP_REASONS, Decision, Entry, FaceRef, LeaseLostError, Store
 from annotator.work.changes import changes_since
 from annotator.work.queue import Lease, Queue
 from hqvox.errors import HqvoxError
 
+_LOG = logging.getLogger(__name__)
 ANSWERED_KEPT = 50
 """How many keys of handled actions are remembered, so that an action sent twice counts once."""
 LOOKED_BACK = 50
@@ -54,8 +56,12 @@ class Screen:
 
     @property
     def name(self) -> str:
-        """Unique name; the same after a reload."""
-        return self.lease.token
+        """Unique name; the same after a reload, another where other faces are shown.
+
+        An answer names the screen that it is about: its faces are given by their positions.
+        """
+        shown = ":".join(f"{photo_id}/{face}" for photo_id, face in (f.ref.key for f in self.faces))
+        return f"{self.lease.token}-{hashlib.sha256(shown.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,14 @@ class Desk:
         """Decisions since this desk was opened, less those that were undone."""
         self.answered = ""
         """Key of the last action that was handled."""
+        self.away = 0
+        """How many actions in a row could not be handled because the store could not be asked."""
         self._upcoming: str | None = None  # not asked for yet; "" is none
         self._answers: OrderedDict[str, None] = OrderedDict()
-        self.go_on()
+        try:
+            self.go_on()
+        except StoreAwayError as error:
+            self._is_away(error)
 
     def go_on(self) -> None:
         """Show the identity that the annotator holds, else the next one, else none."""
@@ -118,33 +129,41 @@ class Desk:
         """Handle an action: ``do``, ``key`` and the values of that action.
 
         A key that was handled is ignored. Never raises HqvoxError: the error becomes the message.
+        Where the store cannot be asked, the action is not answered: the browser sends it again
+        under the same key, and what was done of it already is not done twice.
         """
         key, do = act.get("key"), act.get("do")
         if not isinstance(key, str) or not 0 < len(key) <= 100 or not isinstance(do, str):
             return
-        self.answered = key
         if key in self._answers:
+            self.answered = key
             return
+        before = self.message, self.refused, self.said
         if do not in ("alive", "look", "more"):
             self._tell("", refused=False)
         try:
             self._do(do, act, key)
+        except StoreAwayError as error:
+            self.message, self.refused, self.said = before
+            self._is_away(error)
+            return
         except HqvoxError as error:
             self._tell(str(error))
+        self.answered, self.away = key, 0
         self._answers[key] = None
         while len(self._answers) > ANSWERED_KEPT:
             self._answers.popitem(last=False)
 
     def _do(self, do: str, act: Mapping[str, Any], key: str) -> None:
         if do == "undo":
-            self._undo(key)
+            self._undo(act, key)
             return
         screen = self.screen
         if screen is None and do == "alive":
             self.go_on()  # something may have come free
             return
         if screen is None or act.get("screen") != screen.name:
-            if do in ("accept", "drop", "skip") and not self._known(key):
+            if do in ("accept", "drop") and self._stored(key) is None:
                 self._tell("That person was no longer yours to decide on; nothing was saved.")
             return
         if do == "alive":
@@ -178,16 +197,12 @@ class Desk:
         except LeaseLostError:
             self._lost(screen)
         else:
-            self.decided += 1
             self.go_on()
+            self.decided += 1
 
-    def _undo(self, key: str) -> None:
-        entry = self.store.last(self.actor.name)
-        if entry is None:
-            raise HqvoxError("There is nothing of yours to take back.")
+    def _undo(self, act: Mapping[str, Any], key: str) -> None:
+        entry = self._undone(act, key)
         identity_id = entry.decision.identity_id
-        self.store.undo(entry.seq, key=key, actor=self.actor)
-        self.decided = max(0, self.decided - 1)
         name = self.candidates.summary(identity_id).shown_name
         lease = self.queue.lease(self.actor, identity_id)
         screen = None if lease is None else self._screen(lease, entry)
@@ -201,6 +216,21 @@ class Desk:
         else:
             self._show(screen)
             self._tell(f"Took back your decision on {name}: decide again.", refused=False)
+
+        self.decided = max(0, self.decided - 1)
+
+    def _undone(self, act: Mapping[str, Any], key: str) -> Entry:
+        """The entry that the action undoes, or has undone before. Raises HqvoxError."""
+        stored = self._stored(key)
+        if stored is not None and stored.decision.undoes is not None:
+            return self.store.entries(after=stored.decision.undoes - 1, limit=1)[0]
+        entry = self.store.last(self.actor.name)
+        if entry is None:
+            raise HqvoxError("There is nothing of yours to take back.")
+        if act.get("entry") != entry.seq:
+            raise HqvoxError("Nothing was taken back: this page did not show your last decision.")
+        self.store.undo(entry.seq, key=key, actor=self.actor)
+        return entry
 
     def _renew(self, screen: Screen) -> None:
         if self.queue.renew(screen.lease) is None:
@@ -219,12 +249,17 @@ class Desk:
     def _tell(self, message: str, refused: bool = True) -> None:
         self.message, self.refused, self.said = message, refused, self.said + 1
 
-    def _known(self, key: str) -> bool:
-        """Whether that decision was stored already and only the answer was lost."""
+    def _is_away(self, error: StoreAwayError) -> None:
+        if not self.away:
+            _LOG.warning("the review store cannot be asked: %s", error)
+        self.away += 1
+
+    def _stored(self, key: str) -> Entry | None:
+        """The entry of that action, where it was stored already and only the answer was lost."""
         latest = self.store.entries(
             annotator=self.actor.name, newest_first=True, limit=LOOKED_BACK, shown=False
         )
-        return any(entry.key == key for entry in latest)
+        return next((entry for entry in latest if entry.key == key), None)
 
     @staticmethod
     def _faces(screen: Screen, chosen: object) -> tuple[FaceRef, ...]:

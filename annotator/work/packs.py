@@ -8,6 +8,7 @@ looked at, and what comes next is made in the background and sent as it is ready
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,15 @@ class Piece:
     def name(self) -> str:
         """Tells it from any other piece, of any pack."""
         return f"{self.pack}#{self.first}"
+
+    @property
+    def key(self) -> str:
+        """The same as hexadecimal digits.
+
+        For keys of components: Streamlit gives ``__`` in a key a meaning, and an identity's id may
+        have any letters.
+        """
+        return hashlib.sha256(self.name.encode()).hexdigest()
 
 
 def pieces(candidates: Candidates, identity_id: str) -> list[Piece]:

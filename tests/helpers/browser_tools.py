@@ -166,6 +166,9 @@ class Reviewer:
         self.page.set_default_timeout(WAIT_MS)
         self.alerts: list[str] = []
         self.page.on("dialog", self._dialog)
+        self.errors: list[str] = []
+        """Exceptions of scripts on the page."""
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.elsewhere: list[str] = []
         self.page.on("request", lambda request: self._request(request.url, url))
         self.sent: list[bytes] = []

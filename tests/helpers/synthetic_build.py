@@ -94,13 +94,17 @@ def make_build(
     photos: Path,
     names: Sequence[str] = ("Ada Lovelace", "Bedřich Ω", "Few Faces", "Nobody"),
     photos_per_identity: int = 14,
+    ids: Sequence[str] = (),
 ) -> Workspace:
-    """Write a finished workspace; the third identity keeps two faces, the fourth has no photos."""
+    """Write a finished workspace; the third identity keeps two faces, the fourth has no photos.
+
+    ``ids``: of the identities; by default ``id0``, ``id1`` and so on.
+    """
     for name in names:
         (photos / name).mkdir(parents=True)
     rows = [
         {
-            "identity_id": f"id{number}",
+            "identity_id": ids[number] if ids else f"id{number}",
             "name": name,
             "subset": "custom",
             "gender": None,

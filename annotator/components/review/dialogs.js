@@ -33,7 +33,7 @@ function dropFor(reason) {
 }
 
 function openLook(kind) {
-  if (!view.screen || view.locked) return;
+  if (!view.screen || view.machine.state === "sent") return;
   look.kind = kind;
   openDialog("look", ".stage");
   showLook();

@@ -1,8 +1,11 @@
 // What is not decided yet: the faces taken, the comment, the seconds looked at it, and the key under
 // which it was last sent. It is kept for this tab, so that a reload in mid-work loses nothing.
+//
+// Also comments that were written while a decision was on its way: by person, for when they are
+// shown again.
 
 const DRAFTS = "hqvox.drafts";
-const DRAFTS_KEPT = 5;
+const DRAFTS_KEPT = 10;
 const clock = { total: 0, since: null };
 
 function clockRuns(runs) {
@@ -18,14 +21,14 @@ function clockSeconds() {
 
 function clockStarts(seconds) {
   clock.total = seconds;
-  clock.since = document.visibilityState === "visible" ? performance.now() : null;
+  clock.since = null; // until the faces are shown
 }
 
 function drafts() {
   try {
     return JSON.parse(sessionStorage.getItem(DRAFTS)) ?? {};
   } catch {
-    return {}; // private windows may refuse: then a reload starts this person anew
+    return {}; // private windows may refuse: then a reload starts this person from the beginning
   }
 }
 
@@ -42,4 +45,12 @@ function keepDraft(screen, draft) {
   } catch {
     // as above
   }
+}
+
+function keptComment(pack) {
+  return keptDraft(`late ${pack}`)?.comment;
+}
+
+function keepComment(pack, comment) {
+  keepDraft(`late ${pack}`, { comment });
 }

@@ -1,6 +1,17 @@
 // The candidates of one identity: which are taken, in which order, and which one is marked.
 
-const view = { root: null, screen: null, taken: [], marked: 0, locked: false, said: 0, before: null, home: "", latest: {} };
+const view = {
+  root: null,
+  screen: null,
+  machine: null, // the state of the screen, see machine.js
+  taken: [],
+  marked: 0,
+  sentComment: null, // the comment that went with what was sent last
+  held: false, // whether the next screen waits until the comment is written
+  said: 0,
+  home: "",
+  latest: {},
+};
 
 function element(selector) {
   return view.root.querySelector(selector);
@@ -74,12 +85,35 @@ function fillGrid(pack) {
     const place = tile.querySelector(".picture");
     if (image && place.firstChild !== image) place.replaceChildren(image);
   });
+  dropUnreadable();
   const reference = element(".reference");
   reference.hidden = !pack.reference;
   if (pack.reference && reference.src !== pack.reference.src) {
     reference.src = pack.reference.src;
     reference.alt = `Reference photograph of ${view.screen.name}`;
   }
+}
+
+// Nobody can take a face that cannot be shown.
+function dropUnreadable() {
+  tiles().forEach((tile, n) => {
+    if (tile.querySelector("img")?.dataset.is !== "unreadable" || tile.classList.contains("unreadable")) return;
+    tile.classList.add("unreadable");
+    tile.querySelector(".measure").textContent = "cannot be read";
+    const place = view.taken.indexOf(n);
+    if (place >= 0) view.taken.splice(place, 1);
+    showTaken();
+  });
+}
+
+// Whether every face of this very screen is decoded and on a page that is in sight.
+function allThere() {
+  return (
+    document.visibilityState === "visible" &&
+    element(".review").getClientRects().length > 0 &&
+    tiles().length === view.screen.faces.length &&
+    tiles().every((tile) => tile.querySelector("img")?.dataset.is)
+  );
 }
 
 function showTaken() {
@@ -98,7 +132,11 @@ function showTaken() {
 }
 
 function toggle(n) {
-  if (view.locked || n < 0 || n >= view.screen.faces.length) return;
+  if (!unlocked() || n < 0 || n >= view.screen.faces.length) return;
+  if (tiles()[n].classList.contains("unreadable")) {
+    say("The picture of this face cannot be read: it cannot be taken.");
+    return;
+  }
   const place = view.taken.indexOf(n);
   if (place >= 0) view.taken.splice(place, 1);
   else view.taken.push(n);
@@ -137,19 +175,10 @@ function move(key) {
 }
 
 function say(text, calm = false) {
-  view.before = null;
-  for (const message of view.root.querySelectorAll(".message")) {
+  for (const message of view.root?.querySelectorAll(".message") ?? []) {
     message.textContent = text;
     message.classList.toggle("calm", calm);
   }
-}
-
-// Show a text until the server answers; then the text before it is shown again.
-function sayMeanwhile(text) {
-  const message = element(".message");
-  const before = view.before ?? { text: message.textContent, calm: message.classList.contains("calm") };
-  say(text);
-  view.before = before;
 }
 
 function whyNot() {

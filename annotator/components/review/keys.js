@@ -1,28 +1,35 @@
 // Keys and buttons, and what they do.
 
-const GRACE_MS = 350; // a second Enter of a double press never accepts a person unseen
+function unlocked() {
+  return view.screen && view.machine.state === "unlocked";
+}
 
 function decide(act) {
-  if (view.locked || !view.screen) return;
-  view.locked = true;
-  element(".review").classList.add("busy");
+  if (!unlocked()) return;
+  if (!allThere()) {
+    say("Not all pictures of this person are here yet; decide once they are.", true);
+    return;
+  }
+  happens(view.machine, "decided");
   performance.mark("hqvox:decided");
   saveDraft(keptDraft(view.screen.id)?.key ?? newKey()); // after a reload it is the same decision
   const { screen, key, faces, comment, seconds } = { screen: view.screen.id, ...keptDraft(view.screen.id) };
+  view.sentComment = comment;
+  keepComment(view.screen.pack, undefined); // one from before is part of this decision now
   post({ ...act, screen, key, faces, comment, seconds });
 }
 
-function leave(what) {
-  if (view.locked) return;
-  view.locked = true;
-  element(".review").classList.add("busy");
+function leave(act) {
+  if (!view.screen || !mayLeave(view.machine)) return;
+  happens(view.machine, "left");
   performance.mark("hqvox:decided");
   saveDraft();
-  post({ do: what, screen: view.screen.id });
+  view.sentComment = element(".comment input").value;
+  post({ ...act, screen: view.screen.id });
 }
 
 function accept() {
-  if (!view.screen || element(".review").dataset.ready !== view.screen.id) return;
+  if (!unlocked()) return;
   const why = whyNot();
   if (why) say(why);
   else decide({ do: "accept" });
@@ -30,12 +37,12 @@ function accept() {
 
 const ACTIONS = {
   accept,
-  drop: () => view.locked || openDialog("reasons", "h2"),
+  drop: () => unlocked() && openDialog("reasons", "h2"),
   undo: () => {
     if (!view.latest.undo) say("There is nothing of yours to take back.", true);
-    else leave("undo");
+    else leave({ do: "undo", entry: view.latest.undo.entry });
   },
-  skip: () => leave("skip"),
+  skip: () => leave({ do: "skip" }),
   zoom: () => openLook("zoom"),
   original: () => openLook("original"),
   keys: () => openDialog("keys", "h2"),
@@ -44,11 +51,17 @@ const ACTIONS = {
   b: () => takePick("B"),
 };
 
+// The letter of a key. Where the keyboard has another script, the one at that place of a Latin one.
+function letterOf({ key, code }) {
+  const latin = /^[\x20-\x7e]$/.test(key);
+  return (latin ? key : (/^Key([A-Z])$/.exec(code)?.[1] ?? key)).toLowerCase();
+}
+
 const LETTERS = { x: "drop", u: "undo", s: "skip", z: "zoom", o: "original", c: "comment", a: "a", b: "b" };
 
 function takePick(label) {
   const pick = view.screen.picks?.find((one) => one.label === label);
-  if (!pick) return;
+  if (!pick || !unlocked()) return;
   if (pick.reason) {
     say(`${label} dropped the person: press X to do so too.`, true);
     return;
@@ -59,8 +72,12 @@ function takePick(label) {
   saveDraft();
 }
 
-function digit(event) {
-  return /^[0-9]$/.test(event.key) ? (Number(event.key) + 9) % 10 : -1; // 1 is the first, 0 the tenth
+// The face that a digit stands for: 1 is the first, 0 the tenth; -1 where it is none. Some keyboards
+// have digits with Shift only (AZERTY): without it the key's place counts.
+function digit({ key, code, shiftKey }) {
+  const place = shiftKey ? null : /^Digit([0-9])$/.exec(code)?.[1];
+  const number = /^[0-9]$/.test(key) ? key : place;
+  return number ? (Number(number) + 9) % 10 : -1;
 }
 
 function inDialog(event, target) {
@@ -76,9 +93,9 @@ function inDialog(event, target) {
   }
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") lookMoves(event.key === "ArrowLeft" ? -1 : 1);
   else if (event.key === " ") lookToggles();
-  else if (event.key.toLowerCase() === (look.kind === "zoom" ? "z" : "o")) element("dialog.look").close();
-  else if (event.key.toLowerCase() === "z") openLook("zoom");
-  else if (event.key.toLowerCase() === "o") openLook("original");
+  else if (letterOf(event) === (look.kind === "zoom" ? "z" : "o")) element("dialog.look").close();
+  else if (letterOf(event) === "z") openLook("zoom");
+  else if (letterOf(event) === "o") openLook("original");
   else return event.key === "Enter"; // never accepts from here
   return true;
 }
@@ -101,7 +118,7 @@ function onKey(event) {
   } else if (element("dialog[open]")) {
     if (!inDialog(event, target)) return;
   } else if (element(".review").hidden || !view.screen) {
-    if (!(event.key.toLowerCase() === "u" && !event.repeat)) return;
+    if (!(letterOf(event) === "u" && !event.repeat)) return;
     undoFromEnd();
   } else if (!inGrid(event, target)) return;
   event.preventDefault();
@@ -109,7 +126,7 @@ function onKey(event) {
 }
 
 function inGrid(event, target) {
-  const letter = event.key.toLowerCase();
+  const letter = letterOf(event);
   const onButton = target instanceof HTMLButtonElement && !target.classList.contains("tile");
   if (event.key.startsWith("Arrow")) move(event.key);
   else if ((event.key === "Enter" || event.key === " ") && onButton) return false; // presses that button

@@ -11,8 +11,22 @@ function saveDraft(key) {
   keepDraft(view.screen.id, { faces: [...view.taken], comment, key: key ?? keptDraft(view.screen.id)?.key });
 }
 
+// In the end there is no screen, so nothing else keeps a second key from undoing once more.
 function undoFromEnd() {
-  if (view.latest.undo) post({ do: "undo" });
+  if (view.latest.undo && !decisionWaits()) post({ do: "undo", entry: view.latest.undo.entry });
+}
+
+function showState(machine) {
+  const { dataset, classList } = element(".review");
+  dataset.state = machine.state;
+  if (machine.state === "unlocked") dataset.ready = machine.id; // read by tests
+  classList.toggle("busy", machine.state === "sent");
+  if (machine === view.machine) clockRuns(machine.state === "unlocked" || machine.state === "shown");
+}
+
+// Whether the annotator is writing a comment. Its letters go nowhere else.
+function writing() {
+  return view.root.getRootNode().activeElement === element(".comment input");
 }
 
 function showScreen(screen) {
@@ -20,10 +34,14 @@ function showScreen(screen) {
   const draft = keptDraft(screen.id);
   view.screen = screen;
   view.taken = [...(draft?.faces ?? screen.taken)];
-  view.locked = false;
-  element(".review").classList.remove("busy");
   for (const dialog of view.root.querySelectorAll("dialog[open]")) dialog.close();
   clockStarts(draft?.seconds ?? 0);
+  view.machine = newMachine(screen.id, showState);
+  const waiting = decisionWaits();
+  if (waiting?.screen === screen.id) {
+    happens(view.machine, "left"); // the page was left before the server answered
+    view.sentComment = waiting.comment ?? null;
+  }
   element(".name").textContent = screen.name;
   element(".about").textContent = screen.about;
   element(".task").textContent = screen.picks.length
@@ -31,7 +49,7 @@ function showScreen(screen) {
     : screen.changed
       ? `Decided before, but since then: ${screen.changed}. Look again.`
       : `Take ${screen.min} to ${screen.max} faces of this one person: looking straight, evenly lit, neutral, whole and sharp.`;
-  element(".comment input").value = draft?.comment ?? screen.comment;
+  element(".comment input").value = draft?.comment ?? keptComment(screen.pack) ?? screen.comment;
   showPicks(screen.picks);
   buildGrid(screen);
   showTaken();
@@ -48,20 +66,19 @@ function fill() {
   if (!pack) return;
   fillGrid(pack);
   fillPicks(screen.picks, pack);
-  if (element(".review").dataset.shown === screen.id) return;
+  if (view.machine.state !== "loading") return;
   const images = [...view.root.querySelectorAll(".grid img")].slice(0, SCREENFUL);
   Promise.allSettled(images.map((picture) => picture.decode())).then(() =>
     requestAnimationFrame(() => setTimeout(() => shown(screen))),
   );
 }
 
-// A screenful of faces is on the glass. (Read by benchmarks and tests.)
+// A screenful of faces is on the glass.
 function shown(screen) {
-  if (view.screen !== screen || element(".review").dataset.shown === screen.id) return;
-  element(".review").dataset.shown = screen.id;
-  setTimeout(() => {
-    if (view.screen === screen) element(".review").dataset.ready = screen.id;
-  }, GRACE_MS);
+  if (view.screen !== screen || document.visibilityState !== "visible") return;
+  dropUnreadable();
+  if (!happens(view.machine, "painted")) return;
+  element(".review").dataset.shown = screen.id; // read by benchmarks
   if (view.latest.more) asking = setTimeout(askForMore, MORE_MS);
   if (performance.getEntriesByName("hqvox:decided").length) {
     performance.measure("hqvox:next", "hqvox:decided");
@@ -102,9 +119,7 @@ function fillPicks(picks, pack) {
 }
 
 function showNothing(data) {
-  view.screen = null;
-  view.locked = false;
-  element(".review").classList.remove("busy");
+  view.screen = view.machine = null;
   clockStarts(0);
   clockRuns(false);
   element(".end h1").textContent = data.allDone ? "All done, thank you" : "Nothing is left for you";
@@ -120,6 +135,24 @@ function showBusy() {
   view.root?.toggleAttribute("data-busy", Boolean(outbox.waiting.length || view.latest.more));
 }
 
+// What has not been answered in time; nothing where all is well.
+function showUnsaved() {
+  if (!view.root) return;
+  const late = outbox.sent && (outbox.late || view.latest.away);
+  const seconds = Math.round((performance.now() - outbox.sentAt) / 1000);
+  const why = view.latest.away ? "the database cannot be reached" : `the server has not answered for ${seconds} s`;
+  element(".unsaved").hidden = !late;
+  if (late)
+    element(".unsaved").textContent = decisionWaits()
+      ? `Not saved yet: ${why}. It is sent again until it is saved. Leave this page open.`
+      : `Waiting: ${why}. What you decided before is saved. This page goes on by itself.`;
+}
+
+function showOutbox() {
+  showBusy();
+  showUnsaved();
+}
+
 // A click on a link to another page. Streamlit keeps this page until the other one is loaded.
 function onClick(event) {
   const link = event.composedPath().find((node) => node instanceof HTMLAnchorElement);
@@ -133,31 +166,67 @@ function onHistory() {
 
 function update(data) {
   if (!outbox.heldUntil) view.home = location.pathname;
-  const answered = outbox.sent?.key === data.answered;
-  acknowledged(data.answered);
   view.latest = data;
+  acknowledged(data.answered);
+  if (data.away && outbox.sent) again(AWAY_MS);
+  else if (data.away) post({ do: "alive", screen: view.screen?.id ?? null }); // until there is an answer
+  const other = view.screen && data.screen?.id !== view.screen.id;
+  const unknown = data.away && !data.screen; // a server that was started while the store is away
+  if (other && !unknown) happens(view.machine, "next");
+  view.held = Boolean(other && !unknown && writing());
+  if (view.held) say(data.refused ? data.message : "The next person is ready: Enter leaves the comment and goes on.", true);
+  else if (!unknown || !view.screen) present(data);
+  clearTimeout(asking);
+  if (data.more && !waitsForPictures()) asking = setTimeout(askForMore, MORE_MS);
+  showOutbox();
+}
+
+function present(data) {
   const sameScreen = data.screen && view.screen?.id === data.screen.id;
+  const late = sameScreen ? "" : lateComment();
   if (!sameScreen && data.screen) showScreen(data.screen);
   else if (!data.screen) showNothing(data);
-  else if (view.locked && !outbox.sent) {
+  else if (view.machine.state === "sent" && !decisionWaits()) {
     // It was answered, and the same person is still here: it was refused.
-    view.locked = false;
-    element(".review").classList.remove("busy");
+    happens(view.machine, "refused");
     keepDraft(view.screen.id, { ...keptDraft(view.screen.id), key: undefined });
+    fill();
   }
   element(".review").hidden = !data.screen;
-  element(".end").hidden = Boolean(data.screen);
+  element(".end").hidden = Boolean(data.screen || data.away);
   element(".standing .left").textContent = data.left;
   const undo = element("[data-do=undo]");
   undo.disabled = !data.undo;
-  undo.title = data.undo ? `Take back the decision on ${data.undo}` : "Nothing of yours to take back";
-  if (data.said !== view.said) say(data.message, !data.refused);
+  undo.title = data.undo ? `Take back the decision on ${data.undo.name}` : "Nothing of yours to take back";
+  if (late) say(late, true);
+  else if (data.said !== view.said) say(data.message, !data.refused);
   else if (!sameScreen) say("");
-  else if (answered && view.before) say(view.before.text, view.before.calm);
   view.said = data.said;
-  clearTimeout(asking);
-  if (data.more && !waitsForPictures()) asking = setTimeout(askForMore, MORE_MS);
-  showBusy();
+}
+
+// Keep a comment that was written after its decision had been sent; what to say about that.
+function lateComment() {
+  if (!view.screen || view.sentComment === null) return "";
+  const comment = element(".comment input").value;
+  const late = comment !== view.sentComment;
+  view.sentComment = null;
+  if (!late) return "";
+  return `The comment on ${view.screen.name} came after the decision was sent. It is kept: take the decision back (U) to add it.`;
+}
+
+function onComment() {
+  saveDraft();
+  const late = view.machine && !("left" in NEXT[view.machine.state]); // its decision is on its way
+  if (late) keepComment(view.screen.pack, element(".comment input").value);
+}
+
+// The comment has been left, and not only this window.
+function onCommentLeft() {
+  setTimeout(() => {
+    if (!view.root || !view.held || writing()) return;
+    view.held = false;
+    present(view.latest);
+  });
 }
 
 function beat() {
@@ -167,7 +236,7 @@ function beat() {
 
 // Whether this person is still on the way to the glass: what comes after must not hold that up.
 function waitsForPictures() {
-  return view.screen && packOf(view.screen.pack) && element(".review").dataset.shown !== view.screen.id;
+  return view.machine?.state === "loading" && packOf(view.screen.pack);
 }
 
 function askForMore() {
@@ -195,12 +264,11 @@ function mount(root, data) {
     dialog.addEventListener("close", () => mark(view.marked, root.getRootNode().activeElement !== element(".comment input")));
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   }
-  element(".comment input").addEventListener("input", () => saveDraft());
+  element(".comment input").addEventListener("input", onComment);
+  element(".comment input").addEventListener("blur", onCommentLeft);
   pictures.onCloseUp = fillLook;
   pictures.onPiece = (pack) => pack === view.screen?.pack && fill();
-  outbox.onPost = showBusy;
-  outbox.onSlow = (tries) =>
-    sayMeanwhile(`The server has not answered for ${(tries * RESEND_MS) / 1000} s. Nothing is lost: it is asked again until it does.`);
+  outbox.onChange = showOutbox;
   holdBack(false);
   document.addEventListener("click", onClick, true);
   window.addEventListener("popstate", onHistory);
@@ -212,9 +280,13 @@ function mount(root, data) {
 
 function onVisibility() {
   const visible = document.visibilityState === "visible";
-  if (view.screen) clockRuns(visible);
-  if (visible) beat();
-  else saveDraft();
+  if (visible) {
+    if (view.screen) fill();
+    beat();
+    return;
+  }
+  if (view.screen) happens(view.machine, "hidden");
+  saveDraft();
 }
 
 function onLeaving() {
@@ -231,7 +303,7 @@ function unmount() {
   clearInterval(heartbeat);
   clearTimeout(asking);
   clearTimeout(outbox.timer);
-  view.root = view.screen = null;
+  view.root = view.screen = view.machine = null;
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {

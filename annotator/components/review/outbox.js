@@ -2,9 +2,10 @@
 // own, sent again under the same key until the server has named it. So nothing is lost when the
 // connection is, and nothing counts twice.
 
-const RESEND_MS = 4000;
+const RESEND_MS = 4000; // without an answer: the server may be slow
+const AWAY_MS = 1500; // after the answer that the store could not be asked
 const HOLD_BACK_MS = 30000;
-const outbox = { waiting: [], sent: null, tries: 0, timer: 0, heldUntil: 0, transmit: null, onSlow: () => {}, onPost: () => {} };
+const outbox = { waiting: [], sent: null, sentAt: 0, late: false, timer: 0, heldUntil: 0, transmit: null, onChange: () => {} };
 
 function newKey() {
   // crypto.randomUUID is missing on plain http addresses
@@ -14,14 +15,15 @@ function newKey() {
 
 function post(act) {
   outbox.waiting.push({ ...act, key: act.key ?? newKey() });
-  outbox.onPost();
+  outbox.onChange();
   pump();
 }
 
 function pump() {
   if (outbox.sent || !outbox.waiting.length || !outbox.transmit) return;
   outbox.sent = outbox.waiting[0];
-  outbox.tries = 0;
+  outbox.sentAt = performance.now();
+  outbox.late = false;
   transmit();
 }
 
@@ -33,12 +35,21 @@ function holdBack(holds) {
 
 function transmit() {
   if (performance.now() >= outbox.heldUntil) outbox.transmit({ ...outbox.sent, have: piecesHere() });
+  again(RESEND_MS);
+}
+
+function again(afterMs) {
   clearTimeout(outbox.timer);
   outbox.timer = setTimeout(() => {
-    outbox.tries += 1;
-    outbox.onSlow(outbox.tries);
+    outbox.late = true;
     transmit();
-  }, RESEND_MS);
+    outbox.onChange();
+  }, afterMs);
+}
+
+// What is to change something and is not answered yet, rather than a question for pictures.
+function decisionWaits() {
+  return outbox.waiting.find((act) => ["accept", "drop", "undo", "skip"].includes(act.do));
 }
 
 function acknowledged(key) {
@@ -46,5 +57,6 @@ function acknowledged(key) {
   clearTimeout(outbox.timer);
   outbox.waiting.shift();
   outbox.sent = null;
+  outbox.late = false;
   pump();
 }

@@ -25,7 +25,10 @@ function takePack(bytes) {
     image.src = URL.createObjectURL(new Blob([bytes.subarray(at, at + size)], { type: "image/jpeg" }));
     image.draggable = false;
     image.alt = ""; // what is around it says what it is
-    image.decode().catch(() => {}); // one that cannot be read stays empty
+    image.decode().then(
+      () => (image.dataset.is = "decoded"),
+      () => (image.dataset.is = "unreadable"),
+    );
     at += size;
     return image;
   });

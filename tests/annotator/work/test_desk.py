@@ -66,7 +66,11 @@ def test_people_come_one_after_another_until_none_is_left(
         assert (at.screen and at.screen.person.identity_id) == upcoming
     assert sorted(seen) == ["id0", "id1", "id4", "id5"]
     assert at.decided == 4
-    act(at, "undo", "key 9")
+    [last] = store.entries(newest_first=True, limit=1)
+    act(at, "undo", "stale", entry=last.seq - 1)
+    assert "Nothing was taken back" in at.message
+    assert at.screen is None
+    act(at, "undo", "key 9", entry=last.seq)
     assert at.screen is not None
     assert at.screen.person.identity_id == seen[-1]
     assert at.decided == 3
