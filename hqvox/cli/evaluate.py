@@ -52,7 +52,12 @@ def evaluate(
     device: DeviceOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write table-N.csv, table-N.md and gallery.jpg there."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Write table-N.csv, table-N.md and gallery.jpg there.",
+        ),
     ] = None,
 ) -> None:
     """Measure trained models as in the paper's tables, and print our figures beside the paper's.

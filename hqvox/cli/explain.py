@@ -47,7 +47,9 @@ def explain(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where the picture goes. Default: explain-….jpg here."),
+        typer.Option(
+            "--out", "-o", dir_okay=False, help="The picture. Default: explain-….jpg here."
+        ),
     ] = None,
 ) -> None:
     """Every measurement against its limit, and a picture with box, points, axes and mask.
