@@ -29,7 +29,7 @@ from hqvox.cli import (
     status,
     train,
 )
-from hqvox.cli.common import CONTEXT, errors, printable
+from hqvox.cli.common import CONTEXT, errors, make_quietable, printable
 from hqvox.errors import HqvoxError
 from models.errors import ModelError
 
@@ -60,6 +60,7 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
+make_quietable(app)
 
 
 def _version(wanted: bool) -> None:

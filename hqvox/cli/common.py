@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from inspect import Parameter, signature
 from typing import Annotated, Any
 
 import typer
@@ -28,11 +30,28 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set pose.max_yaw_deg=8"
     ),
 ]
+
+
+def complete_build_recipe() -> list[str]:
+    """Names of the recipes of a build, for the completion of a shell."""
+    from hqvox.config.file import recipe_names
+
+    return recipe_names()
+
+
+def complete_train_recipe() -> list[str]:
+    """Names of the recipes of training, for the completion of a shell."""
+    from hqvox.trainer.recipes import recipe_names
+
+    return recipe_names()
+
+
 RecipeOption = Annotated[
     str | None,
     typer.Option(
+        autocompletion=complete_build_recipe,
         help="Named defaults: bundled (nothing to download), paper (the paper's networks), or "
-        "small (bundled, with wider limits for few photographs a person)."
+        "small (bundled, with wider limits for few photographs a person).",
     ),
 ]
 
@@ -110,6 +129,37 @@ def default_command(name: str) -> type[TyperGroup]:
     return Group
 
 
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what --json asks for.")
+]
+
+
+def make_quietable(app: typer.Typer) -> None:
+    """Give every command of an app and of its groups the option ``--quiet``."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.callback = _quietable(command.callback)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        make_quietable(group.typer_instance)
+
+
+def _quietable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command's function with one option more, by which its lines are not printed."""
+
+    @wraps(command)
+    def run(*args: Any, quiet: bool, **options: Any) -> Any:
+        console.quiet = quiet
+        return command(*args, **options)
+
+    plain = signature(command, eval_str=True)
+    asked = Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
+    parameters = [*plain.parameters.values(), asked]
+    run.__signature__ = plain.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
 def roomy_console() -> Console:
     """Where a wide table goes: what is written to a file or a pipe need not fit anything."""
-    return console if console.is_terminal else Console(emoji=False, width=300)
+    return console if console.is_terminal else Console(emoji=False, width=300, quiet=console.quiet)

@@ -9,7 +9,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from hqvox.cli.common import CONTEXT, SetOption, WorkspaceArgument, console, say
+from hqvox.cli.common import CONTEXT, RecipeOption, SetOption, WorkspaceArgument, console, say
 from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.workspace.layout import Workspace
@@ -25,7 +25,7 @@ def show(
         str | None, typer.Argument(metavar="WORKSPACE", help="Left out: the defaults.")
     ] = None,
     settings: SetOption = None,
-    recipe: Annotated[str | None, typer.Option(help="bundled, paper or small.")] = None,
+    recipe: RecipeOption = None,
 ) -> None:
     """Every setting: its value, what it means, with unit and source, and its default if it differs.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqvox.cli.common import add_row, console, say, text_table
+from hqvox.cli.common import add_row, complete_train_recipe, console, say, text_table
 
 if TYPE_CHECKING:
     from models.describe import Description
@@ -17,7 +17,12 @@ PAPER_IDENTITIES = 2890
 
 def describe(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Name of a training recipe, or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a training recipe, or a YAML file.",
+            autocompletion=complete_train_recipe,
+        ),
     ],
     frames: Annotated[
         int, typer.Option(min=1, max=100_000, help="Log-mel frames of a window, 10 ms each.")

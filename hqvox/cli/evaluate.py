@@ -13,7 +13,7 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.bars import progress_bar, progress_bars
 
 if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
-    from hqvox.trainer.checkpoint import Loaded
+    from hqvox.api import FaceGenerator
     from hqvox.trainer.tables import FilledTable
 
 WIDE = 150
@@ -60,7 +60,12 @@ def evaluate(
     device: DeviceOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write table-N.csv, table-N.md and gallery.jpg there."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Write table-N.csv, table-N.md and gallery.jpg there.",
+        ),
     ] = None,
 ) -> None:
     """Measure trained models as in the paper's tables, and print our figures beside the paper's.
@@ -118,7 +123,9 @@ def print_table(filled: FilledTable) -> None:
 
 
 def generate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a run's folder.")
+    ],
     audio: Annotated[
         Path, typer.Argument(metavar="AUDIO", help="A file with speech, or a folder of such.")
     ],
@@ -138,15 +145,13 @@ def generate(
 
     Example: hqvox generate runs/sf2f/checkpoints/last.pt speech.wav -o face.png
     """
-    from hqvox.trainer.checkpoint import load_generator
+    from hqvox.api import open_generator
     from hqvox.trainer.generate import audio_files, check_picture
-    from models.inference import pick_device
 
-    loaded = load_generator(checkpoint)
-    loaded.generator.to(pick_device(device))
+    generator = open_generator(checkpoint, device)
     if not audio.is_dir():
         check_picture(out)
-        say(_generate_one(loaded, audio, out, windows))
+        say(_generate_one(generator, audio, out, windows))
         return
     files = list(audio_files(audio))
     if not files:
@@ -157,7 +162,7 @@ def generate(
             # b.wav and b.mp3 must not meet: the whole name stays.
             target = out / file.relative_to(audio).with_name(f"{file.name}.png")
             try:
-                _generate_one(loaded, file, target, windows)
+                _generate_one(generator, file, target, windows)
             except HqvoxError as error:
                 refused += 1
                 say(str(error))
@@ -167,11 +172,11 @@ def generate(
         raise HqvoxError(f"{audio}: no face could be generated")
 
 
-def _generate_one(loaded: Loaded, audio: Path, out: Path, windows: bool) -> str:
+def _generate_one(generator: FaceGenerator, audio: Path, out: Path, windows: bool) -> str:
     """Write one file's pictures; return what to say of it."""
-    from hqvox.trainer.generate import generate_face, save_picture
+    from hqvox.trainer.generate import save_picture
 
-    made = generate_face(loaded, audio, windows=windows)
+    made = generator.generate(audio, windows=windows)
     save_picture(made.face, out)
     for number, face in enumerate(made.windows, 1):
         save_picture(face, out.with_name(f"{out.stem}.window-{number:03d}{out.suffix}"))

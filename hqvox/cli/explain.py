@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.markup import escape
@@ -16,21 +16,22 @@ from hqvox.cli.common import WorkspaceArgument, console, say, text_table
 from hqvox.config.build import BuildConfig
 from hqvox.imaging.pictures import encode_jpeg
 from hqvox.report.explain import (
-    Subject,
+    KEPT_VERDICT,
+    NOT_REACHED,
     ended,
+    file_name,
     find_subject,
-    identity_picture,
-    identity_rows,
-    photo_picture,
-    photo_rows,
+    stage_results,
+    subject_picture,
+    subject_rows,
+    title_of,
 )
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.measures import MEASURES, all_bounds, limit_text, value_of, value_text, within
+from hqvox.workspace.measures import limit_text, value_text, within
 from hqvox.workspace.storage import disk_error
 from hqvox.workspace.tables import Row
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES
 
 _MARKS = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: ""}
 
@@ -46,7 +47,9 @@ def explain(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where the picture goes. Default: explain-….jpg here."),
+        typer.Option(
+            "--out", "-o", dir_okay=False, help="The picture. Default: explain-….jpg here."
+        ),
     ] = None,
 ) -> None:
     """Every measurement against its limit, and a picture with box, points, axes and mask.
@@ -56,18 +59,24 @@ def explain(
     opened = Workspace.open(workspace)
     config = opened.config()
     match = find_subject(opened, subject)
+    rows = subject_rows(opened, match)
     if match.candidate is None:
-        _explain_identity(opened, match, out)
+        name = match.identity["identity_id"]
+        _print_identity(rows, title_of(match, rows))
     else:
-        _explain_photo(opened, config, match, out)
+        name = f"{match.identity['identity_id']}-{match.candidate}"
+        _print_photo(rows, title_of(match, rows), config)
+    if not rows:
+        return
+    picture = subject_picture(opened, match, rows)
+    if picture is None:
+        console.print("no picture: the file cannot be decoded", highlight=False)
+        return
+    _save(encode_jpeg(picture, 90), out, name)
 
 
-def _explain_photo(
-    workspace: Workspace, config: BuildConfig, subject: Subject, out: Path | None
-) -> None:
-    rows = photo_rows(workspace, subject)
+def _print_photo(rows: Sequence[Row], title: str, config: BuildConfig) -> None:
     first = rows[0]
-    title = f"{subject.identity['name']}: {_file(first)}"
     console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
     console.print(
         f"SHA-256 {first['photo_id'] or 'unknown'}"
@@ -80,12 +89,6 @@ def _explain_photo(
         say(_origin(first))
     for row in rows:
         console.print(measurement_table(row, config, ModelStore(), faces=len(rows)))
-    picture = photo_picture(workspace, rows, title)
-    if picture is None:
-        console.print("no picture: the file cannot be decoded", highlight=False)
-        return
-    name = f"{subject.identity['identity_id']}-{subject.candidate}"
-    _save(encode_jpeg(picture, 90), out, name)
 
 
 def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: int = 1) -> Table:
@@ -95,20 +98,15 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
         title=f"face {row['face']} of {faces}: {ended(row)}" if faces > 1 else ended(row),
         align="llrl",
     )
-    bounds = all_bounds(config, store)
-    reached = STAGE_NAMES.index(row["stage"]) if row["stage"] else -1
-    for number, stage in enumerate(STAGE_NAMES):
-        if number > reached:
-            table.add_row(stage, "", "", "", "", "[dim]not reached[/dim]")
+    for result in stage_results(row, config, store):
+        stage = result.stage
+        if result.verdict == NOT_REACHED:
+            table.add_row(stage, "", "", "", "", f"[dim]{NOT_REACHED}[/dim]")
             continue
-        refused = number == reached and row["reason"]
-        off = "" if getattr(config, stage).enabled else " (filter is off)"
-        verdict = f"[red]{row['reason']}[/red]" if refused else f"[green]kept[/green]{off}"
-        lines = [
-            (m, value_of(row, m.name), bounds.get(m.name)) for m in MEASURES if m.stage == stage
-        ]
-        lines = [line for line in lines if line[1] is not None]
-        for index, (measure, value, bound) in enumerate(lines):
+        kept = result.verdict == KEPT_VERDICT
+        off = "" if result.enabled else " (filter is off)"
+        verdict = f"[green]kept[/green]{off}" if kept else f"[red]{result.verdict}[/red]"
+        for index, (measure, value, bound) in enumerate(result.measured):
             mark = _MARKS[within(measure, value, bound)]
             if bound is not None and measure.limit is not None and measure.limit.rule:
                 mark = f"[dim]{mark}[/dim]"  # it does not decide alone
@@ -120,17 +118,13 @@ def measurement_table(row: Row, config: BuildConfig, store: ModelStore, faces: i
                 mark,
                 verdict if index == 0 else "",
             )
-        if not lines:
+        if not result.measured:
             of = row["duplicate_of"] if stage == "duplicates" else None
             table.add_row(stage, "" if of is None else f"of photo {of}", "", "", "", verdict)
     return table
 
 
-def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) -> None:
-    identity = subject.identity
-    rows = identity_rows(workspace, identity)
-    also = [] if identity["identity_id"] == identity["name"] else [identity["identity_id"]]
-    title = f"{identity['name']} ({', '.join([*also, identity['subset']])})"
+def _print_identity(rows: Sequence[Row], title: str) -> None:
     if not rows:
         console.print(f"{escape(title)}: no photos", highlight=False)
         return
@@ -138,7 +132,7 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
     cells = (
         (
             str(row["candidate"]),
-            _file(row),
+            file_name(row),
             "" if row["face"] is None else str(row["face"]),
             Text(ended(row), "red" if row["reason"] else "green"),
             "" if row["quality"] is None else f"{row['quality']:.3f}",
@@ -149,15 +143,6 @@ def _explain_identity(workspace: Workspace, subject: Subject, out: Path | None) 
     console.print(text_table(columns, cells, title=title, align="rlrlr"))
     counts = Counter(ended(row) for row in rows)
     console.print(", ".join(f"{n} {what}" for what, n in counts.most_common()), highlight=False)
-    picture = identity_picture(workspace, rows, f"{title}: {counts['kept']} kept of {len(rows)}")
-    _save(encode_jpeg(picture, 90), out, identity["identity_id"])
-
-
-def _file(row: Row) -> str:
-    """Where a photo is, below its identity's folder; of a web address, the last part."""
-    if "://" in row["url"]:
-        return unquote(urlsplit(row["url"]).path).rsplit("/", 1)[-1] or row["url"]
-    return unquote(row["url"]).split("/", 1)[-1]
 
 
 def _origin(row: Row) -> str:

@@ -17,7 +17,9 @@ def sf2f_checkpoint(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="CKPT", help="Where to write it as a checkpoint of hqvox."),
+        typer.Option(
+            "--out", "-o", metavar="CKPT", help="Where to write it as a checkpoint of hqvox."
+        ),
     ] = None,
 ) -> None:
     """Read a checkpoint of the released SF2F code, say what is in it, write it as one of ours.

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from hqvox.cli.common import CONTEXT, add_row, console, text_table
+from hqvox.cli.common import CONTEXT, add_row, complete_build_recipe, console, text_table
 from hqvox.cli.describe import describe
 from models.errors import ModelError
 from models.registry import of_recipe
@@ -23,7 +23,11 @@ app.command(epilog="Example: hqvox models describe sf2f-64")(describe)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of `list`.")]
 Recipe = Annotated[
-    str | None, typer.Option(help="All that a build recipe needs: paper, bundled, small.")
+    str | None,
+    typer.Option(
+        help="All that a build recipe needs: paper, bundled, small.",
+        autocompletion=complete_build_recipe,
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Every one of the registry.")]
 

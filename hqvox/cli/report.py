@@ -22,7 +22,9 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="The file to write. Default: report.html here."),
+        typer.Option(
+            "--out", "-o", dir_okay=False, help="The file to write. Default: report.html here."
+        ),
     ] = None,
 ) -> None:
     """Write one HTML file: the funnel, examples, histograms, released faces, table 1, time.

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
 from rich.markup import escape
 
 from hqvox.cli.common import WorkspaceArgument, console, listed, printable, text_table
+from hqvox.release.read import release_names
 from hqvox.report.funnel import funnel
 from hqvox.runner.build import photos_gone, plan_build
+from hqvox.runner.plan import ShardJob
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
 
@@ -14,16 +21,25 @@ SHOWN = 8
 """Names listed before the rest is counted."""
 
 
-def status(workspace: WorkspaceArgument) -> None:
+def status(
+    workspace: WorkspaceArgument,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for programs.")
+    ] = False,
+) -> None:
     """Photos and faces in, kept, refused by reason, per stage; and what is not up to date.
 
     Example: hqvox status work
     """
     opened = Workspace.open(workspace)
-    print_funnel(opened)
+    if not as_json:
+        print_funnel(opened)
     config = opened.config()
     gone = photos_gone(opened, config)
     jobs = [] if gone else plan_build(opened, config, ModelStore())
+    if as_json:
+        typer.echo(json.dumps(status_record(opened, jobs, gone), ensure_ascii=False))
+        return
     if gone:
         console.print(f"[red]{escape(gone)}[/red]", highlight=False, soft_wrap=True)
     if jobs:
@@ -39,6 +55,34 @@ def status(workspace: WorkspaceArgument) -> None:
     for error, names in failed.items():
         which = f"shard{'s' * (len(names) > 1)} {listed(names, SHOWN)}"
         console.print(f"[red]{which} failed:[/red] {escape(error)}", highlight=False)
+
+
+def status_record(
+    workspace: Workspace, jobs: Sequence[ShardJob], gone: str | None
+) -> dict[str, Any]:
+    """What `hqvox status --json` prints. ``gone``: which photographs are missing, in words."""
+    shards = workspace.shards()
+    failures = {name: record["error"] for name, record in workspace.failures().items()}
+    return {
+        "workspace": workspace.url,
+        "identities": sum(map(len, shards.values())),
+        "shards": len(shards),
+        "stages": [
+            {
+                "stage": step.stage,
+                "entered": step.entered,
+                "kept": step.kept,
+                "refused": dict(step.refused),
+            }
+            for step in funnel(workspace)
+        ],
+        "up_to_date": not (jobs or gone),
+        "stale": {job.shard: job.why for job in jobs},
+        "photographs_missing": gone,
+        "failed": failures,
+        "notes": workspace_notes(workspace),
+        "releases": release_names(workspace),
+    }
 
 
 def print_funnel(workspace: Workspace) -> None:

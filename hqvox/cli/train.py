@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hqvox.cli.common import SetOption, console, roomy_console, say, text_table
+from hqvox.cli.common import (
+    SetOption,
+    complete_train_recipe,
+    console,
+    roomy_console,
+    say,
+    text_table,
+)
 from hqvox.errors import HqvoxError
 from hqvox.release.read import find_release
 from hqvox.runner.bars import progress_bars
@@ -23,14 +30,22 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe's name, e.g. sf2f-64, or its file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's name, e.g. sf2f-64, or its file.",
+            autocompletion=complete_train_recipe,
+        ),
     ],
     data: Annotated[
         str,
         typer.Option(metavar="RELEASE", help="A release's folder, or WORKSPACE/NAME."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the run goes: checkpoints, log, samples.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Where the run goes: checkpoints, log, samples."
+        ),
     ],
     settings: SetOption = None,
     resume: Annotated[

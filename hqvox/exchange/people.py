@@ -18,7 +18,6 @@ from hqvox.release.layout import (
     MANIFEST_FILE,
     SPEECH_INDEX,
     folded,
-    is_safe,
 )
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
@@ -94,19 +93,11 @@ class People:
 
     def picture(self, face: Row, kind: str) -> bytes:
         """JPEG of a face as released; ``kind``: ``masked`` or ``origin``. Raises HqvoxError."""
-        return self.release.read(self._checked(face[f"{kind}_file"]))
+        return self.release.read(self.release.checked(face[f"{kind}_file"]))
 
     def log_mel(self, utterance: Row) -> NDArray[np.float16]:
         """Log-mel of an utterance (frames, filters), natural log. Raises HqvoxError."""
-        file = self._checked(utterance["file"])
-        frames = self.release.log_mels(file, self.filters)
-        start, end = utterance["offset"], utterance["offset"] + utterance["frames"]
-        if not 0 <= start < end <= len(frames):
-            raise HqvoxError(
-                f"{self.release.storage.path(file)}: has {len(frames)} frames, {start} to {end} "
-                "are needed; check the release with `hqvox release verify`"
-            )
-        return np.asarray(frames[start:end])
+        return self.release.log_mel(utterance, self.filters)
 
     def papers(self) -> dict[str, bytes]:
         """Licences and datasheet, those that the release has."""
@@ -121,14 +112,6 @@ class People:
                 "does not; check the release with `hqvox release verify`"
             )
         return person
-
-    def _checked(self, file: str) -> str:
-        if not is_safe(file):
-            raise HqvoxError(
-                f"{self.release.url}: {file!r} is not a file of a release; check it with "
-                "`hqvox release verify`"
-            )
-        return file
 
 
 class FolderNames:

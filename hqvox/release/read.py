@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hqvox.release.layout import (
     MANIFEST_FILE,
     SPEECH_INDEX,
     SPEECH_STATS,
+    is_safe,
 )
 from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.parquet import read_parquet
@@ -127,6 +128,27 @@ class Release:
         if len(data) % (filters * dtype.itemsize):
             raise HqvoxError(f"{where}: cut short; restore it, or make the release again")
         return data.view(dtype).reshape(-1, filters)
+
+    def log_mel(self, utterance: Mapping[str, Any], filters: int) -> NDArray[np.float16]:
+        """Log-mel of a row of :meth:`speech`, (frames, filters), natural log. Raises HqvoxError."""
+        file = self.checked(utterance["file"])
+        frames = self.log_mels(file, filters)
+        start, end = utterance["offset"], utterance["offset"] + utterance["frames"]
+        if not 0 <= start < end <= len(frames):
+            raise HqvoxError(
+                f"{self.storage.path(file)}: has {len(frames)} frames, {start} to {end} are "
+                "needed; check the release with `hqvox release verify`"
+            )
+        return np.asarray(frames[start:end])
+
+    def checked(self, file: str) -> str:
+        """The name, if it is that of a file below the release. Raises HqvoxError."""
+        if not is_safe(file):
+            raise HqvoxError(
+                f"{self.url}: {file!r} is not a file of a release; check it with "
+                "`hqvox release verify`"
+            )
+        return file
 
     def table(self, file: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A Parquet table of the release. Raises HqvoxError where it is missing or damaged."""

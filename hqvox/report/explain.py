@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.imaging.composite import composite_on_white
 from hqvox.imaging.drawing import draw_box, draw_landmarks, draw_outline, draw_pose
@@ -31,12 +32,16 @@ from hqvox.imaging.pictures import (
 from hqvox.imaging.views import aligned_crop, face_view, mask_of, masked_crop, upright_photo
 from hqvox.runner.lookup import Key, joined_rows, shard_keys, table_keys
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import MEASURES, Measure, all_bounds, value_of
 from hqvox.workspace.tables import Row
 from models.protocols import Photo
+from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES
 
 MAX_NAMED = 4
 """Of several photos that a text could mean, how many are named."""
+KEPT_VERDICT, NOT_REACHED = "kept", "not reached"
+"""Verdicts of a stage that are no reasons."""
 
 
 @dataclass(frozen=True)
@@ -126,16 +131,80 @@ def identity_rows(workspace: Workspace, identity: Row) -> list[Row]:
     return joined_rows(workspace, shard, keys)
 
 
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage measured of a face (or of a photo, before faces are known), and its verdict."""
+
+    stage: str
+    verdict: str
+    """``kept``, the reason why it was refused, or :data:`NOT_REACHED`."""
+    enabled: bool
+    """Whether the stage refuses anything; else it only measures."""
+    measured: tuple[tuple[Measure, float, float | None], ...]
+    """Each measure with its value and, if it has a limit, the bound."""
+
+
+def stage_results(row: Row, config: BuildConfig, store: ModelStore) -> list[StageResult]:
+    """What every stage found of a row, in the order of the stages."""
+    bounds = all_bounds(config, store)
+    reached = STAGE_NAMES.index(row["stage"]) if row["stage"] else -1
+    results = []
+    for number, stage in enumerate(STAGE_NAMES):
+        enabled = bool(getattr(config, stage).enabled)
+        if number > reached:
+            results.append(StageResult(stage, NOT_REACHED, enabled, ()))
+            continue
+        values = [(m, value_of(row, m.name)) for m in MEASURES if m.stage == stage]
+        measured = [(m, value, bounds.get(m.name)) for m, value in values if value is not None]
+        reason = row["reason"] if number == reached else None
+        results.append(StageResult(stage, reason or KEPT_VERDICT, enabled, tuple(measured)))
+    return results
+
+
 def ended(row: Row) -> str:
     """Where a row ended, in words."""
     if row["reason"]:
         return f"{row['stage']}: {row['reason']}"
     if row["stage"] == STAGE_NAMES[-1]:
-        return "kept"
+        return KEPT_VERDICT
     return f"kept so far, up to {row['stage']}" if row["stage"] else "not built yet"
 
 
+def file_name(row: Row) -> str:
+    """Where a photo is, below its identity's folder; of a web address, the last part."""
+    if "://" in row["url"]:
+        return unquote(urlsplit(row["url"]).path).rsplit("/", 1)[-1] or row["url"]
+    return unquote(row["url"]).split("/", 1)[-1]
+
+
+def title_of(subject: Subject, rows: Sequence[Row]) -> str:
+    """What a subject is, for a heading. ``rows``: its own."""
+    identity = subject.identity
+    if subject.candidate is not None:
+        return f"{identity['name']}: {file_name(rows[0])}"
+    also = [] if identity["identity_id"] == identity["name"] else [identity["identity_id"]]
+    return f"{identity['name']} ({', '.join([*also, identity['subset']])})"
+
+
+def subject_rows(workspace: Workspace, subject: Subject) -> list[Row]:
+    """:func:`photo_rows` of a photo, :func:`identity_rows` of an identity."""
+    if subject.candidate is None:
+        return identity_rows(workspace, subject.identity)
+    return photo_rows(workspace, subject)
+
+
 # Pictures ----------------------------------------------------------------------------------------
+
+
+def subject_picture(
+    workspace: Workspace, subject: Subject, rows: Sequence[Row]
+) -> Image.Image | None:
+    """The picture of a photo or an identity; None for a photo without pixels. ``rows``: its own."""
+    title = title_of(subject, rows)
+    if subject.candidate is not None:
+        return photo_picture(workspace, rows, title)
+    kept = sum(ended(row) == KEPT_VERDICT for row in rows)
+    return identity_picture(workspace, rows, f"{title}: {kept} kept of {len(rows)}")
 
 
 def photo_picture(workspace: Workspace, rows: Sequence[Row], title: str) -> Image.Image | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.config.build import SpeechConfig
+from hqvox.errors import HqvoxError
 from hqvox.speech import decode as decoding
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ, log_mel
@@ -35,6 +36,20 @@ unreadable: it cannot be read; silent: its peak is below ``min_peak_dbfs``; no_v
 nothing; too_short: less than ``min_seconds`` of speech; duplicate: another file of the same
 identity has the same bytes.
 """
+
+LEAST_SECONDS = 0.025
+"""Shortest speech of a file by itself: one frame. A data set has ``min_seconds``."""
+_OTHER = "give a recording of somebody speaking"
+_WHY = {
+    "silent": "it is silent",
+    "no_voice": "nobody speaks in it",
+    "too_short": "it holds hardly any speech",
+    "empty": "it is empty",
+    "not_audio": "it is no audio format that is known",
+    "no_audio": "it has no sound",
+    "truncated": "it is cut short",
+    "unreadable": "it cannot be read",
+}
 
 
 def read_file(path: Path, config: SpeechConfig) -> bytes:
@@ -90,3 +105,25 @@ def _log_mel(data: bytes, config: SpeechConfig, row: Row) -> NDArray[np.float32]
     if seconds < config.min_seconds:
         raise AudioError("too_short", f"{seconds:.2f} s of speech, {config.min_seconds:g} needed")
     return log_mel(spoken, config.n_filters)
+
+
+def speech_of(
+    audio: Path, n_filters: int = 40, *, vad: bool = True
+) -> tuple[NDArray[np.float32], float]:
+    """The log-mel (frames, n_filters) of a file's speech, and its length, s.
+
+    Made as `hqvox speech` does, however short. ``vad=False``: of all that the file holds, pauses
+    included. Raises HqvoxError where there is no speech.
+    """
+    config = SpeechConfig.model_validate(
+        {"n_filters": n_filters, "min_seconds": LEAST_SECONDS, "vad": vad}
+    )
+    try:
+        row, frames = process(read_file(audio, config), config)
+    except AudioError as error:
+        raise HqvoxError(f"{audio}: {_WHY.get(error.reason, error.reason)}; {_OTHER}") from None
+    if frames is None:
+        why = _WHY.get(row["reason"], row["reason"].replace("_", " "))
+        detail = f" ({row['detail']})" if row.get("detail") else ""
+        raise HqvoxError(f"{audio}: {why}{detail}; {_OTHER}")
+    return frames, float(row["seconds"])

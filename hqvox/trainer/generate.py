@@ -9,14 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.imaging.pictures import encode_jpeg
-from hqvox.speech.decode import AudioError
-from hqvox.speech.utterance import process, read_file
+from hqvox.speech.utterance import speech_of
 from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.evaluate import fuse
 from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
@@ -26,24 +23,11 @@ from models.sf2f.colour import to_unit
 
 WINDOWS_AT_ONCE = 64
 """Windows that are decoded in one batch."""
-LEAST_SECONDS = 0.025
-"""Shortest speech: one frame. Speech shorter than a window is padded with zeros, as in training."""
 PICTURES = (".png", ".jpg", ".jpeg")
-_OTHER = "give a recording of somebody speaking"
-_WHY = {
-    "silent": "it is silent",
-    "no_voice": "nobody speaks in it",
-    "too_short": "it holds hardly any speech",
-    "empty": "it is empty",
-    "not_audio": "it is no audio format that is known",
-    "no_audio": "it has no sound",
-    "truncated": "it is cut short",
-    "unreadable": "it cannot be read",
-}
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedFace:
     """Faces generated from a file's speech; RGB uint8 (px, px, 3)."""
 
     face: Photo
@@ -56,7 +40,7 @@ class Generated:
     """How the windows' embeddings were joined, in words."""
 
 
-def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Generated:
+def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> GeneratedFace:
     """Generate the face of a file's speech. ``windows``: also the face of each window.
 
     Raises HqvoxError, in one line, for a file that is no audio or holds no speech.
@@ -69,30 +53,13 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
         face = generator.decode(fuse(generator, [inputs]))[-1]
         batches = inputs.split(WINDOWS_AT_ONCE) if windows else ()
         each = [picture for batch in batches for picture in generator(batch)[-1]]
-    return Generated(
+    return GeneratedFace(
         face=to_photo(face[0]),
         windows=[to_photo(picture) for picture in each],
         seconds=seconds,
         n_windows=len(inputs),
         fused_by="the fuser" if generator.fuser is not None else "the mean of their embeddings",
     )
-
-
-def speech_of(audio: Path, n_filters: int) -> tuple[NDArray[np.float32], float]:
-    """The log-mel (frames, n_filters) of a file's speech, and its length, s.
-
-    Made as `hqvox speech` does, however short. Raises HqvoxError where there is no speech.
-    """
-    config = SpeechConfig.model_validate({"n_filters": n_filters, "min_seconds": LEAST_SECONDS})
-    try:
-        row, log_mel = process(read_file(audio, config), config)
-    except AudioError as error:
-        raise HqvoxError(f"{audio}: {_WHY.get(error.reason, error.reason)}; {_OTHER}") from None
-    if log_mel is None:
-        why = _WHY.get(row["reason"], row["reason"].replace("_", " "))
-        detail = f" ({row['detail']})" if row.get("detail") else ""
-        raise HqvoxError(f"{audio}: {why}{detail}; {_OTHER}")
-    return log_mel, float(row["seconds"])
 
 
 def normaliser_of(loaded: Loaded) -> Normaliser:

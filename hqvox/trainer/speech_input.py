@@ -42,15 +42,18 @@ class Normaliser:
     def of(cls, config: TrainConfig, data: TrainingData) -> Normaliser:
         """The configuration's normaliser. Raises HqvoxError where the release has no frames."""
         kind = config.data.normalise
-        if kind != "release":
-            return cls(kind)
+        return cls.of_release(data) if kind == "release" else cls(kind)
+
+    @classmethod
+    def of_release(cls, data: TrainingData) -> Normaliser:
+        """By mean and deviation over the release's train. Raises HqvoxError if that is silent."""
         stats = data.speech_stats
         if not stats.get("variance"):
             raise HqvoxError(
                 f"{data.release.url}: no speech in train, so there is no mean to normalise with; "
-                "set data.normalise=sf2f"
+                "set data.normalise=sf2f (in Python: normalise=False)"
             )
-        return cls(kind, float(stats["mean"]), float(stats["variance"]) ** 0.5)
+        return cls("release", float(stats["mean"]), float(stats["variance"]) ** 0.5)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
