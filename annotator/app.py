@@ -1,5 +1,10 @@
-"""The review UI as Streamlit runs it: `hqvox review W`, `streamlit run annotator/app.py -- W`."""
+"""The review UI: `hqvox review W`, or `streamlit run annotator/app.py -- W --sign-in`."""
 
-from annotator.screens.navigation import main
+from pathlib import Path
 
-main()
+import streamlit as st
+from starlette.middleware import Middleware
+
+from annotator.server.guard import Guard
+
+app = st.App(Path(__file__).with_name("script.py"), middleware=[Middleware(Guard)])

@@ -33,7 +33,7 @@ apidoc_modules = [
         "max_depth": 2,
         "separate_modules": True,
         "module_first": True,
-        "exclude_patterns": ["../annotator/app.py"],  # runs when it is imported
+        "exclude_patterns": ["../annotator/script.py"],  # runs when it is imported
     }
     for name in ("hqvox", "pipelines", "annotator", "models")
 ]

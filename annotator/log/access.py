@@ -2,6 +2,7 @@
 
 ``<workspace>/review-tokens.json`` (mode 0600) holds of each token its SHA-256 only. A token is 256
 random bits, so a slow hash would add nothing: there is no dictionary to try.
+``<workspace>/review-local.key`` (mode 0600) is the key of the cookies for the machine itself.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import os
 import re
 import secrets
 import shlex
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,14 +27,19 @@ from hqvox.workspace.locks import file_lock
 from hqvox.workspace.storage import disk_error
 
 FILE = "review-tokens.json"
+KEY_FILE = "review-local.key"
 _LOCK = ".review-tokens.lock"
-TOKENS = Owner("tokens of reviewers", (FILE, _LOCK), None)
+TOKENS = Owner("tokens of reviewers", (FILE, KEY_FILE, _LOCK), None)
 FORMAT = 1
 Role = Literal["annotator", "lead"]
 ROLES: tuple[str, ...] = get_args(Role)
 NAME_LENGTH = 80
 """Most characters of a name."""
 _PREFIX = "hqv_"
+
+
+class AccessRemovedError(HqvoxError):
+    """Who acts may no longer do so, or no longer in that role."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,11 @@ class Actor:
     name: str
     """1 to 80 printable characters, not beginning or ending with a space."""
     role: Role = "annotator"
+    confirm: Callable[[], Actor | None] | None = field(default=None, compare=False, repr=False)
+    """Who the credential of this session belongs to now, None for nobody.
+
+    Without it, the access cannot be removed: a command, or somebody at the machine itself.
+    """
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -59,6 +71,19 @@ class Actor:
     def is_lead(self) -> bool:
         """Whether they may settle disputes and undo what others decided."""
         return self.role == "lead"
+
+    def check(self) -> None:
+        """Raise AccessRemovedError where the access was removed, or has another role now.
+
+        Asked at every write, so never cached.
+        """
+        if self.confirm is None:
+            return
+        now = self.confirm()
+        if now is None:
+            raise AccessRemovedError("Your access was removed; nothing was saved.")
+        if now != self:
+            raise AccessRemovedError("Your role has changed; nothing was saved. Reload the page.")
 
 
 class TokenFile:
@@ -167,6 +192,26 @@ class TokenFile:
     def _locked(self) -> AbstractContextManager[int]:
         """One change at a time."""
         return file_lock(self.path.with_name(_LOCK), mode=0o600)
+
+
+def local_key(workspace: Workspace) -> bytes:
+    """The key of the cookies that the machine's own address gives out.
+
+    Kept in the workspace, so that an open page goes on after the server was restarted; new at each
+    start where the workspace is on object storage. Delete the file to end those sessions.
+    """
+    if not workspace.storage.local:
+        return secrets.token_bytes(32)
+    path = Path(workspace.storage.path(KEY_FILE))
+    try:
+        with file_lock(path.with_name(_LOCK), mode=0o600):
+            if not path.exists() or path.stat().st_size == 0:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(handle, "w") as file:
+                    file.write(secrets.token_hex(32))
+            return path.read_bytes()
+    except OSError as error:
+        raise disk_error(error, str(path)) from None
 
 
 def _from_json(item: tuple[str, dict[str, str]]) -> tuple[str, tuple[Role, str]]:

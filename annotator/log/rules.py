@@ -51,14 +51,17 @@ def check_undoing(transaction: Transaction, decision: Decision, actor: Actor) ->
         raise HqvoxError(f"{where}: {undone.decision.annotator} made it; a lead can undo it")
 
 
-def purpose_of(transaction: Transaction, decision: Decision, actor: Actor) -> Purpose:
+def purpose_of(
+    transaction: Transaction, decision: Decision, actor: Actor, seen: str | None = None
+) -> Purpose:
     """The purpose of a decision: that of the actor's lease on the identity.
 
     Without a lease it is an opinion; from a lead, where annotators disagree, a settlement.
 
     Raises LeaseLostError where another annotator holds the lease now, or has decided while the
-    actor held no lease. An expired lease that nobody took over still counts as held: its row stays
-    in the table until somebody takes the identity over or decides on it.
+    actor held no lease; or where the lease with the token ``seen`` has ended. An expired lease that
+    nobody took over still counts as held: its row stays in the table until somebody takes the
+    identity over or decides on it.
     """
     identity_id = decision.identity_id
     query = sa.select(LEASES).where(LEASES.c.identity_id == identity_id)
@@ -68,6 +71,8 @@ def purpose_of(transaction: Transaction, decision: Decision, actor: Actor) -> Pu
         raise LeaseLostError(
             f"{identity_id}: {lease.annotator} works on it now; take the next identity"
         )
+    if seen is not None and (lease is None or lease.token != seen):
+        raise LeaseLostError(f"{identity_id}: is no longer yours to decide on; take the next one")
     outcome = transaction.fold.outcomes.get(identity_id)
     if outcome is not None and not mine:
         if actor.is_lead and (outcome.disputed or outcome.settlement is not None):

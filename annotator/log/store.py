@@ -134,16 +134,21 @@ class Store:
 
     # Writing -----------------------------------------------------------------------------------
 
-    def append(self, decision: Decision, *, key: str, actor: Actor) -> Entry:
+    def append(
+        self, decision: Decision, *, key: str, actor: Actor, lease: str | None = None
+    ) -> Entry:
         """Write a decision and end the actor's lease on the identity.
 
         It is on the disk when this returns. The same ``key`` again returns the first entry and
         writes nothing. Refused with HqvoxError, checked in the same transaction:
 
+        - an actor whose access was removed (AccessRemovedError);
         - a decision in another annotator's name;
         - too few or too many faces;
         - an identity that somebody else holds a lease on, or has decided on while the actor held
           none (LeaseLostError). An expired lease that nobody took over still counts as held;
+        - where ``lease`` is given, the token of the lease that the actor saw the identity under:
+          that lease has ended, as when they decided in another tab (LeaseLostError);
         - undoing another annotator's decision, unless the actor is a lead; undoing an entry that
           is undone already, or an undo.
 
@@ -156,6 +161,7 @@ class Store:
         self._check_faces(decision)
         check_key(key)
         with self.transaction() as transaction:
+            actor.check()
             known = transaction.connection.execute(sa.select(LOG).where(LOG.c.key == key)).first()
             if known is not None:
                 return _same(to_entry(known), decision)
@@ -163,7 +169,7 @@ class Store:
             if decision.undoes is not None:
                 check_undoing(transaction, decision, actor)
             else:
-                purpose = purpose_of(transaction, decision, actor)
+                purpose = purpose_of(transaction, decision, actor, lease)
                 _end_turn(transaction, decision)
             entry = Entry(
                 seq=_next_seq(transaction),

@@ -11,7 +11,7 @@ from annotator.limits.verdict_pictures import Pictures
 from annotator.screens.charts import histogram_chart
 from annotator.screens.explore_gallery import LET_IN, SHUT_OUT, Judged, gallery
 from annotator.screens.explore_too_few import too_few
-from annotator.screens.look import plain, plain_tables
+from annotator.screens.look import plain, plain_tables, problem
 from annotator.screens.session import Context
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
@@ -56,7 +56,7 @@ def render(context: Context) -> None:
         else:
             too_few(context)
     except HqvoxError as error:
-        st.error(plain(str(error)))
+        st.error(problem(error))
 
 
 def _explore(context: Context, stages: list[str]) -> None:

@@ -10,7 +10,8 @@ import streamlit as st
 
 from annotator.limits.verdict_pictures import VerdictPicture, gallery_html
 from annotator.log.decisions import DROP_REASONS, KINDS, Entry, FaceRef
-from annotator.screens.look import plain, plain_tables
+from annotator.log.messages import without_paths
+from annotator.screens.look import plain, plain_tables, problem
 from annotator.screens.progress import reader_zone
 from annotator.screens.session import Context, read_log
 from annotator.work.history import Line, as_csv, day_range, listing, matching, may_undo
@@ -29,7 +30,7 @@ def render(context: Context) -> None:
     try:
         lines = _lines(context)
     except HqvoxError as error:
-        st.error(plain(str(error)))
+        st.error(problem(error))
         return
     if not context.actor.is_lead:
         st.caption("Your own decisions; those of others are seen by a lead.")
@@ -172,7 +173,7 @@ def _undo(context: Context, entry: Entry, key: str) -> None:
     try:
         context.store.undo(entry.seq, key=key, actor=context.actor)
     except HqvoxError as error:
-        st.session_state["history_message"] = str(error)
+        st.session_state["history_message"] = without_paths(str(error))
 
 
 def _pictures(context: Context, entry: Entry) -> None:
@@ -199,6 +200,6 @@ def _pictures(context: Context, entry: Entry) -> None:
             try:
                 jpeg = context.candidates.tile(decision.identity_id, candidate.number, TILE_PX)
             except HqvoxError as error:
-                lines[1] = str(error)
+                lines[1] = without_paths(str(error))
         shown.append(VerdictPicture(jpeg, lines, tone))
     st.html(gallery_html(shown))

@@ -6,6 +6,8 @@ import re
 
 import streamlit as st
 
+from annotator.log.messages import without_paths
+
 CSS = """
 <style>
   .stMainBlockContainer { padding: 3.75rem 1.5rem 1rem; max-width: 112rem; }
@@ -28,6 +30,11 @@ def apply() -> None:
 def plain(text: str) -> str:
     """Escape text as Markdown, so that it is shown as it is, whatever a name holds."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def problem(error: Exception) -> str:
+    """An error as Markdown for the page, without the paths of the server."""
+    return plain(without_paths(str(error)))
 
 
 def plain_tables() -> None:

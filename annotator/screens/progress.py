@@ -10,7 +10,7 @@ import streamlit as st
 
 from annotator.log.decisions import Entry
 from annotator.screens.charts import progress_chart
-from annotator.screens.look import plain, plain_tables
+from annotator.screens.look import plain_tables, problem
 from annotator.screens.session import LOG_KEPT_SECONDS, Context, read_log
 from annotator.work.agreement import Agreement, Pair, agreement, by_annotators, double_reviews
 from annotator.work.progress import (
@@ -49,7 +49,7 @@ def _page(context: Context) -> None:
         pairs = _pairs(context)
         disputes = context.queue.disputes() if context.actor.is_lead else []
     except HqvoxError as error:
-        st.error(plain(str(error)))
+        st.error(problem(error))
         return
     _overview(context, entries, counts)
     # How much the others did is between them and the lead.

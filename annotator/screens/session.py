@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,22 +10,16 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from annotator.log.access import Actor, TokenFile
+from annotator.log.access import Actor
 from annotator.log.decisions import Entry
 from annotator.log.store import Store
 from annotator.screens import look, sign_in
-from annotator.server.launch import (
-    Options,
-    check_access,
-    has_openid,
-    is_loopback,
-    must_sign_in,
-    user_name,
-)
+from annotator.server.credentials import Credentials, credentials
+from annotator.server.launch import Options, is_loopback
 from annotator.server.opened import Shared, is_open, opened
 from hqvox.errors import HqvoxError
-from hqvox.workspace.layout import Workspace
 
+_LOG = logging.getLogger(__name__)
 LOG_KEPT_SECONDS = 60.0
 """How long, at most, the pages can still show what a takedown has erased, s."""
 
@@ -36,17 +31,24 @@ class Context(Shared):
     actor: Actor
 
 
-def context() -> Context:
-    """The context of this session; ends the script run with a line, or a sign-in, instead."""
+def context() -> Context | None:
+    """The context of this session; None where nobody is signed in, or nobody any more.
+
+    Ends the script run with a line where the workspace cannot be opened.
+    """
     try:
-        options = Options.parse(sys.argv[1:])
-        actor = _actor(options)
-        if not is_open(options.workspace):
+        known = credentials()
+        actor = _actor(known)
+        if actor is None:
+            return None
+        root = known.options.workspace
+        if not is_open(root):
             with st.spinner("Opening the workspace …"):
-                opened(options.workspace)
-        parts = opened(options.workspace).parts()
+                opened(root)
+        parts = opened(root).parts()
     except HqvoxError as error:
-        st.error(look.plain(str(error)), icon=":material/error:")
+        _LOG.warning("%s", error)
+        st.error(look.problem(error), icon=":material/error:")
         st.stop()
     return Context(**vars(parts), actor=actor)
 
@@ -54,9 +56,9 @@ def context() -> Context:
 def renewed(context: Context) -> Context | None:
     """The context as it is now, for a fragment that runs again without the rest of the page.
 
-    None where nobody is signed in any more: run the whole app.
+    None where the access was removed or has changed: run the whole app.
     """
-    if sign_in.by_sign_in() and not sign_in.still(TokenFile(context.workspace), context.actor):
+    if _actor(credentials()) != context.actor:
         return None
     parts = opened(Options.parse(sys.argv[1:]).workspace).parts()
     if parts.queue is context.queue:
@@ -64,17 +66,15 @@ def renewed(context: Context) -> Context | None:
     return Context(**vars(parts), actor=context.actor)
 
 
-def _actor(options: Options) -> Actor:
-    """Who is here. Raises HqvoxError where anyone could be."""
-    workspace = Workspace.open(options.workspace)
-    address = st.get_option("server.address")
-    if not must_sign_in(address, options):
+def _actor(known: Credentials) -> Actor | None:
+    """Who is here, asked of the store of tokens now; None: nobody, or nobody any more.
+
+    Raises HqvoxError where anyone could be.
+    """
+    if known.local:
         _check_local(st.context.headers)
-        return Actor(options.name or user_name(), "lead")
-    tokens, config = TokenFile(workspace), workspace.config()
-    openid = has_openid(workspace) and bool(config.review.allow)
-    check_access(address, options, bool(tokens.names()), openid)
-    return sign_in.signed_in(tokens, config, openid)
+    by_cookie = known.actor(st.context.cookies)
+    return by_cookie or (sign_in.by_openid(known) if known.openid else None)
 
 
 def _check_local(headers: Mapping[str, str]) -> None:

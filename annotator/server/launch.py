@@ -1,8 +1,8 @@
 """What the review UI is started with, and who may reach it.
 
-On a loopback address whoever sits at the machine is the lead. On any other it starts only where
-people have to sign in: with a named token, or with an account that an OpenID provider vouches for
-and that ``review.allow`` of hqvox.yaml names. The same rule holds however it was started.
+On a loopback address whoever has the address that the command printed, with its token, is the
+lead. On any other it starts only where people have to sign in: with a named token, or with an
+account that an OpenID provider vouches for and that ``review.allow`` of hqvox.yaml names.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Options:
             raise HqvoxError(
                 f"the app was given {' '.join(arguments) or 'nothing'!r}; start it with "
                 "`hqvox review WORKSPACE`, or "
-                "`streamlit run annotator/app.py -- WORKSPACE [--as NAME] [--sign-in]`"
+                "`streamlit run annotator/app.py -- WORKSPACE --sign-in`"
             )
         return cls(known.workspace, known.name, known.sign_in)
 

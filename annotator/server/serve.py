@@ -1,15 +1,29 @@
-"""Starting the review UI: a Streamlit server in this process, with our settings."""
+"""Starting the review UI: a Streamlit server in this process, with our settings.
+
+On SIGTERM and Ctrl-C it ends within :data:`STOP_SECONDS`, also with browsers connected. Every
+decision is one transaction, so one that is being written then is there or not, and a browser that
+got no acknowledgement sends it again.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
+import signal
 import socket
+import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from annotator.candidates.index import OnProgress
 from annotator.log.access import Actor, TokenFile
+from annotator.server.credentials import credentials, entrance
 from annotator.server.launch import (
     LOOPBACK_NAMES,
     Options,
@@ -24,7 +38,11 @@ from annotator.work.packs import piece_soon, pieces
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 
-APP = Path(__file__).parents[1] / "app.py"
+SCRIPT = Path(__file__).parents[1] / "script.py"
+STOP_SECONDS = 0.8
+"""How long the server may take to end, s; then the process ends as it is."""
+LARGEST_MESSAGE = 4 << 20
+"""Most bytes of one message from a browser; an act has a few thousand."""
 PORT = 8501
 PORTS_TRIED = 50
 
@@ -88,12 +106,7 @@ def free_port(address: str, port: int | None) -> int:
     Raises HqvoxError where it is taken, or the address is none of this machine's.
     """
     tried = range(PORT, PORT + PORTS_TRIED) if port is None else [port]
-    try:
-        family, kind, protocol, _, resolved = socket.getaddrinfo(
-            address.strip("[]"), 0, type=socket.SOCK_STREAM
-        )[0]
-    except OSError as error:
-        raise HqvoxError(f"{address}: no address of this machine ({error.strerror})") from None
+    family, kind, protocol, _, resolved = _resolve(address)
     for candidate in tried:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,12 +119,23 @@ def free_port(address: str, port: int | None) -> int:
             except OSError as error:
                 if port is None and error.errno == errno.EADDRINUSE:
                     continue
-                raise HqvoxError(
-                    f"{address}, port {candidate}: cannot be used ({error.strerror}); choose "
-                    "another with --address and --port"
-                ) from None
+                raise _cannot_be_used(address, candidate, error) from None
             return candidate
     raise HqvoxError(f"ports {tried[0]} to {tried[-1]} are all taken; choose another with --port")
+
+
+def _resolve(address: str) -> tuple[Any, ...]:
+    try:
+        return socket.getaddrinfo(address.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise HqvoxError(f"{address}: no address of this machine ({error.strerror})") from None
+
+
+def _cannot_be_used(address: str, port: int, error: OSError) -> HqvoxError:
+    return HqvoxError(
+        f"{address}, port {port}: cannot be used ({error.strerror}); choose another with "
+        "--address and --port"
+    )
 
 
 def streamlit_settings(
@@ -144,13 +168,79 @@ def streamlit_settings(
 
 
 def serve(workspace: Workspace, options: Options, address: str, port: int, browser: bool) -> None:
-    """Run the app in this process until it is stopped."""
-    from streamlit import config
+    """Run the app in this process until it is stopped.
+
+    Raises HqvoxError where something else took the port in the meantime.
+    """
+    import uvicorn
+    from streamlit import cli_util, config
     from streamlit.web import bootstrap
 
-    # The command `streamlit run` does no more; it has no function of its own for callers.
-    config._main_script_path = str(APP)
+    # As `streamlit run` does, which has no function of its own for callers.
+    config._main_script_path = str(SCRIPT)
     settings = streamlit_settings(workspace, options, address, port, browser)
-    flags = {key.replace(".", "_"): value for key, value in settings.items()}
-    bootstrap.load_config_options(flags)
-    bootstrap.run(str(APP), False, options.arguments(), flags)
+    bootstrap.load_config_options({key.replace(".", "_"): v for key, v in settings.items()})
+    sys.argv = [str(SCRIPT), *options.arguments()]
+    known = credentials()
+
+    from annotator.app import app
+
+    class Server(uvicorn.Server):
+        """Opens the browser once it serves, and ends without raising the signal again."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if browser and self.started:
+                first = entrance(url(address, port), known.local, once=True)
+                threading.Thread(target=cli_util.open_browser, args=(first,), daemon=True).start()
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            before = {number: signal.signal(number, self.stop) for number in STOP_SIGNALS}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        def stop(self, number: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+            # Script runs, and pictures that are being made, end with the process.
+            end = threading.Timer(STOP_SECONDS, os._exit, (0,))
+            end.daemon = True
+            end.start()
+
+    server = Server(
+        uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_MESSAGE,
+            ws_per_message_deflate=False,
+            access_log=False,
+            log_config=None,
+            ssl_certfile=config.get_option("server.sslCertFile"),
+            ssl_keyfile=config.get_option("server.sslKeyFile"),
+            timeout_graceful_shutdown=1,  # more than there is: see STOP_SECONDS
+        )
+    )
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    with _bound(address, port) as listening:
+        server.run(sockets=[listening])
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _bound(address: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens there. Raises HqvoxError where it cannot."""
+    family, kind, protocol, _, resolved = _resolve(address)
+    with socket.socket(family, kind, protocol) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((resolved[0], port, *resolved[2:]))
+        except OSError as error:
+            raise _cannot_be_used(address, port, error) from None
+        listening.listen()
+        listening.setblocking(False)
+        yield listening

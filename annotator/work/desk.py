@@ -16,6 +16,7 @@ from typing import Any
 from annotator.candidates.candidates import Candidates, FaceCandidate, IdentitySummary
 from annotator.log.access import Actor
 from annotator.log.decisions import LONGEST_SECONDS, StoreAwayError
+from annotator.log.messages import without_paths
 from annotator.log.store import DROP_REASONS, Decision, Entry, FaceRef, LeaseLostError, Store
 from annotator.work.changes import changes_since
 from annotator.work.queue import Lease, Queue
@@ -53,6 +54,8 @@ class Screen:
     """The decisions to choose between, where a lead settles a disagreement."""
     changed: str = ""
     """What has changed since the decision before, if there was one."""
+    seen: int = 0
+    """Number of the log's last entry when the screen was made."""
 
     @property
     def name(self) -> str:
@@ -142,13 +145,14 @@ class Desk:
         if do not in ("alive", "look", "more"):
             self._tell("", refused=False)
         try:
+            self.actor.check()
             self._do(do, act, key)
         except StoreAwayError as error:
             self.message, self.refused, self.said = before
             self._is_away(error)
             return
         except HqvoxError as error:
-            self._tell(str(error))
+            self._tell(without_paths(str(error)))
         self.answered, self.away = key, 0
         self._answers[key] = None
         while len(self._answers) > ANSWERED_KEPT:
@@ -193,9 +197,9 @@ class Desk:
             fingerprint=self.candidates.fingerprint(screen.person.identity_id),
         )
         try:
-            self.store.append(decision, key=key, actor=self.actor)
+            self.store.append(decision, key=key, actor=self.actor, lease=screen.lease.token)
         except LeaseLostError:
-            self._lost(screen)
+            self._lost(screen, answered=True)
         else:
             self.go_on()
             self.decided += 1
@@ -236,9 +240,20 @@ class Desk:
         if self.queue.renew(screen.lease) is None:
             self._lost(screen)
 
-    def _lost(self, screen: Screen) -> None:
-        name = screen.person.shown_name
-        self._tell(f"{name} was open too long and went to somebody else; here is the next.")
+    def _lost(self, screen: Screen, answered: bool = False) -> None:
+        name, identity_id = screen.person.shown_name, screen.person.identity_id
+        elsewhere = self.store.entries(
+            screen.seen, identity_ids=[identity_id], annotator=self.actor.name, limit=1, shown=False
+        )
+        if not elsewhere:
+            self._tell(f"{name} was open too long and went to somebody else; here is the next.")
+        elif answered:
+            self._tell(
+                f"You decided on {name} in another tab or window; this answer was not saved. "
+                "Here is the next."
+            )
+        else:
+            self._tell(f"You decided on {name} in another tab or window; here is the next.")
         self.go_on()
 
     def _look(self, screen: Screen, act: Mapping[str, Any]) -> None:
@@ -294,7 +309,8 @@ class Desk:
         picks = self._picks(identity_id, faces) if lease.dispute else ()
         if picks and before is None:
             taken = ()  # a lead starts with neither choice
-        return Screen(lease, person, faces, taken, comment, picks, changed)
+        seen = self.store.last_seq()
+        return Screen(lease, person, faces, taken, comment, picks, changed, seen)
 
     def _picks(self, identity_id: str, faces: Sequence[FaceCandidate]) -> tuple[Pick, ...]:
         outcome = self.store.state().get(identity_id)

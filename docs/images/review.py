@@ -96,13 +96,16 @@ def server(workspace: Path, store: str) -> Iterator[str]:
     process = subprocess.Popen(
         [*command, "--no-browser", "--port", str(port)],
         env=os.environ | {"HQVOX_REVIEW_STORE": store},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    url = f"http://127.0.0.1:{port}"
+    assert process.stdout is not None
+    url = next(word for line in process.stdout for word in line.split() if "?token=" in word)
     try:
         while process.poll() is None:
             try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
+                health = f"http://127.0.0.1:{port}/_stcore/health"
+                urllib.request.urlopen(health, timeout=5).close()
                 break
             except OSError:
                 time.sleep(0.1)

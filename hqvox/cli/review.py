@@ -64,7 +64,8 @@ def review(
 ) -> None:
     """Open the review UI in a browser: one person after another, 3 to 7 faces of each.
 
-    The word open can be left out. Every decision is saved at once; stop with Ctrl-C at any time.
+    The word open can be left out. The printed address holds a token, new at each start: who has it
+    is the lead. Every decision is saved at once; stop with Ctrl-C at any time.
 
     Example: hqvox review work --as ada
     """
@@ -85,13 +86,15 @@ def open_review(
     """Serve the review UI until it is stopped. Raises HqvoxError where it cannot be."""
     opened = Workspace.open(workspace)
     need_extra()
-    from annotator.server.launch import Options, is_loopback
+    from annotator.server.credentials import entrance
+    from annotator.server.launch import Options, is_loopback, must_sign_in
     from annotator.server.serve import prepare, serve, url
 
     options = Options(workspace, name, sign_in)
     with progress_bar(console, "candidates") as show:
         chosen = prepare(opened, options, address, port, show)
-    say(f"review of {workspace} at {url(address, chosen)} (Ctrl-C stops; all is saved at once)")
+    where = entrance(url(address, chosen), local=not must_sign_in(address, options))
+    say(f"review of {workspace} at {where} (Ctrl-C stops; all is saved at once)")
     if not is_loopback(address):
         say("tokens travel as they are over http: put a proxy with TLS before it (docs/review.md)")
     serve(opened, options, address, chosen, browser)
@@ -133,7 +136,7 @@ def token_add(
 def token_remove(
     workspace: WorkspaceArgument, name: Annotated[str, typer.Argument(help="Whose it is.")]
 ) -> None:
-    """Remove a token: its owner is signed out within a minute.
+    """Remove a token: its owner can save nothing from then on.
 
     Example: hqvox review token remove work ada
     """

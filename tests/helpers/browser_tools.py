@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,9 @@ WAIT_MS = 60_000
 """The same for what a page shows."""
 PORTS = 20_000, 32_000
 """Below those that the system gives to outgoing connections, which could take one in between."""
+
+ENTRANCES: dict[str, str] = {}
+"""The address with the token that each server printed which nobody signs in to."""
 
 
 def free_port() -> int:
@@ -68,6 +72,15 @@ def settled(page: Any) -> Any:
     return page
 
 
+def select_row(page: Any, number: int) -> None:
+    """Choose a row of the table, which is drawn on a canvas."""
+    settled(page)
+    table = page.get_by_test_id("stDataFrame")
+    chosen = table.locator(f'[role=row][aria-selected=true][aria-rowindex="{number + 2}"]')
+    table.click(position={"x": 16, "y": 35 * (number + 1) + 17})
+    expect(chosen).to_have_count(1)
+
+
 class Server:
     """`hqvox review` in a process of its own."""
 
@@ -99,7 +112,15 @@ class Server:
             raise AssertionError(f"{error}: {self.stop()}") from None
         if self.process.poll() is not None:
             raise AssertionError(f"the server did not start: {self.stop()}")
+        printed = re.search(rf"{self.url}/\?token=[\w-]+", self.printed())
+        if printed:
+            ENTRANCES[self.url] = printed.group()
         return self
+
+    def printed(self) -> str:
+        """What it has printed until now."""
+        assert self.output is not None
+        return os.pread(self.output.fileno(), 1 << 20, 0).decode()
 
     def _answers(self) -> bool:
         """Whether it is there, or has ended."""
@@ -174,7 +195,7 @@ class Reviewer:
         self.sent: list[bytes] = []
         """What the page sent to the server."""
         self.page.on("websocket", lambda socket: socket.on("framesent", self._sent))
-        self.page.goto(f"{url}/#token={token}" if token else url)
+        self.page.goto(f"{url}/#token={token}" if token else ENTRANCES.get(url, url))
 
     def _dialog(self, dialog: Any) -> None:
         self.alerts.append(dialog.message)
@@ -192,7 +213,9 @@ class Reviewer:
 
     def leave(self) -> None:
         """Go, once nothing is left on the server that would still take a lease for them."""
-        self.at_rest().close()
+        if self.page.get_by_test_id("stApp").count():  # else they were signed out
+            self.at_rest()
+        self.close()
 
     # What is on the screen ---------------------------------------------------------------------
 

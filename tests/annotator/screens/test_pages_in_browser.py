@@ -20,7 +20,7 @@ from annotator.log.access import Actor
 from annotator.log.store import Decision, Store, open_store
 from annotator.work.history import COLUMNS
 from hqvox.workspace.layout import Workspace
-from tests.helpers.browser_tools import Reviewer, Team, expect, settled, wait_for
+from tests.helpers.browser_tools import Reviewer, Team, expect, select_row, settled, wait_for
 
 SCREENS = os.environ.get("HQVOX_SCREENS")
 """Folder for pictures of the pages, where somebody wants to see them."""
@@ -230,12 +230,3 @@ def markup(page: Any) -> int:
     return int(
         page.locator("script", has_text="alert(1)").count() + page.locator("img[onerror]").count()
     )
-
-
-def select_row(page: Any, number: int) -> None:
-    """Choose a row of the table, which is drawn on a canvas."""
-    settled(page)
-    table = page.get_by_test_id("stDataFrame")
-    chosen = table.locator(f'[role=row][aria-selected=true][aria-rowindex="{number + 2}"]')
-    table.click(position={"x": 16, "y": 35 * (number + 1) + 17})
-    expect(chosen).to_have_count(1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from tests.helpers.browser_tools import (
     Team,
     expect,
     running,
+    select_row,
     wait_for,
 )
 from tests.helpers.small_review import FACES, make_review
@@ -242,9 +245,9 @@ def test_names_and_comments_are_text(team: Team) -> None:
     assert who.elsewhere == []  # nothing is fetched from other servers
 
 
-@pytest.mark.slow
-def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
-    workspace = Workspace.open(team.workspace)
+def disagree(folder: Path) -> str:
+    """Have two annotators choose different faces of somebody, whom only a lead can settle."""
+    workspace = Workspace.open(folder)
     store, candidates = open_store(workspace), Candidates(workspace)
     disputed = candidates.identities[-1].identity_id
     faces = [face.ref for face in candidates.faces(disputed)]
@@ -255,6 +258,14 @@ def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
         decision = Decision(disputed, "chosen", tuple(chosen), tuple(faces), fingerprint=build)
         assert queue.lease(Actor(name), disputed) is not None
         store.append(decision, key=name, actor=Actor(name))
+    store.close()
+    return disputed
+
+
+@pytest.mark.slow
+def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
+    disputed = disagree(team.workspace)
+    store = store_of(team.workspace)
     assert store.state()[disputed].status == "disputed"
     lead = team.join("lead").shown()
     assert lead.identity_id() == disputed
@@ -272,6 +283,76 @@ def test_a_lead_settles_what_two_disagree_on(team: Team) -> None:
     assert outcome.settlement is not None
     assert numbers(store.entries(identity_ids=[disputed])[-1]) == expected
     store.close()
+
+
+REMOVED = "Your access was removed; nothing was saved."
+
+
+def test_a_removed_token_saves_nothing(team: Team) -> None:
+    who = team.join().shown()
+    name = my_name(who)
+    who.on("Enter").at_rest()
+    assert len(said(team.workspace, name)) == 1
+    tokens = TokenFile(Workspace.open(team.workspace))
+    tokens.remove(name)
+    who.press("Enter")
+    who.page.get_by_text(REMOVED).wait_for()
+    expect(who.page.locator(".review")).to_have_count(0)
+    expect(tab(who, "Review")).to_have_count(0)
+    assert len(said(team.workspace, name)) == 1
+    who.page.reload()  # and is taken for nobody else
+    who.page.get_by_label("Your token").wait_for()
+    tokens.add(name, "lead")  # another token of the same name
+    who.page.reload()
+    who.page.get_by_label("Your token").wait_for()
+
+
+def test_a_removed_lead_settles_and_undoes_nothing(team: Team) -> None:
+    disputed = disagree(team.workspace)
+    lead = team.join("lead").shown().at_rest()
+    assert lead.identity_id() == disputed
+    name = my_name(lead)
+    lead.press("b")
+    wait_for(lead.taken, "B's faces to be taken")
+    second = lead.context.new_page()  # signed in by the same cookie
+    second.set_default_timeout(WAIT_MS)
+    second.goto(f"{team.server.url}/history")
+    second.wait_for_timeout(8000)
+    second.get_by_text("2 of 2 entries").wait_for()
+    select_row(second, 0)
+    second.get_by_role("button", name="Take back").wait_for()
+    TokenFile(Workspace.open(team.workspace)).remove(name)
+    second.get_by_role("button", name="Take back").click()
+    second.get_by_text(REMOVED).wait_for()
+    lead.press("Enter")
+    lead.page.get_by_text(REMOVED).wait_for()
+    assert [entry.key for entry in said(team.workspace)] == ["first eye", "second eye"]
+    store = store_of(team.workspace)
+    assert store.state()[disputed].status == "disputed"
+    store.close()
+
+
+def test_pages_are_reached_by_reload_and_link(team: Team) -> None:
+    who = team.join("lead").shown()
+    history = re.compile(r"decided yet|entries$")
+    pages = {"progress": "people done", "history": history, "explore": "Around the limit"}
+    for page, text in pages.items():
+        who.page.goto(f"{team.server.url}/{page}")
+        who.page.get_by_text(text).first.wait_for()
+        who.page.reload()
+        who.page.get_by_text(text).first.wait_for()
+        expect(who.page).to_have_url(f"{team.server.url}/{page}")
+        expect(who.page.locator(".review")).to_have_count(0)
+    # The address that somebody is sent may name a page too.
+    who.page.get_by_test_id("stExpandSidebarButton").click()
+    who.page.get_by_role("link", name="Sign out").click()
+    who.page.get_by_label("Your token").wait_for()
+    token = team.add("by link", "lead")
+    who.page.goto(f"{team.server.url}/history#token={token}")
+    who.page.get_by_text(history).first.wait_for()
+    expect(who.page).to_have_url(f"{team.server.url}/history")
+    who.page.goto(team.server.url)
+    who.shown()
 
 
 def tab(who: Reviewer, name: str) -> Any:
@@ -315,6 +396,76 @@ def test_nothing_outside_the_workspace_can_be_read(team: Team) -> None:
         assert b"root:" not in body, path
         assert b"discover:" not in body, path
         assert b"sha256" not in body, path
+
+
+@pytest.mark.slow
+def test_the_machine_itself_needs_the_printed_address(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    with running(copy_review(tmp_path), "--as", "ada") as server:
+        stranger = chromium.new_context().new_page()
+        for path in ("", "/history", "/?token=guessed"):
+            stranger.goto(f"{server.url}{path}")
+            stranger.get_by_label("Your token").wait_for()
+        # The page of another program on this machine, in the browser that is signed in.
+        who = Reviewer(chromium, server.url).shown()
+        expect(who.page).to_have_url(f"{server.url}/")  # the token has left the address
+        other = who.context.new_page()
+        other.route("http://127.0.0.1:9/", lambda route: route.fulfill(body="another program"))
+        other.goto("http://127.0.0.1:9/")
+        opened = other.evaluate(
+            """url => new Promise(done => {
+                const socket = new WebSocket(url, ["streamlit"]);
+                socket.onopen = () => done(true);
+                socket.onerror = () => done(false);
+            })""",
+            f"{server.url.replace('http', 'ws')}/_stcore/stream",
+        )
+        assert opened is False
+        other.close()
+        first = who.identity_id()
+        who.page.reload()
+        assert who.shown().identity_id() == first
+        second = who.context.new_page()
+        second.goto(server.url)
+        second.locator(".review[data-ready]:not([hidden])").wait_for()
+        # Ends at once, with both pages open.
+        process, started = server.process, time.monotonic()
+        assert process is not None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=WAIT_SECONDS) == 0
+        assert time.monotonic() - started < 2
+        assert "Traceback" not in server.printed()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_ended_loses_nothing(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    workspace = copy_review(tmp_path)
+    with running(workspace, "--as", "ada") as server:
+        people = [Reviewer(chromium, server.url).shown() for _ in range(2)]
+        acknowledged = people[0].identity_id()
+        people[0].on("Enter")
+        sent = people[0].identity_id()
+        people[0].press("Enter")  # it ends while this is on its way
+        process, started = server.process, time.monotonic()
+        assert process is not None
+        process.terminate()
+        assert process.wait(timeout=WAIT_SECONDS) == 0
+        assert time.monotonic() - started < 2
+        server.stop()
+        saved = {entry.decision.identity_id for entry in said(workspace)}
+        assert acknowledged in saved
+        assert saved <= {acknowledged, sent}
+        server.start()
+        wait_for(
+            lambda: {e.decision.identity_id for e in said(workspace)} == {acknowledged, sent},
+            "the browser to send again what was not acknowledged",
+        )
+        assert len(said(workspace)) == 2
+        for person in people:
+            person.close()
 
 
 @pytest.mark.slow

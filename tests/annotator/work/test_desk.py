@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotator.candidates.candidates import Candidates
-from annotator.log.access import Actor
+from annotator.log.access import AccessRemovedError, Actor, Role, TokenFile
 from annotator.log.store import Store
 from annotator.work.desk import Desk
 from annotator.work.packs import FIRST_FACES, piece_now, pieces
@@ -19,6 +20,7 @@ from annotator.work.queue import Queue, QueueItem
 from hqvox.workspace.layout import Workspace
 from tests.helpers.small_review import FACES, make_review
 
+ADA = Actor("ada")
 NAMES = ("Ada", "Bo", "Few Faces", "Nobody", "Cy", "Di")
 
 
@@ -32,11 +34,11 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "reviews.sqlite")
 
 
-def desk(store: Store, candidates: Candidates, name: str = "ada", **review: Any) -> Desk:
+def desk(store: Store, candidates: Candidates, actor: Actor = ADA, **review: Any) -> Desk:
     config = candidates.workspace.config().review
     config = config.model_copy(update={"second_fraction": 0.0, **review})
     items = [QueueItem(p.identity_id, p.candidates, p.certainty) for p in candidates.identities]
-    return Desk(store, Queue(store, items, config), candidates, Actor(name))
+    return Desk(store, Queue(store, items, config), candidates, actor)
 
 
 def act(at: Desk, do: str, key: str, **more: Any) -> None:
@@ -46,12 +48,11 @@ def act(at: Desk, do: str, key: str, **more: Any) -> None:
 
 def test_what_comes_after_the_page_was_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     # Streamlit has forgotten the component's state by then, and calls its callback all the same.
-    from annotator.screens import review, sign_in
+    from annotator.screens import review
 
     monkeypatch.setattr(review, "renewed", lambda page: page)
     monkeypatch.setattr(review.st, "session_state", state := {})
     review._act(SimpleNamespace())
-    sign_in._typed()
     assert state == {}
 
 
@@ -119,6 +120,84 @@ def test_what_will_not_do_is_refused_in_words(
     assert at.answered == "k"
     assert at.screen == before
     assert store.entries() == []
+
+
+def signed_in(tokens: TokenFile, name: str, role: Role) -> Actor:
+    """Somebody in a session that began by a token."""
+    token = tokens.add(name, role)
+    return Actor(name, role, confirm=lambda: tokens.check(token))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [{"do": "accept", "faces": [0, 1, 2]}, {"do": "drop", "reason": "poor_quality"},
+     {"do": "skip"}, {"do": "undo"}],
+    ids=["accept", "drop", "skip", "undo"],
+)  # fmt: skip
+def test_a_removed_token_does_nothing_more(
+    store: Store, candidates: Candidates, tmp_path: Path, sent: dict[str, Any]
+) -> None:
+    tokens = TokenFile(Workspace(tmp_path))
+    at = desk(store, candidates, signed_in(tokens, "ada", "annotator"))
+    act(at, "accept", "first", faces=[0, 1, 2])
+    before, entries = at.screen, store.entries()
+    assert len(entries) == 1
+    tokens.remove("ada")
+    act(at, sent["do"], "second", **{k: v for k, v in sent.items() if k != "do"})
+    assert at.message == "Your access was removed; nothing was saved."
+    assert at.refused
+    assert at.screen == before
+    assert store.entries() == entries
+    assert at.queue.counts().leased == 1
+
+
+def test_the_store_asks_for_the_rights_itself(
+    store: Store, candidates: Candidates, tmp_path: Path
+) -> None:
+    tokens = TokenFile(Workspace(tmp_path))
+    lead = signed_in(tokens, "lea", "lead")
+    at = desk(store, candidates)
+    act(at, "accept", "first", faces=[0, 1, 2])
+    (entry,) = store.entries()
+    other = replace(entry.decision, identity_id="id5", annotator="lea")
+    tokens.remove("lea")
+    tokens.add("lea", "annotator")  # with another token
+    for write in (
+        lambda: store.undo(entry.seq, key="undo", actor=lead),
+        lambda: store.append(other, key="other", actor=lead),
+    ):
+        with pytest.raises(AccessRemovedError, match="nothing was saved"):
+            write()
+    demoted = replace(lead, confirm=lambda: Actor("lea", "annotator"))
+    with pytest.raises(AccessRemovedError, match="Your role has changed"):
+        store.undo(entry.seq, key="undo", actor=demoted)
+    assert store.entries() == [entry]
+
+
+def test_two_tabs_of_one_person_are_one_opinion(store: Store, candidates: Candidates) -> None:
+    one, two = desk(store, candidates), desk(store, candidates)
+    assert one.screen is not None
+    assert two.screen is not None
+    name = one.screen.person.name
+    assert two.screen.name == one.screen.name
+    act(one, "accept", "first", faces=[0, 1, 2])
+    act(two, "accept", "second", faces=[3, 4, 5])
+    assert two.refused
+    assert f"You decided on {name} in another tab or window; this answer was not sa" in two.message
+    assert [entry.key for entry in store.entries()] == ["first"]
+    assert two.screen.name == one.screen.name  # both have the next
+    act(one, "drop", "third", reason="poor_quality")
+    act(two, "alive", "beat")
+    assert "in another tab or window; here is the next" in two.message
+    act(two, "accept", "fourth", faces=[3, 4, 5])
+    assert [entry.key for entry in store.entries()] == ["first", "third", "fourth"]
+    # What was skipped in one is not decided on in the other.
+    act(one, "alive", "beat")
+    assert one.screen == two.screen
+    act(one, "skip", "fifth")
+    act(two, "accept", "sixth", faces=[0, 1, 2])
+    assert two.refused
+    assert len(store.entries()) == 3
 
 
 JSON = st.recursive(
