@@ -89,7 +89,8 @@ class ShardWorker:
         started = time.perf_counter()
         identities = self.identities[job.shard]
         # Computed before the photos are read: if a photo changes meanwhile, the next plan sees it.
-        records = self.fingerprints.of(identities)
+        built = self.workspace.committed(STAGE_NAMES[0], job.shard) if job.first else None
+        records = self.fingerprints.of(identities, built)
         writers = self._writers(job)
         pixels = ChainPixels(
             lambda kind: ShardReader(

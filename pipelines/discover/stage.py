@@ -72,7 +72,7 @@ class DiscoverStage(Stage):
         self.sources: list[Source] = []
         for name in config.sources:
             if name == "folder":
-                self.sources.append(FolderSource(config))
+                self.sources.append(FolderSource(config, storage))
             elif name == "urls":
                 self.sources.append(UrlsSource(config.urls, cache / FOLDER / name))
             else:
@@ -106,9 +106,25 @@ class DiscoverStage(Stage):
         """
         return [row for identity in rows for row in self._discover(identity)]
 
-    def listing(self, identity: Row) -> list[Any]:
-        """What makes an identity's candidates stale when it changes, per source."""
-        return [source.listing(identity) for source in self.sources]
+    def listings(self, identities: Sequence[Row], by_time: bool = False) -> list[list[Any]]:
+        """What makes candidates stale when it changes: of each identity, per source.
+
+        ``by_time``: with files' times in place of hashes, as earlier versions recorded it.
+        """
+        listings = [
+            [
+                source.listing_by_time(identity)
+                if by_time and isinstance(source, FolderSource)
+                else source.listing(identity)
+                for source in self.sources
+            ]
+            for identity in identities
+        ]
+        for source in self.sources:
+            if isinstance(source, FolderSource):
+                for shard in {identity.get("shard") or "" for identity in identities}:
+                    source.save(shard)
+        return listings
 
     def settings(self) -> dict[str, Any]:
         """The settings that change the result."""

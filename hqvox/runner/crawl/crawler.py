@@ -31,7 +31,7 @@ from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
-from pipelines.chain import Stages, Tallies
+from pipelines.chain import STAGE_NAMES, Stages, Tallies
 from pipelines.discover.source import SourceError
 from pipelines.fetch.engine import Engine, FetchResult
 
@@ -164,7 +164,8 @@ class Crawler:
     async def _crawl(self, engine: Engine, job: ShardJob) -> Mapping[str, Tallies]:
         # Computed before any request: if an input changes meanwhile, the next plan sees it.
         identities = self._identities[job.shard]
-        records = await self._in_thread(self._fingerprints.of, identities)
+        built = self._workspace.committed(STAGE_NAMES[0], job.shard) if job.first else None
+        records = await self._in_thread(self._fingerprints.of, identities, built)
         candidates = await self._in_thread(self._find, job, identities)
         if job.last < DOWNLOAD:
             await self._in_thread(self._commit_candidates, job, candidates, records)
@@ -224,7 +225,8 @@ class Crawler:
         """The stages after download that are stale, if any."""
         if job.last <= DOWNLOAD:
             return None
-        expected = self._fingerprints.of(self._identities[job.shard])
+        built = self._workspace.committed(STAGE_NAMES[0], job.shard)
+        expected = self._fingerprints.of(self._identities[job.shard], built)
         first, why = first_stale(self._workspace, job.shard, expected, job.last)
         first = max(first, DOWNLOAD + 1)
         return ShardJob(job.shard, first, job.last, why) if first <= job.last else None
