@@ -293,7 +293,7 @@ def _settings(plan: Plan, config: BuildConfig) -> dict[str, Any]:
     # Imports have always told the section review; their bytes stay the same.
     left_out = _OF_THE_MACHINE - ({"review"} if plan.selection == IMPORT else set())
     settings = config.model_dump(mode="json", exclude=left_out)
-    settings["discover"] = {"limit": config.discover.limit}
+    settings["discover"] = {"limit": config.discover.most}
     return settings
 
 

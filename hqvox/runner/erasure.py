@@ -188,7 +188,8 @@ class ShardEraser:
             return
         places = zip(table["identity_id"].to_pylist(), table["candidate"].to_pylist(), strict=True)
         left = filtered(table, [key not in keys for key in places])
-        self.workspace.write_stage(stage, self.shard, left, renewed.get(record["hash"], record))
+        record |= renewed.get(record["hash"], {})
+        self.workspace.write_stage(stage, self.shard, left, record)
 
     def blank(self, keys: set[tuple[str, int]]) -> None:
         """Overwrite the members of the download tar that no row uses but those of ``keys``.

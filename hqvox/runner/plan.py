@@ -20,6 +20,8 @@ from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.stage import Stage
 
+LEFT_OUT = "left_out"
+"""Key of discover's record: how many photographs ``discover.limit`` left out."""
 NOT_BUILT = "not built yet"
 
 CHAIN_VERSION = 1

@@ -47,12 +47,12 @@ class FolderSource:
         return [Stream(None, (Candidate(url) for url in self.candidates(identity)))]
 
     def candidates(self, identity: Row) -> list[str]:
-        """Percent-encoded paths below the photos folder, in natural order, up to the limit."""
+        """Percent-encoded paths below the photos folder, in natural order."""
         if identity["folder"] is None or not self.config.photos:
             return []
         root = local_path(self.config.photos, identity["folder"])
         names = sorted(_files(root, b""), key=_natural)
-        return [f"{identity['folder']}/{quote(name)}" for name in names[: self.config.limit]]
+        return [f"{identity['folder']}/{quote(name)}" for name in names]
 
     def listing(self, identity: Row) -> list[list[Any]]:
         """Each candidate's path, size and content hash; -1 and an error number without content.
@@ -65,7 +65,7 @@ class FolderSource:
                 self._caches[shard] = FileHashes(self._storage, shard)
         hashes = self._caches[shard]
         entries: list[list[Any]] = []
-        for url in self.candidates(identity):
+        for url in self.candidates(identity)[: self.config.limit]:
             try:
                 entries.append([url, *hashes.of(local_path(self.config.photos, url))])
             except OSError as error:  # a broken link: the download stage gives its reason
@@ -75,7 +75,7 @@ class FolderSource:
     def listing_by_time(self, identity: Row) -> list[list[Any]]:
         """Each candidate's path, size and mtime (ns): the listing of earlier versions."""
         entries: list[list[Any]] = []
-        for url in self.candidates(identity):
+        for url in self.candidates(identity)[: self.config.limit]:
             try:
                 status = os.stat(local_path(self.config.photos, url))
                 entries.append([url, status.st_size, status.st_mtime_ns])

@@ -23,7 +23,7 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.crawl.retry import Request
 from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_candidates
 from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
-from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, first_stale
+from hqvox.runner.plan import DOWNLOAD, LEFT_OUT, Fingerprints, ShardJob, first_stale
 from hqvox.runner.worker import Crawling, Event, Progress, job_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
@@ -167,6 +167,10 @@ class Crawler:
         built = self._workspace.committed(STAGE_NAMES[0], job.shard) if job.first else None
         records = await self._in_thread(self._fingerprints.of, identities, built)
         candidates = await self._in_thread(self._find, job, identities)
+        if candidates is not None:
+            records[0][LEFT_OUT] = await self._in_thread(
+                self._discover.left_out, identities, candidates
+            )
         if job.last < DOWNLOAD:
             await self._in_thread(self._commit_candidates, job, candidates, records)
             return tallies(candidates, None)

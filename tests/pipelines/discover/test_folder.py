@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from hqvox.config.discover import DiscoverConfig
+from hqvox.config.discover import MOST_FOUND, DiscoverConfig
 from hqvox.workspace.storage import Storage
+from models.store import ModelStore
 from pipelines.discover import folder
 from pipelines.discover.folder import FolderSource, hashes_name
+from pipelines.discover.stage import DiscoverStage
+from tests.helpers.stage_fakes import MemoryPixels
 
 ADA = {"identity_id": "id0", "folder": "Ada", "shard": "00000"}
 
@@ -119,3 +122,49 @@ def test_a_damaged_cache_is_made_again(photos: Path, damaged: bytes, read: list[
     read.clear()
     assert listed(photos) == before
     assert len(read) == 3
+
+
+def discovered(photos: Path, limit: int | None = None, listed: int = 0) -> tuple[list[Any], int]:
+    """Sources of Ada's candidates, and how many of her own the limit left out.
+
+    ``listed``: how many addresses a list of urls has beside the folder.
+    """
+    lines = ["identity_id,url", *(f"id0,http://example.org/{n}.jpg" for n in range(listed))]
+    (photos.parent / "urls.csv").write_text("\n".join(lines))
+    config = DiscoverConfig.model_validate(
+        {
+            "sources": ["folder", "urls"] if listed else ["folder"],
+            "photos": str(photos),
+            "limit": limit,
+            "urls": {"file": str(photos.parent / "urls.csv")},
+        }
+    )
+    stage = DiscoverStage(config, ModelStore(), Storage(photos.parent / "w"))
+    identity = {**ADA, "name": "Ada"}
+    rows = stage.process([identity], MemoryPixels({}))
+    return [row["source"] for row in rows], stage.left_out([identity], rows)
+
+
+@pytest.fixture
+def many(photos: Path) -> Path:
+    """More files than a search would bring."""
+    for number in range(MOST_FOUND + 20):
+        (photos / f"Ada/more{number}.jpg").touch()
+    return photos
+
+
+def test_without_a_limit_all_of_a_folder_is_taken(many: Path) -> None:
+    assert discovered(many) == (["folder"] * (MOST_FOUND + 23), 0)
+    assert len(listed(many)) == MOST_FOUND + 23
+
+
+def test_a_limit_says_how_many_it_left_out(many: Path) -> None:
+    assert discovered(many, limit=10) == (["folder"] * 10, MOST_FOUND + 13)
+
+
+def test_beside_another_source_a_folder_is_still_taken_whole(many: Path) -> None:
+    sources, left_out = discovered(many, listed=MOST_FOUND)
+    assert sources[:4] == ["folder", "urls", "folder", "urls"]
+    assert sources.count("folder") == MOST_FOUND + 23
+    assert sources.count("urls") == MOST_FOUND // 2
+    assert left_out == MOST_FOUND // 2
