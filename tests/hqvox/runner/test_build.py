@@ -350,3 +350,21 @@ def test_a_workspace_on_object_storage_gives_the_same_tables(
     build(workspace, target="download")
     name = workspace.table_name("download", "00000")
     assert workspace.storage.read(name) == (undisturbed / name).read_bytes()
+    again = pytest.raises(HqvoxError, match=f"another build is running here .process {os.getpid()}")
+    with workspace.lock(), again:
+        build(Workspace.open(url))
+
+
+def test_the_next_command_removes_what_a_killed_worker_left(
+    small_world: Path, tmp_path: Path
+) -> None:
+    workspace = make(tmp_path / "w", small_world)
+    child = os.fork()
+    if child == 0:
+        workspace.storage.begin("stages/download/00000.tar").file.write(b"half")
+        os._exit(9)
+    os.waitpid(child, 0)
+    left = list((tmp_path / "w/stages/download").iterdir())
+    assert len(left) == 1
+    with workspace.lock():
+        assert not left[0].exists()
