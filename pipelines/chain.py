@@ -107,9 +107,13 @@ def check(stages: Sequence[Stage | type[Stage]]) -> None:
 
 @dataclass
 class Tally:
-    """What happened to rows at one stage, and the time it took."""
+    """What happened to rows at one stage, and the time it took.
+
+    The stage that finds faces takes photos and keeps faces; every other one keeps what it takes.
+    """
 
     entered: int = 0
+    kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -122,6 +126,7 @@ class Tallies:
     pixel_seconds: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
     photos: int = 0
+    faces: int = 0
 
 
 class Chain:
@@ -154,11 +159,18 @@ class Chain:
         for identity_id, rows in identities:
             started = time.perf_counter()
             tallies = Tallies({stage.name: Tally() for stage in self.stages})
+            before = {name: len(rows_done) for name, rows_done in done.items()}
             pixels.begin_identity()
             for group in self.groups:
                 rows = self._run_group(group, rows, pixels, done, tallies)
             tallies.pixel_seconds = pixels.take_seconds()
-            tallies.photos = max((t.entered for t in tallies.stages.values()), default=0)
+            keys = {
+                (row["candidate"], row["face"])
+                for name, count in before.items()
+                for row in done[name][count:]
+            }
+            tallies.photos = len({candidate for candidate, _ in keys})
+            tallies.faces = sum(face is not None for _, face in keys)
             tallies.wall_seconds = time.perf_counter() - started
             on_identity(identity_id, tallies)
         return {
@@ -192,7 +204,7 @@ class Chain:
         alive = [row for row in through if row["reason"] is None]
         last.compare(alive)
         tally.seconds += time.perf_counter() - started
-        return _settle(last, through, done[last.name], tally)
+        return _settle(last, through, len(through), done[last.name], tally)
 
     def _process(
         self,
@@ -211,11 +223,16 @@ class Chain:
         if stage.compares:
             _canonical(stage, measured)
             return measured
-        return _settle(stage, measured, done[stage.name], tally)
+        return _settle(stage, measured, len(rows), done[stage.name], tally)
 
 
-def _settle(stage: Stage, rows: list[Row], done: list[Row], tally: Tally) -> list[Row]:
-    """Add a stage's verdicts to ``done`` and ``tally``; return the rows that it kept."""
+def _settle(
+    stage: Stage, rows: list[Row], entered: int, done: list[Row], tally: Tally
+) -> list[Row]:
+    """Add a stage's verdicts to ``done`` and ``tally``; return the rows that it kept.
+
+    ``entered``: how many rows it was given, of which it may have made more.
+    """
     if not stage.config.enabled:
         for row in rows:
             if row["reason"] in stage.reasons:
@@ -231,7 +248,8 @@ def _settle(stage: Stage, rows: list[Row], done: list[Row], tally: Tally) -> lis
         else:
             assert reason in stage.reasons + stage.failures, (stage.name, reason)
             tally.rejected[reason] += 1
-    tally.entered += len(rows)
+    tally.entered += entered
+    tally.kept += len(kept)
     return kept
 
 

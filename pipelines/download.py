@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,7 +169,6 @@ class DownloadStage(Stage):
             if not stat.S_ISREG(status.st_mode):
                 return "not_a_file", b""
             row["photo_bytes"] = status.st_size
-            row["retrieved_at"] = datetime.fromtimestamp(int(status.st_mtime), UTC)
             if status.st_size == 0:
                 return "empty_file", b""
             if self.verdict(row) is not None:

@@ -15,6 +15,7 @@ from hqvox.runner.build import Executor, photos_gone, plan_build, run_build
 from hqvox.runner.plan import ShardJob
 from hqvox.runner.progress import Display
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import counted
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, Stages
 
@@ -121,7 +122,8 @@ def build(
     print_funnel(opened)
     rate = result.photos / result.wall_seconds
     console.print(
-        f"{result.photos} photos in {result.wall_seconds:.1f} s ({rate:.1f} photos/s)",
+        f"{counted(result.photos, 'photo')}, {counted(result.faces, 'face')} in "
+        f"{result.wall_seconds:.1f} s ({rate:.1f} photos/s)",
         highlight=False,
     )
     waiting = {failed.error for failed in result.failed if failed.trace == failed.error}
@@ -155,9 +157,10 @@ def print_sources(
     shards = workspace.shards()
     rows = [row for shard in sorted(looked_for) for row in shards[shard]]
     discover = Stages(config, store, workspace.storage).discover
+    most = config.discover.most
     lines = [
         f"{len(rows):,} identities in {len(looked_for):,} shards to look for, "
-        f"up to {config.discover.limit:,} photographs each",
+        f"{f'up to {most:,}' if most else 'all'} photographs each",
         *discover.forecast(rows),
         *(f"missing: {line}" for line in discover.missing()),
     ]

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from hqvox.cli.common import WorkspaceArgument, console, listed, printable, text_table
+from hqvox.cli.common import WorkspaceArgument, console, listed, printable, say, text_table
 from hqvox.release.read import release_names
-from hqvox.report.funnel import funnel
+from hqvox.report.funnel import funnel, left_out
 from hqvox.runner.build import photos_gone, plan_build
 from hqvox.runner.plan import ShardJob
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import counted
 from models.store import ModelStore
 
 SHOWN = 8
@@ -91,9 +92,12 @@ def print_funnel(workspace: Workspace) -> None:
     for step in funnel(workspace):
         reasons = ", ".join(f"{name} {count}" for name, count in step.refused.most_common())
         share = f"{100 * step.kept_share:.0f}" if step.entered else ""
-        rows.append((step.stage, str(step.entered), str(step.kept), share, reasons))
+        entered = counted(step.entered, step.unit_in)
+        rows.append((step.stage, entered, counted(step.kept, step.unit_out), share, reasons))
     columns = ("stage", "in", "kept", "kept %", "refused by reason")
     console.print(text_table(columns, rows, title=workspace.url, align="lrrrl"))
+    if line := left_out(workspace):
+        say(line)
     for reason, names in workspace_notes(workspace).items():
         first = listed([" ".join(name.split()) for name in names], SHOWN)
         console.print(escape(printable(f"{reason}: {first}")), highlight=False)

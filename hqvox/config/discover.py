@@ -147,6 +147,10 @@ def checked_queries(queries: list[str]) -> list[str]:
     return queries
 
 
+MOST_FOUND = 300
+"""Photographs per identity where ``limit`` is null and they come from elsewhere (paper)."""
+
+
 class DiscoverConfig(StageSection):
     """Where candidate photos are."""
 
@@ -154,7 +158,13 @@ class DiscoverConfig(StageSection):
         ["folder"], min_length=1, description="where to look; several take turns"
     )
     photos: str = Field("", description="folder source: the folder that holds the folders")
-    limit: int = Field(300, ge=1, le=100_000, description="photos per identity (paper: 300)")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="photos per identity; null: all of one's own folder, 300 with any other source "
+        "(paper: 300)",
+    )
     queries: list[str] = Field(
         ["{name}", "{name} face", "{name} portrait"],
         description="what to ask the search APIs; they take turns (house: Google answers at most "
@@ -175,6 +185,11 @@ class DiscoverConfig(StageSection):
     @classmethod
     def _are_queries(cls, queries: list[str]) -> list[str]:
         return checked_queries(queries)
+
+    @property
+    def most(self) -> int | None:
+        """Photographs per identity; null: no limit."""
+        return self.limit or (MOST_FOUND if self.remote else None)
 
     @field_validator("sources")
     @classmethod

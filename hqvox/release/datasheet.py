@@ -163,11 +163,12 @@ def _collection(manifest: pa.Table, info: dict[str, Any]) -> list[str]:
         if dates
         else "When they were first published or retrieved is not known."
     )
+    most = info["config"]["discover"]["limit"]
     return [
         "## Collection process",
         f"Photographs by source: {_cell(named)}. {when} Page, url, author and licence of each "
         f"stand in `manifest.parquet` and `{LICENCES_FILE}`.",
-        f"{_selection(info)} Up to {info['config']['discover']['limit']:,} photographs a person "
+        f"{_selection(info)} {'All' if most is None else f'Up to {most:,}'} photographs a person "
         f"were looked at; {info['config']['release']['min_faces']} to "
         f"{info['config']['release']['max_faces']} faces a person are released.",
         *_reservations(info["reservations"]),

@@ -29,8 +29,8 @@ LOCAL_SOURCE = "folder"
 def released_values(face: Row) -> Row:
     """A face's values that the manifest carries: where it came from, what was measured on it.
 
-    ``retrieved_at`` is the time of a crawl. For a local file it would be the file's time, which
-    is not part of the dataset: null there.
+    ``retrieved_at`` is the time of a crawl; null for a local file, of which tables of earlier
+    versions hold the mtime.
     """
     values = {name: face[name] for name in ("candidate", "face", *MEASURED)}
     if face["source"] == LOCAL_SOURCE:

@@ -260,7 +260,8 @@ def _check_split(release: Release, tables: Tables) -> list[str]:
     ]
     splits_of = {MANIFEST_FILE: [(row["identity_id"], row["split"]) for row in tables.faces or []]}
     if tables.utterances is not None:
-        pairs = tables.utterances.group_by(["identity_id", "split"]).aggregate([])
+        pairs = tables.utterances.group_by(["identity_id", "split"], use_threads=False)
+        pairs = pairs.aggregate([])
         splits_of[SPEECH_INDEX] = [(r["identity_id"], r["split"]) for r in pairs.to_pylist()]
     for file, rows in splits_of.items():
         strays = {identity_id: part for identity_id, part in rows if parts.get(identity_id) != part}

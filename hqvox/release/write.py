@@ -314,7 +314,7 @@ def _settings(plan: Plan, config: BuildConfig) -> dict[str, Any]:
     imported = plan.selection == IMPORT
     left_out = _OF_THE_MACHINE - {"review"} | {"policy"} if imported else _OF_THE_MACHINE
     settings = config.model_dump(mode="json", exclude=left_out)
-    settings["discover"] = {"limit": config.discover.limit}
+    settings["discover"] = {"limit": config.discover.most}
     return settings
 
 

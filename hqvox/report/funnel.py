@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
+from hqvox.runner.plan import LEFT_OUT
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import counted
 from pipelines.chain import STAGE_NAMES
 from pipelines.landmarks import LandmarksStage
 
@@ -32,13 +34,13 @@ class FunnelStep:
 
     @property
     def unit_in(self) -> str:
-        """What ``entered`` counts: ``photos`` or ``faces``."""
-        return "photos" if _position(self.stage) <= _FACES_FROM else "faces"
+        """What ``entered`` counts: ``photo`` or ``face``."""
+        return "photo" if _position(self.stage) <= _FACES_FROM else "face"
 
     @property
     def unit_out(self) -> str:
-        """What ``kept`` counts: ``photos`` or ``faces``."""
-        return "photos" if _position(self.stage) < _FACES_FROM else "faces"
+        """What ``kept`` counts: ``photo`` or ``face``."""
+        return "photo" if _position(self.stage) < _FACES_FROM else "face"
 
     @property
     def kept_share(self) -> float:
@@ -67,10 +69,26 @@ def funnel(workspace: Workspace, shards: Sequence[str] = ()) -> list[FunnelStep]
             if step.stage == LandmarksStage.name:
                 # A photo of two people is one photo that entered and two faces that go on.
                 photos = table.select(["identity_id", "candidate"])
-                step.entered += len(photos.group_by(["identity_id", "candidate"]).aggregate([]))
+                step.entered += len(
+                    photos.group_by(["identity_id", "candidate"], use_threads=False).aggregate([])
+                )
             else:
                 step.entered += table.num_rows
     return steps
+
+
+def left_out(workspace: Workspace) -> str:
+    """How many photographs ``discover.limit`` left out, in words; empty where it left out none."""
+    count = 0
+    for shard in workspace.shards():
+        record = workspace.committed(STAGE_NAMES[0], shard)
+        count += record.get(LEFT_OUT, 0) if record else 0
+    if not count:
+        return ""
+    return (
+        f"discover.limit left out {counted(count, 'photograph')} of your own; "
+        "raise it in hqvox.yaml to have them all"
+    )
 
 
 def _position(stage: str) -> int:

@@ -26,7 +26,7 @@ from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.report.charts import histogram, read_values
 from hqvox.report.crawl import read_crawl
 from hqvox.report.examples import ExampleSample, choose_examples
-from hqvox.report.funnel import FunnelStep, funnel
+from hqvox.report.funnel import FunnelStep, funnel, left_out
 from hqvox.report.release_charts import release_charts
 from hqvox.report.truth import TruthRow
 from hqvox.runner.build import photos_gone, plan_build
@@ -38,6 +38,7 @@ from hqvox.workspace.measures import (
     RESTS_ON,
     Measure,
     all_bounds,
+    counted,
     limit_text,
     value_of,
     value_text,
@@ -183,6 +184,7 @@ def render_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["counted"] = counted
     return environment.get_template("report.html.j2").render(
         title=title or workspace.url.rstrip("/").rsplit("/", 1)[-1],
         version=hqvox.__version__,
@@ -220,6 +222,8 @@ def _notes(workspace: Workspace, config: BuildConfig, store: ModelStore) -> list
             f"({jobs[0].why}): the report shows the last build. "
             f"Run hqvox build {workspace.url}."
         )
+    if line := left_out(workspace):
+        notes.append(f"{line}.")
     failures = workspace.failures()
     if failures:
         notes.append(f"{len(failures)} shards failed: {', '.join(sorted(failures)[:8])}.")
@@ -322,6 +326,8 @@ class Timing:
     runs: int = 0
     wall_seconds: float = 0.0
     photos: int = 0
+    faces: int = 0
+    """Of runs of versions that counted them."""
     stages: Counter[str] = field(default_factory=Counter)
     pixels: Counter[str] = field(default_factory=Counter)
     """Time for reading, decoding, encoding and writing pictures."""
@@ -338,6 +344,7 @@ def read_timing(workspace: Workspace) -> Timing:
         timing.runs += 1
         timing.wall_seconds += record["wall_seconds"]
         timing.photos += record["photos"]
+        timing.faces += record.get("faces", 0)
         timing.stages.update(record["stages"])
         timing.pixels.update(record["pixels"])
     return timing
@@ -399,7 +406,8 @@ def _timing_view(timing: Timing) -> dict[str, Any] | None:
         "runs": timing.runs,
         "wall_seconds": timing.wall_seconds,
         "rate": timing.photos / timing.wall_seconds if timing.wall_seconds else 0.0,
-        "photos": timing.photos,
+        "photos": counted(timing.photos, "photo"),
+        "faces": counted(timing.faces, "face") if timing.faces else "",
         "parts": parts,
         "total": total,
         "most": max((seconds for _, seconds, _ in parts), default=0.0),

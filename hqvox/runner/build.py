@@ -51,6 +51,7 @@ class BuildResult:
     jobs: list[ShardJob]
     failed: list[Failed] = field(default_factory=list)
     photos: int = 0
+    faces: int = 0
     wall_seconds: float = 0.0
     stage_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     pixel_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -145,6 +146,7 @@ def run_build(
         elif isinstance(event, Progress):
             if event.shard not in crawled or DownloadStage.name in event.tallies.stages:
                 result.photos += event.tallies.photos
+            result.faces += event.tallies.faces
             for what, seconds in event.tallies.pixel_seconds.items():
                 result.pixel_seconds[what] += seconds
             for name, tally in event.tallies.stages.items():
@@ -263,6 +265,7 @@ class RunLog:
         timings = {
             "wall_seconds": result.wall_seconds,
             "photos": result.photos,
+            "faces": result.faces,
             "tasks_seconds": result.job_seconds,
             "stages": dict(result.stage_seconds),
             "pixels": dict(result.pixel_seconds),

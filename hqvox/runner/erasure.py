@@ -26,6 +26,7 @@ from hqvox.workspace.tables import KEYS, Row
 from hqvox.workspace.takedowns import Takedowns
 from models.store import ModelStore
 from pipelines.chain import STAGE_NAMES, Stages
+from pipelines.discover.folder import hashes_name
 
 FETCHED = ("discover", "download")
 """Stages whose tables are kept but for the rows that go: their content costs requests to others."""
@@ -133,9 +134,11 @@ def erase_stages(covered: Covered) -> None:
         staying = [row for row in members if row["identity_id"] not in shard.identities]
         eraser = ShardEraser(workspace, shard.shard)
         if shard.unreadable or not staying:
+            workspace.storage.remove(hashes_name(shard.shard))
             eraser.erase_all()
         else:
-            renewed = _renewed(workspace, members, staying) if shard.identities else {}
+            renewed = _renewed(workspace, shard.shard, members, staying) if shard.identities else {}
+            workspace.storage.remove(hashes_name(shard.shard))
             eraser.erase(shard.rows, renewed)
         covered.on_progress(number + 1, len(covered.shards))
     touched = {shard.shard for shard in covered.shards}
@@ -145,7 +148,7 @@ def erase_stages(covered: Covered) -> None:
             ShardEraser(workspace, name).blank(set())
 
 
-STAGES = Owner("stages", ("stages/*/*.parquet", "stages/*/*.tar"), erase_stages)
+STAGES = Owner("stages", ("stages/*/*.parquet", "stages/*/*.tar", hashes_name("*")), erase_stages)
 
 
 class ShardEraser:
@@ -185,7 +188,8 @@ class ShardEraser:
             return
         places = zip(table["identity_id"].to_pylist(), table["candidate"].to_pylist(), strict=True)
         left = filtered(table, [key not in keys for key in places])
-        self.workspace.write_stage(stage, self.shard, left, renewed.get(record["hash"], record))
+        record |= renewed.get(record["hash"], {})
+        self.workspace.write_stage(stage, self.shard, left, record)
 
     def blank(self, keys: set[tuple[str, int]]) -> None:
         """Overwrite the members of the download tar that no row uses but those of ``keys``.
@@ -222,7 +226,7 @@ class ShardEraser:
 
 
 def _renewed(
-    workspace: Workspace, members: Sequence[Row], staying: Sequence[Row]
+    workspace: Workspace, shard: str, members: Sequence[Row], staying: Sequence[Row]
 ) -> dict[str, dict[str, Any]]:
     """Fingerprints of a shard without the identities that go, by those it has with them.
 
@@ -230,7 +234,8 @@ def _renewed(
     """
     try:
         prints = Fingerprints(Stages(workspace.config(), ModelStore(), workspace.storage))
-        pairs = zip(prints.of(members), prints.of(staying), strict=True)
+        built = workspace.committed(STAGE_NAMES[0], shard)
+        pairs = zip(prints.of(members, built), prints.of(staying), strict=True)
         return {was["hash"]: now for was, now in pairs}
     except HqvoxError:
         # A configuration that cannot be used now must not keep anybody from being taken down:

@@ -20,6 +20,10 @@ from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.stage import Stage
 
+LEFT_OUT = "left_out"
+"""Key of discover's record: how many photographs ``discover.limit`` left out."""
+NOT_BUILT = "not built yet"
+
 CHAIN_VERSION = 1
 """Raised by hand when decoding, batching or storing changes what stages read or write."""
 
@@ -54,23 +58,38 @@ class Fingerprints:
         self._stages = stages
         self._common = [self._stage_parts(stage) for stage in stages]
 
-    def of(self, identities: Sequence[Row]) -> list[dict[str, Any]]:
-        """Records of all stages, in order, for a shard's identity rows."""
+    def of(
+        self, identities: Sequence[Row], built: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Records of all stages, in order, for a shard's identity rows.
+
+        ``built``: the record of the shard's committed discover. Where an earlier version wrote it,
+        its input holds the times of files; while they are unchanged, it is kept.
+        """
         records = []
         upstream = ""
         discover = self._stages.discover
         for stage, parts in zip(self._stages, self._common, strict=True):
             shard_parts = dict(parts)
             if stage is discover:
-                shard_parts["input"] = digest(
-                    [
-                        [row["identity_id"], row["folder"], discover.listing(row)]
-                        for row in identities
-                    ]
-                )
+                shard_parts["input"] = self._input(identities)
+                before = built["parts"].get("input") if built else None
+                if before not in (None, shard_parts["input"]) and before == self._input(
+                    identities, by_time=True
+                ):
+                    shard_parts["input"] = before
             upstream = digest([upstream, shard_parts])
             records.append({"hash": upstream, "parts": shard_parts})
         return records
+
+    def _input(self, identities: Sequence[Row], by_time: bool = False) -> str:
+        listings = self._stages.discover.listings(identities, by_time)
+        return digest(
+            [
+                [row["identity_id"], row["folder"], listing]
+                for row, listing in zip(identities, listings, strict=True)
+            ]
+        )
 
     def _stage_parts(self, stage: Stage) -> dict[str, Any]:
         config, store = self._stages.config, self._stages.store
@@ -105,8 +124,11 @@ def make_plan(
         raise HqvoxError(f"--from {start} comes after --to {target}; swap them")
     jobs = []
     for shard, identities in workspace.shards().items():
-        expected = fingerprints.of(identities)
-        first, why = first_stale(workspace, shard, expected, last)
+        built = workspace.committed(STAGE_NAMES[0], shard)
+        if built is None:  # files need not be hashed yet
+            first, why = 0, NOT_BUILT
+        else:
+            first, why = first_stale(workspace, shard, fingerprints.of(identities, built), last)
         if retry_failed and first > DOWNLOAD and _has_transient(workspace, shard):
             first, why = DOWNLOAD, "photos failed for a transient reason"
         if forced is not None and forced < first:
@@ -144,7 +166,7 @@ def first_stale(
     for index in range(begin, last + 1):
         committed = workspace.committed(STAGE_NAMES[index], shard)
         if committed is None:
-            return index, "not built yet"
+            return index, NOT_BUILT
         if committed["hash"] != expected[index]["hash"]:
             return index, difference(committed["parts"], expected[index]["parts"])
     return last + 1, ""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hqvox.runner.worker import Crawling, Event
 from hqvox.runner.worker import Progress as IdentityDone
+from hqvox.workspace.measures import counted
 
 PLAIN_EVERY_SECONDS = 5.0
 """Without a terminal, a line at most this often."""
@@ -26,8 +27,9 @@ class Display:
         self.stages = stages
         self.identities = identities
         self.done = 0
-        self.photos = 0
+        self.photos = self.faces = 0
         self.entered: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.crawling: Crawling | None = None
         self.started = time.monotonic()
@@ -66,8 +68,10 @@ class Display:
         if self.stages[-1] in event.tallies.stages:  # crawled identities are reported twice
             self.done += 1
             self.photos += event.tallies.photos
+            self.faces += event.tallies.faces
         for name, tally in event.tallies.stages.items():
             self.entered[name] += tally.entered
+            self.kept[name] += tally.kept
             self.refused[name] += tally.rejected.total()
         rate = self.photos / max(time.monotonic() - self.started, 1e-9)
         self._bar.update(self._task, completed=self.done, rate=f"{rate:.1f} photos/s")
@@ -83,8 +87,9 @@ class Display:
             if self.crawling is None or self.done:
                 rate = self.photos / max(time.monotonic() - self.started, 1e-9)
                 self.console.print(
-                    f"{self.done}/{self.identities} identities, {self.photos} photos, "
-                    f"{rate:.1f} photos/s"
+                    f"{self.done}/{self.identities} identities, {counted(self.photos, 'photo')}, "
+                    f"{counted(self.faces, 'face')}, {rate:.1f} photos/s",
+                    highlight=False,
                 )
 
     def _picture(self) -> Group:
@@ -93,8 +98,8 @@ class Display:
         for title in ("in", "kept", "refused"):
             table.add_column(title, justify="right")
         for name in self.stages:
-            entered, refused = self.entered[name], self.refused[name]
-            table.add_row(name, str(entered), str(entered - refused), str(refused))
+            counts = (self.entered[name], self.kept[name], self.refused[name])
+            table.add_row(name, *map(str, counts))
         parts: list[RenderableType] = [table, self._bar]
         if self.crawling is not None:
             parts.insert(0, Text(crawl_line(self.crawling)))

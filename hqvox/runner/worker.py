@@ -12,7 +12,7 @@ from typing import Any
 
 from hqvox.config.build import BuildConfig
 from hqvox.runner.jobs import Finished, JobEvent
-from hqvox.runner.plan import Fingerprints, ShardJob
+from hqvox.runner.plan import LEFT_OUT, Fingerprints, ShardJob
 from hqvox.workspace.layout import TAR_OF, Workspace
 from hqvox.workspace.shards import ShardReader, ShardWriter
 from hqvox.workspace.storage import disk_error
@@ -91,7 +91,8 @@ class ShardWorker:
         started = time.perf_counter()
         identities = self.identities[job.shard]
         # Computed before the photos are read: if a photo changes meanwhile, the next plan sees it.
-        records = self.fingerprints.of(identities)
+        built = self.workspace.committed(STAGE_NAMES[0], job.shard) if job.first else None
+        records = self.fingerprints.of(identities, built)
         writers = self._writers(job)
         pixels = ChainPixels(
             lambda kind: ShardReader(
@@ -110,6 +111,9 @@ class ShardWorker:
                 pixels,
                 lambda identity_id, tallies: report(Progress(job.shard, identity_id, tallies)),
             )
+            if job.first == 0:
+                candidates = tables[STAGE_NAMES[0]].select(["identity_id", "url"]).to_pylist()
+                records[0][LEFT_OUT] = self.stages.discover.left_out(identities, candidates)
             withdraw(self.workspace, job, records)
             for index in range(job.first, job.last + 1):
                 stage = STAGE_NAMES[index]

@@ -26,7 +26,7 @@ from hqvox.config.build import BuildConfig
 from hqvox.config.file import load_config
 from hqvox.errors import HqvoxError
 from hqvox.workspace.covered import Covered, Owner
-from hqvox.workspace.locks import file_lock
+from hqvox.workspace.locks import file_lock, lease
 from hqvox.workspace.parquet import filtered, read_parquet
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import ADDED, IDENTITIES, KEYS, Row
@@ -37,6 +37,10 @@ FINGERPRINT = b"hqvox.fingerprint"
 """Key of a stage table's schema metadata: JSON, see ``hqvox.runner.plan``."""
 PURGING = ".purging"
 """Present while photographs are being taken down; see :mod:`hqvox.takedown.purge`."""
+LOCK = ".lock"
+"""Held by the one command that may change the workspace."""
+_SWEPT_BY_OTHERS = ("releases", "import")
+"""Folders with very many files. A release is written to a folder that is removed as a whole."""
 TAR_OF = {"photo": "download", "aligned": "align", "mask": "segment"}
 """Which stage's tar holds which pixels."""
 
@@ -208,9 +212,9 @@ class Workspace:
     def lock(self, purging: bool = False) -> Iterator[None]:
         """Hold the workspace for one build. Raises HqvoxError where another holds it.
 
-        The lock is the kernel's and goes with the process, however it ends. On object storage,
-        where there is none, the caller sees to it that only one build runs. Only ``purging`` may
-        hold a workspace in which a purge was cut short: anything else could work on photographs
+        The lock is the kernel's and goes with the process, however it ends; on object storage it
+        is a lease. Temporary files of processes that are gone are removed first. Only ``purging``
+        may hold a workspace in which a purge was cut short: anything else could work on photographs
         that were taken down.
         """
         if not purging and self.storage.exists(PURGING):
@@ -218,20 +222,25 @@ class Workspace:
                 f"{self.url}: photographs are being taken down here, or a purge was cut short; "
                 f"finish it with `hqvox purge {self.url}`"
             )
-        if not self.storage.local:
-            yield
-            return
 
-        def busy(handle: int) -> HqvoxError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+        def busy(holder: str) -> HqvoxError:
             return HqvoxError(
-                f"{self.url}: another build is running here (process {holder}); "
-                "wait for it, or stop it"
+                f"{self.url}: another build is running here ({holder}); wait for it, or stop it"
             )
 
-        with file_lock(self.storage.path(".lock"), busy) as handle:
+        def busy_file(handle: int) -> HqvoxError:
+            pid = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            return busy(f"process {pid}")
+
+        if not self.storage.local:
+            with lease(self.storage, LOCK, busy):
+                self.storage.sweep()
+                yield
+            return
+        with file_lock(self.storage.path(LOCK), busy_file) as handle:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
+            self.storage.sweep(leave=_SWEPT_BY_OTHERS)
             yield
 
 
@@ -260,4 +269,4 @@ def erase_identities(covered: Covered) -> None:
 
 FAILURES = Owner("failed shards", ("failed/*.json",), erase_failures)
 IDENTITIES_TABLE = Owner("identities", (IDENTITIES_FILE,), erase_identities)
-SETTINGS = Owner("configuration and lock", (CONFIG, "hosts.yaml", ".lock", PURGING), None)
+SETTINGS = Owner("configuration and lock", (CONFIG, "hosts.yaml", LOCK, PURGING), None)

@@ -219,3 +219,8 @@ def within(measure: Measure, value: float | None, bound: float | None) -> bool |
     if value is None or bound is None:
         return None
     return not _beyond(measure, value, {measure.name: bound})
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 photo``, ``1,200 photos``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -20,12 +20,15 @@ def read_parquet(
 
     ``added``: columns that may be missing, and are then null; with their types.
 
-    A thread of Arrow's that still holds a Python file when the interpreter ends aborts the process
-    ("terminate called without an active exception"), after a command that did all its work.
+    A thread of Arrow's that lets go of a Python file while the interpreter ends needs its lock,
+    and aborts the process instead ("terminate called without an active exception", exit code 134),
+    after a command that did all its work.
     Raises OSError or pyarrow.ArrowException where the data are damaged.
     """
-    # Not read_table, which starts threads even with use_threads=False.
-    file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+    # Not read_table, which starts threads even with use_threads=False; so does pre_buffer.
+    file = pq.ParquetFile(
+        pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False
+    )
     table = file.read(None if columns is None else list(columns), use_threads=False)
     if columns is not None:
         missing = [name for name in columns if name not in table.column_names]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -21,7 +22,10 @@ import fsspec.utils
 from hqvox.errors import HqvoxError
 
 TEMPORARY = ".tmp"
-"""Ending of files being written; leftovers of a killed process are removed by the next build."""
+"""Ending of files being written; before it stands the number of the process that writes."""
+STAGED = "hqvox-"
+"""Beginning of files that are written on this machine and then uploaded."""
+_WRITER = re.compile(r"\..*\.([0-9]{1,7})\.tmp|hqvox-([0-9]{1,7})-\w+\.tmp", re.DOTALL)
 
 
 class Storage:
@@ -115,6 +119,41 @@ class Storage:
             for leftover in Path(self.path(folder)).glob(f".*{TEMPORARY}"):
                 leftover.unlink(missing_ok=True)
 
+    def sweep(self, leave: Sequence[str] = ()) -> None:
+        """Remove what writers of this machine that are gone left in any folder but ``leave``.
+
+        Also what they left unsent, where the files are on object storage.
+        """
+        if not self.local:
+            for file in Path(tempfile.gettempdir()).glob(f"{STAGED}*{TEMPORARY}"):
+                _remove_if_abandoned(file)
+            return
+        for folder, folders, names in os.walk(self.path("")):
+            if folder.rstrip("/") == self.root.rstrip("/"):
+                folders[:] = [name for name in folders if name not in leave]
+            for name in names:
+                if name.endswith(TEMPORARY):
+                    _remove_if_abandoned(Path(folder) / name)
+
+
+def _remove_if_abandoned(file: Path) -> None:
+    """Remove a temporary file whose writer is gone."""
+    writer = _WRITER.fullmatch(file.name)
+    if writer is not None and not process_lives(int(writer[1] or writer[2])):
+        with suppress(OSError):  # another user's, or gone
+            file.unlink()
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
 
 class PendingFile:
     """A file being written, invisible until :meth:`commit`."""
@@ -128,7 +167,7 @@ class PendingFile:
             leaf = Path(self.target).name
             self.temporary = folder / f".{leaf}.{os.getpid()}{TEMPORARY}"
         else:
-            handle, temporary = tempfile.mkstemp(suffix=TEMPORARY)
+            handle, temporary = tempfile.mkstemp(TEMPORARY, f"{STAGED}{os.getpid()}-")
             os.close(handle)
             self.temporary = Path(temporary)
         self.file: IO[bytes] = open(self.temporary, "w+b")  # noqa: SIM115 - closed by commit/discard

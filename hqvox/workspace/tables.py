@@ -98,9 +98,7 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
         ),
         "width_px": Column(pa.int32(), "width in pixels, upright (EXIF orientation undone)"),
         "height_px": Column(pa.int32(), "height in pixels, upright (EXIF orientation undone)"),
-        "retrieved_at": Column(
-            pa.timestamp("s", "UTC"), "time of retrieval; local file: its mtime"
-        ),
+        "retrieved_at": Column(pa.timestamp("s", "UTC"), "time of retrieval; local file: null"),
         "photo_offset": Column(pa.int64(), "offset of the photo's bytes in the download tar"),
         "photo_bytes": Column(pa.int64(), "size of the photo in bytes", Shown("size", " B", 0)),
         "pixels": Computed(("width_px", "height_px"), Shown("pixels", digits=0), product=True),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hqvox.config.build import BuildConfig
-from hqvox.config.discover import DiscoverConfig
+from hqvox.config.discover import MOST_FOUND, DiscoverConfig
 from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import normalised_url, original_url
@@ -73,7 +73,7 @@ class DiscoverStage(Stage):
         self.sources: list[Source] = []
         for name in config.sources:
             if name == "folder":
-                self.sources.append(FolderSource(config))
+                self.sources.append(FolderSource(config, storage))
             elif name == "urls":
                 self.sources.append(UrlsSource(config.urls, cache / FOLDER / name))
             else:
@@ -108,17 +108,52 @@ class DiscoverStage(Stage):
         """
         return [row for identity in rows for row in self._discover(identity)]
 
-    def listing(self, identity: Row) -> list[Any]:
-        """What makes an identity's candidates stale when it changes, per source."""
-        return [source.listing(identity) for source in self.sources]
+    def listings(self, identities: Sequence[Row], by_time: bool = False) -> list[list[Any]]:
+        """What makes candidates stale when it changes: of each identity, per source.
+
+        ``by_time``: with files' times in place of hashes, as earlier versions recorded it.
+        """
+        listings = [
+            [
+                source.listing_by_time(identity)
+                if by_time and isinstance(source, FolderSource)
+                else source.listing(identity)
+                for source in self.sources
+            ]
+            for identity in identities
+        ]
+        for source in self.sources:
+            if isinstance(source, FolderSource):
+                for shard in {identity.get("shard") or "" for identity in identities}:
+                    source.save(shard)
+        return listings
 
     def settings(self) -> dict[str, Any]:
         """The settings that change the result."""
         return {
             "enabled": self.config.enabled,
             "sources": list(self.config.sources),
-            "limit": self.config.limit,
+            "limit": self.config.limit or MOST_FOUND,
         } | {source.name: source.settings() for source in self.sources if source.settings()}
+
+    def left_out(self, identities: Sequence[Row], rows: Sequence[Row]) -> int:
+        """How many photographs the limit left out of ``rows``, the candidates of ``identities``.
+
+        Counts those of one's own folder and list; what a search would still have found is not
+        known.
+        """
+        taken = {(row["identity_id"], normalised_url(row["url"])) for row in rows}
+        listed = {identity_id for identity_id, _ in taken}
+        named = {
+            (identity["identity_id"], normalised_url(candidate.url))
+            for identity in identities
+            if identity["identity_id"] in listed  # those taken down are left out for that
+            for source in self.sources
+            if isinstance(source, FolderSource | UrlsSource)
+            for stream in source.streams(identity)
+            for candidate in stream.candidates
+        }
+        return len(named - taken)
 
     def _discover(self, identity: Row) -> list[Row]:
         streams = [
@@ -140,7 +175,9 @@ class DiscoverStage(Stage):
         candidates: list[Row],
     ) -> None:
         """Append a row per candidate. Raises SourceError at the end if a stream failed."""
-        for source, query, rank, candidate in take_turns(streams, self.config.limit):
+        whole = FolderSource.name if self.config.limit is None else ""
+        limit = self.config.limit or MOST_FOUND
+        for source, query, rank, candidate in take_turns(streams, limit, whole):
             candidates.append(
                 {
                     "identity_id": identity["identity_id"],
@@ -164,19 +201,23 @@ class DiscoverStage(Stage):
 
 
 def take_turns(
-    streams: Sequence[tuple[Source, Stream]], limit: int
+    streams: Sequence[tuple[Source, Stream]], limit: int, whole: str = ""
 ) -> Iterator[tuple[Source, str | None, int, Candidate]]:
     """Candidates of several streams, one from each in turn, each url once, up to ``limit``.
 
-    Yields (source, query, rank within the stream, candidate). A stream that fails keeps its turns,
-    so that the others are read as far as if it had worked; its SourceError is raised at the end.
+    The source named ``whole`` goes on beyond the limit, to its end. A stream that fails keeps its
+    turns, so that the others are read as far as if it had worked; its SourceError is raised at the
+    end. Yields (source, query, rank within the stream, candidate).
     """
     waiting = [(source, stream.query, enumerate(stream.candidates)) for source, stream in streams]
     seen: set[str] = set()
     failures: list[SourceError] = []
     missed = 0
-    while waiting and len(seen) + missed < limit:
+    while waiting:
         for turn in list(waiting):
+            if len(seen) + missed >= limit and turn[0].name != whole:
+                waiting.remove(turn)
+                continue
             source, query, numbered = turn
             try:
                 rank, candidate = _next_new(numbered, seen)
@@ -188,8 +229,6 @@ def take_turns(
                 waiting.remove(turn)
                 continue
             yield source, query, rank, candidate
-            if len(seen) + missed >= limit:
-                break
         missed += len(failures)
     if failures:
         # One that says more than that a quota is spent goes first: nobody is to go on then.

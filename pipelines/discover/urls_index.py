@@ -106,9 +106,9 @@ def open_index(file: Path, columns: UrlsConfig, folder: Path) -> UrlsIndex:
 
 def _build(file: Path, columns: UrlsConfig, rows: Path, places: Path) -> None:
     """Write the index: first the rows as they come, then sorted by identity, then the places."""
-    stem = f"{rows.stem}.{os.getpid()}.{threading.get_ident()}"
-    unsorted = rows.parent / f".{stem}.unsorted{TEMPORARY}"
-    temporary = rows.parent / f".{stem}{TEMPORARY}"
+    stem, pid = f"{rows.stem}.{threading.get_ident()}", os.getpid()
+    unsorted = rows.parent / f".{stem}.unsorted.{pid}{TEMPORARY}"
+    temporary = rows.parent / f".{stem}.{pid}{TEMPORARY}"
     try:
         codes: list[NDArray[np.int32]] = []
         numbers: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import shutil
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,13 +45,13 @@ def read_batches(file: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
     """
     kind = _format(file)
     try:
-        with _plain(file) as stream:
+        with _plain(file) as plain:
             if kind == ".parquet":
-                tables = _read_parquet(file, stream, columns)
+                tables = _read_parquet(file, plain, columns)
             elif kind in (".csv", ".tsv"):
-                tables = _read_csv(file, stream, columns, "\t" if kind == ".tsv" else ",")
+                tables = _read_csv(file, plain, columns, "\t" if kind == ".tsv" else ",")
             else:
-                tables = _read_jsonl(file, stream, columns)
+                tables = _read_jsonl(file, plain, columns)
             for batch in tables:
                 yield _cleaned(batch)
     except pa.ArrowException as error:
@@ -85,21 +86,22 @@ def _format(file: Path) -> str:
 
 
 @contextmanager
-def _plain(file: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed where they are gzip, whatever the name says."""
+def _plain(file: Path) -> Iterator[Path]:
+    """Where the file's bytes lie, decompressed where they are gzip, whatever the name says.
+
+    A path, which Arrow opens by itself: its threads must not hold Python files, see
+    :func:`hqvox.workspace.parquet.read_parquet`.
+    """
     with open(file, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed:
-            yield raw
-        elif _format(file) != ".parquet":
-            with gzip.open(raw) as stream:
-                yield cast(IO[bytes], stream)
-        else:  # Parquet is read from its end, which gzip does not allow
-            with tempfile.TemporaryFile() as unpacked, gzip.open(raw) as stream:
-                shutil.copyfileobj(stream, unpacked, 1 << 20)
-                unpacked.seek(0)
-                yield cast(IO[bytes], unpacked)
+            yield file
+            return
+        with tempfile.NamedTemporaryFile() as unpacked, gzip.open(raw) as stream:
+            shutil.copyfileobj(stream, unpacked, 1 << 20)
+            unpacked.flush()
+            yield Path(unpacked.name)
 
 
 def _wanted(file: Path, columns: UrlsConfig, present: Sequence[str]) -> dict[str, str]:
@@ -119,18 +121,16 @@ def _wanted(file: Path, columns: UrlsConfig, present: Sequence[str]) -> dict[str
 
 
 def _read_csv(
-    file: Path, stream: IO[bytes], columns: UrlsConfig, delimiter: str
+    file: Path, plain: Path, columns: UrlsConfig, delimiter: str
 ) -> Iterator[pa.RecordBatch]:
-    first = stream.readline().decode("utf-8-sig")
+    with plain.open("rb") as stream:
+        first = stream.readline().decode("utf-8-sig")
     if not first.strip():
         raise HqvoxError(f"{file}: empty; the first line names the columns")
-    header = pcsv.read_csv(
-        pa.BufferReader(first.encode()), parse_options=pcsv.ParseOptions(delimiter=delimiter)
-    ).column_names
+    header = next(csv.reader([first], delimiter=delimiter))
     wanted = _wanted(file, columns, header)
-    stream.seek(0)
     reader = pcsv.open_csv(
-        stream,
+        pa.OSFile(str(plain)),
         read_options=pcsv.ReadOptions(block_size=1 << 22, use_threads=False),
         parse_options=pcsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pcsv.ConvertOptions(
@@ -142,18 +142,18 @@ def _read_csv(
         yield _renamed(batch, wanted)
 
 
-def _read_parquet(file: Path, stream: IO[bytes], columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
-    parquet = pq.ParquetFile(stream)
+def _read_parquet(file: Path, plain: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
+    parquet = pq.ParquetFile(pa.OSFile(str(plain)))
     wanted = _wanted(file, columns, parquet.schema_arrow.names)
     chosen = list(dict.fromkeys(wanted.values()))
     for batch in parquet.iter_batches(BATCH_ROWS, columns=chosen, use_threads=False):
         yield _renamed(batch, wanted)
 
 
-def _read_jsonl(file: Path, stream: IO[bytes], columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
+def _read_jsonl(file: Path, plain: Path, columns: UrlsConfig) -> Iterator[pa.RecordBatch]:
     wanted: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(stream, 1):
+    for number, line in _lines(plain):
         if not line.strip():
             continue
         try:
@@ -178,6 +178,11 @@ def _read_jsonl(file: Path, stream: IO[bytes], columns: UrlsConfig) -> Iterator[
             rows = []
     if rows:
         yield _json_batch(rows, wanted)
+
+
+def _lines(plain: Path) -> Iterator[tuple[int, bytes]]:
+    with plain.open("rb") as stream:
+        yield from enumerate(stream, 1)
 
 
 def _json_batch(rows: list[dict[str, Any]], wanted: dict[str, str]) -> pa.RecordBatch:

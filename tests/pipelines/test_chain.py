@@ -153,7 +153,10 @@ def test_rejected_rows_stop_and_stay_in_their_stage(tmp_path: Path) -> None:
     tally = seen[0].stages
     assert tally["download"].rejected == {"not_found": lost}
     assert tally["pupils"].rejected == {"pupils_too_close": kept}
-    assert tally["pupils"].entered == 2 * kept
+    assert (tally["pupils"].entered, tally["pupils"].kept) == (2 * kept, kept)
+    # Photos go into landmarks and faces come out.
+    assert (tally["landmarks"].entered, tally["landmarks"].kept) == (kept, 2 * kept)
+    assert (seen[0].photos, seen[0].faces) == (SOME_PHOTOS, 2 * kept)
 
 
 def test_a_stage_switched_off_measures_and_refuses_nobody_but_failures(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hqvox.runner.crawl.hosts import OperatorsFile, host_files, write_status
 from hqvox.runner.crawl.retry import Request
 from hqvox.runner.crawl.shard import ShardCrawl, tallies, write_candidates
 from hqvox.runner.jobs import Failed, Finished, Work, one_line, run_here
-from hqvox.runner.plan import DOWNLOAD, Fingerprints, ShardJob, first_stale
+from hqvox.runner.plan import DOWNLOAD, LEFT_OUT, Fingerprints, ShardJob, first_stale
 from hqvox.runner.worker import Crawling, Event, Progress, job_input, withdraw
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import disk_error
@@ -33,7 +33,7 @@ from hqvox.workspace.tables import Row
 from hqvox.workspace.takedowns import Takedowns
 from models.errors import ModelError
 from models.store import ModelStore
-from pipelines.chain import Stages, Tallies
+from pipelines.chain import STAGE_NAMES, Stages, Tallies
 from pipelines.discover.source import QuotaSpent, SourceError
 from pipelines.fetch.engine import Engine, FetchResult
 
@@ -223,8 +223,13 @@ class Crawler:
         """
         # Computed before any request: if an input changes meanwhile, the next plan sees it.
         identities = self._identities[job.shard]
-        records = await self._in_thread(self._fingerprints.of, identities)
+        built = self._workspace.committed(STAGE_NAMES[0], job.shard) if job.first else None
+        records = await self._in_thread(self._fingerprints.of, identities, built)
         candidates, spent = await self._in_thread(self._find, job, identities)
+        if candidates is not None:
+            records[0][LEFT_OUT] = await self._in_thread(
+                self._discover.left_out, identities, candidates
+            )
         if job.last < DOWNLOAD:
             if spent is not None:
                 raise spent
@@ -296,7 +301,8 @@ class Crawler:
         """The stages after download that are stale, if any."""
         if job.last <= DOWNLOAD:
             return None
-        expected = self._fingerprints.of(self._identities[job.shard])
+        built = self._workspace.committed(STAGE_NAMES[0], job.shard)
+        expected = self._fingerprints.of(self._identities[job.shard], built)
         begin = DOWNLOAD + 1  # also where what was crawled is marked stale, for lack of a quota
         first, why = first_stale(self._workspace, job.shard, expected, job.last, begin)
         return ShardJob(job.shard, first, job.last, why) if first <= job.last else None

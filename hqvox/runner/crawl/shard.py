@@ -339,11 +339,15 @@ def tallies(candidates: list[Row] | None, table: pa.Table | None) -> dict[str, T
         return identity.stages.setdefault(stage, Tally())
 
     for row in candidates or []:
-        tally(row["identity_id"], "discover").entered += 1
+        discover = tally(row["identity_id"], "discover")
+        discover.entered += 1
+        discover.kept += 1
     for row in table.select(["identity_id", "reason"]).to_pylist() if table is not None else []:
         download = tally(row["identity_id"], "download")
         download.entered += 1
-        if row["reason"] is not None:
+        if row["reason"] is None:
+            download.kept += 1
+        else:
             download.rejected[row["reason"]] += 1
     for identity in by_identity.values():
         identity.photos = max(stage.entered for stage in identity.stages.values())

@@ -278,3 +278,17 @@ def test_a_list_of_names_is_cut_and_the_rest_counted() -> None:
     assert listed([], 2) == ""
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_a_limit_says_in_build_status_and_report_what_it_left_out(
+    hq, photos: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    for number in range(4):
+        (photos / "Ann" / f"more{number}.jpg").touch()
+    hq("init", work, "--photos", photos, "--set", "discover.limit=2")
+    line = "discover.limit left out 3 photographs of your own"
+    assert line in hq("build", work, "--to", "discover", "--workers", "0")[1]
+    assert line in hq("status", work)[1]
+    assert hq("report", work, "--out", tmp_path / "it.html")[0] == 0
+    assert line in (tmp_path / "it.html").read_text()

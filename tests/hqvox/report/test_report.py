@@ -34,6 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     timings = '{"wall_seconds": 4.0, "photos": 30, "stages": {"pose": 1.5}, "pixels": {"read": 1}}'
     for run in ("a", "b"):
         workspace.storage.write(f"runs/{run}/timings.json", timings.encode())
+        timings = timings.replace('"stages"', '"faces": 26, "stages"')  # earlier versions had none
     workspace.storage.write("runs/killed/log.jsonl", b"")
     return workspace
 
@@ -86,6 +87,7 @@ def test_page_says_what_happened(page: str) -> None:
     for part in (
         "<b>30</b><span>photos found</span>",
         "<b>26</b><span>faces in them</span>",
+        '<td class="n">26 photos</td> <td class="n">26 faces</td>',
         "<b>8</b><span>faces released</span>",
         "turned away <b>2</b>",
         'yaw <b class="bad">+21.5°</b>',
@@ -93,7 +95,7 @@ def test_page_says_what_happened(page: str) -> None:
         "pupil distance ≥ 30.0 px",
         "HQ-VoxCeleb, paper",
         "609,700",
-        "60 photos in 8.0 s (7.5 photos a second, over 2 runs)",
+        "60 photos, 26 faces in 8.0 s (7.5 photos a second, over 2 runs)",
         "2 identities with too few faces are left out",
     ):
         assert part in text, part

@@ -18,10 +18,11 @@ from hqvox.errors import HqvoxError
 from hqvox.phantom.world import make_world
 from hqvox.release.write import write_release
 from hqvox.runner.build import BuildResult, plan_build, run_build
+from hqvox.runner.plan import digest
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
 from models.store import ModelStore
-from pipelines.chain import STAGE_NAMES
+from pipelines.chain import STAGE_NAMES, Stages
 
 KILLS = 30
 PIXEL_STAGES = ("download", "align", "segment")
@@ -183,6 +184,72 @@ def test_photos_that_come_or_go_make_only_their_shard_stale(
     assert [(job.stages[0], job.why) for job in plan] == [("discover", "photos changed")]
 
 
+def test_touched_or_copied_photos_make_nothing_stale(
+    small_world: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    root, photos = tmp_path / "w", tmp_path / "photos"
+    shutil.copytree(undisturbed, root)
+    shutil.copytree(small_world, photos, copy_function=shutil.copy)  # with new times and inodes
+    for path in photos.rglob("*"):
+        os.utime(path, (1, 1))
+    workspace = Workspace.open(root)
+    config = workspace.config((f"discover.photos={photos}",))
+    assert not plan_build(workspace, config, ModelStore())
+
+
+def test_tables_do_not_hold_the_times_of_files(
+    small_world: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(small_world, photos)
+    for path in photos.rglob("*"):
+        os.utime(path, (1, 1))
+    build(make(tmp_path / "w", photos), target="download")
+    before = files(undisturbed)
+    tables = files(tmp_path / "w")
+    assert len(tables) == 12
+    assert {name: before[name] for name in tables} == tables
+
+
+def test_a_build_of_an_earlier_version_is_up_to_date_while_times_are(
+    small_world: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(small_world, photos)
+    workspace = make(tmp_path / "w", photos)
+    build(workspace, target="download")
+    config = workspace.config()
+    discover = Stages(config, ModelStore(), workspace.storage).discover
+    for shard, rows in workspace.shards().items():
+        listings = discover.listings(rows, by_time=True)
+        upstream = ""
+        for stage in ("discover", "download"):
+            record = workspace.committed(stage, shard)
+            table = workspace.read_stage(stage, shard)
+            assert record is not None
+            assert table is not None
+            if stage == "discover":
+                record["parts"]["input"] = digest(
+                    [
+                        [row["identity_id"], row["folder"], listing]
+                        for row, listing in zip(rows, listings, strict=True)
+                    ]
+                )
+            record["hash"] = upstream = digest([upstream, record["parts"]])
+            workspace.write_stage(stage, shard, table, record)
+    assert not plan_build(workspace, config, ModelStore(), target="download")
+    jobs = plan_build(workspace, config, ModelStore(), target="duplicates")
+    assert {job.stages for job in jobs} == {("duplicates",)}
+    assert not build(workspace, target="duplicates").failed
+    assert not plan_build(workspace, config, ModelStore(), target="duplicates")
+    os.utime(next(photos.rglob("*.*")), (1, 1))
+    jobs = plan_build(workspace, config, ModelStore(), target="duplicates")
+    assert [(job.stages[0], job.why) for job in jobs] == [("discover", "photos changed")]
+    assert not build(workspace, target="duplicates").failed
+    os.utime(next(photos.rglob("*.*")), (2, 2))
+    assert not plan_build(workspace, config, ModelStore(), target="duplicates")
+
+
 def test_only_refuses_to_touch_what_is_before_it(small_world: Path, tmp_path: Path) -> None:
     workspace = make(tmp_path / "w", small_world)
     with pytest.raises(HqvoxError, match=r"--only align: stage discover before it must run first"):
@@ -283,3 +350,21 @@ def test_a_workspace_on_object_storage_gives_the_same_tables(
     build(workspace, target="download")
     name = workspace.table_name("download", "00000")
     assert workspace.storage.read(name) == (undisturbed / name).read_bytes()
+    again = pytest.raises(HqvoxError, match=f"another build is running here .process {os.getpid()}")
+    with workspace.lock(), again:
+        build(Workspace.open(url))
+
+
+def test_the_next_command_removes_what_a_killed_worker_left(
+    small_world: Path, tmp_path: Path
+) -> None:
+    workspace = make(tmp_path / "w", small_world)
+    child = os.fork()
+    if child == 0:
+        workspace.storage.begin("stages/download/00000.tar").file.write(b"half")
+        os._exit(9)
+    os.waitpid(child, 0)
+    left = list((tmp_path / "w/stages/download").iterdir())
+    assert len(left) == 1
+    with workspace.lock():
+        assert not left[0].exists()

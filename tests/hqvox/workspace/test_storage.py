@@ -58,6 +58,46 @@ def test_a_killed_writer_leaves_nothing_visible(tmp_path: Path) -> None:
     assert not list((tmp_path / "stages/x").iterdir())
 
 
+def dead_pid() -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+def test_temporaries_of_processes_that_are_gone_are_swept(tmp_path: Path) -> None:
+    gone, names = dead_pid(), []
+    for folder in (".", "stages/download", "discover/folder"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        names += [f"{folder}/.00015.tar.{pid}{TEMPORARY}" for pid in (gone, os.getpid())]
+    (tmp_path / "releases").mkdir()
+    names += [f"releases/.x.{gone}{TEMPORARY}", "stages/kept.tmp", "stages/.notes.tmp"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    Storage(tmp_path).sweep(leave=("releases",))
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {str(Path(n)) for n in names if f".tar.{gone}" not in n}
+
+
+def test_what_a_killed_process_had_not_uploaded_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    storage = Storage(f"memory://{tmp_path.name}")
+    child = os.fork()
+    if child == 0:
+        storage.begin("stages/x/0.tar").file.write(b"half")
+        os._exit(9)
+    os.waitpid(child, 0)
+    pending = storage.begin("stages/x/1.tar")
+    (tmp_path / "tmpabc.tmp").touch()  # another program's
+    assert len(list(tmp_path.iterdir())) == 3
+    storage.sweep()
+    assert {file.name for file in tmp_path.iterdir()} == {pending.temporary.name, "tmpabc.tmp"}
+    pending.discard()
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

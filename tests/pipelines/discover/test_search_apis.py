@@ -294,10 +294,11 @@ def test_a_page_is_asked_for_once_whatever_happens_between(
 
 def test_listing_changes_with_what_is_asked_and_nothing_else(stage: Make) -> None:
     made = stage("google", "wikimedia")
-    assert made.listing(person()) == made.listing(person(row=7, folder="x", shard="00009"))
-    assert made.listing(person()) != made.listing(person(name="Ada_King"))
+    listed = made.listings([person()])
+    assert listed == made.listings([person(row=7, folder="x", shard="00009")])
+    assert listed != made.listings([person(name="Ada_King")])
     changed = stage("google", "wikimedia", queries=["{name} smiling"])
-    assert made.listing(person()) != changed.listing(person())
+    assert listed != changed.listings([person()])
     assert made.settings() == changed.settings()
     slower = stage("google", "wikimedia", api={"requests_per_second": 1.5, "daily_requests": 7})
     assert slower.settings() == made.settings()
