@@ -137,7 +137,7 @@ class Crawler:
                     raise HqvoxError(self._operators.problem)
                 try:
                     while waiting or running:
-                        ready = engine.waiting < URLS_AHEAD
+                        ready = engine.waiting < URLS_AHEAD or engine.halted
                         while waiting and len(running) < SHARDS_IN_FLIGHT and ready:
                             running.add(asyncio.create_task(self._shard(engine, waiting.popleft())))
                         done, running = await asyncio.wait(

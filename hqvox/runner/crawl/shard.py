@@ -207,6 +207,10 @@ class ShardCrawl:
         covers = covered(self.takedowns, {**row, "final_url": known["final_url"]})
         if covers or self.takedowns.covers_photo(known["photo_id"]):
             return _refused(None, "taken_down")
+        if known["reason"] is None:  # fetched before the settings became stricter, then killed
+            reason = self.stage.verdict(known) or self.stage.reserved(known)
+            if reason is not None:
+                return {**known, "reason": reason, "photo_offset": None}
         return known
 
     def _carried_over(self, url: str) -> Row:

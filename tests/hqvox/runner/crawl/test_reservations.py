@@ -15,11 +15,13 @@ from PIL import Image, PngImagePlugin
 
 from hqvox.config.policy import Reservation
 from hqvox.release.write import reservations_kept
+from hqvox.runner.crawl.shard import ShardCrawl
 from hqvox.workspace.layout import Workspace
 from pipelines.discover.source import Candidate
 from pipelines.discover.urls import UrlsSource
 from pipelines.fetch.reservations import embedded, file_rules, reserved_by
 from tests.helpers.crawl_site import Site, answer, build, make, picture, reasons, rows
+from tests.helpers.crawled import KilledError
 
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description '
@@ -201,6 +203,28 @@ def test_a_stricter_policy_judges_what_is_there_without_a_request(tmp_path: Path
         assert len(site.requests) == before
     found = reasons(workspace)
     assert found == {"/good": None, "/header": "rights_reserved", "/xmp": "rights_reserved"}
+
+
+def test_a_policy_that_is_stricter_after_a_kill_judges_what_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*arguments: object) -> None:
+        raise KilledError
+
+    with Site(dict(ROUTES)) as site:
+        urls = [("a", site.url(path)) for path in ("/good", "/header", "/xmp")]
+        workspace = make(tmp_path / "w", urls, allow_hosts=[site.host])
+        with monkeypatch.context() as patch:
+            patch.setattr(ShardCrawl, "commit", die)
+            with pytest.raises(KilledError):
+                build(workspace, settings=("policy.respect=[]",))
+        before = site.asked()
+        build(workspace)
+        assert site.asked() == before
+    found = reasons(workspace)
+    assert found == {"/good": None, "/header": "rights_reserved", "/xmp": "rights_reserved"}
+    tar = Path(workspace.storage.path("stages/download/00000.tar")).read_bytes()
+    assert b"DMI-PROHIBITED" not in tar
 
 
 def test_restrictions_of_personality_are_kept_to(
