@@ -136,7 +136,7 @@ class Release:
         start, end = utterance["offset"], utterance["offset"] + utterance["frames"]
         if not 0 <= start < end <= len(frames):
             raise HqvoxError(
-                f"{self.storage.path(file)}: has {len(frames)} frames, {start} to {end} are "
+                f"{self.storage.shown(file)}: has {len(frames)} frames, {start} to {end} are "
                 "needed; check the release with `hqvox release verify`"
             )
         return np.asarray(frames[start:end])
