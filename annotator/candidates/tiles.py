@@ -40,7 +40,7 @@ def stored(workspace: Workspace, kind: str, row: Row) -> bytes:
     header, data = data[: tarfile.BLOCKSIZE], data[tarfile.BLOCKSIZE :]
     if header[:100].rstrip(b"\0") != name.encode() or len(data) != size:
         raise HqvoxError(
-            f"{workspace.storage.path(tar)}: the picture of {row['identity_id']} is not where it "
+            f"{workspace.storage.shown(tar)}: the picture of {row['identity_id']} is not where it "
             "was; the build changed, or a purge removed it: reload the page"
         )
     return data
@@ -52,7 +52,7 @@ def masked_crop(workspace: Workspace, row: Row, side_px: int | None = None) -> P
         crop = decode_png(stored(workspace, "aligned", row))
         alpha = decode_png(stored(workspace, "mask", row), cv2.IMREAD_GRAYSCALE)
     except (cv2.error, ValueError, TypeError):
-        tar = workspace.storage.path(workspace.tar_name("align", row["shard"]))
+        tar = workspace.storage.shown(workspace.tar_name("align", row["shard"]))
         raise HqvoxError(
             f"{tar}: a picture of {row['identity_id']} is damaged; delete the file and run "
             f"`hqvox build {workspace.url}`, which makes it again"

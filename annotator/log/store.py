@@ -415,7 +415,7 @@ def claim(connection: sa.Connection, workspace: Workspace, where: str) -> None:
         raise HqvoxError(
             f"{where}: holds the decisions of another workspace; name another database in "
             f"review.store, or, if {workspace.url} was made anew in its place, write {owner} into "
-            f"{storage.path(PLACE)}"
+            f"{storage.shown(PLACE)}"
         )
     if not storage.exists(PLACE):
         storage.write(PLACE, f"{name}\n".encode())

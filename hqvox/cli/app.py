@@ -1,9 +1,20 @@
 """`hqvox`: the commands put together, and errors turned into one line."""
 
+# ruff: noqa: E402 - what holds during the imports comes before them
+
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import threading
+
+# Ctrl-C during the imports, which take a second, ends the process without a traceback.
+_ON_CTRL_C = signal.getsignal(signal.SIGINT)
+_IN_MAIN_THREAD = threading.current_thread() is threading.main_thread()
+if _IN_MAIN_THREAD:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Each worker computes on one thread; libraries that read this at import must see it first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +42,11 @@ from hqvox.cli import (
 )
 from hqvox.cli.common import CONTEXT, errors, make_quietable, printable
 from hqvox.errors import HqvoxError
+from hqvox.workspace.storage import disk_error
 from models.errors import ModelError
+
+if _IN_MAIN_THREAD:
+    signal.signal(signal.SIGINT, _ON_CTRL_C)
 
 app = typer.Typer(
     name="hqvox",
@@ -81,7 +96,17 @@ def _root(
 def main() -> None:
     """Entry point of the console script: bad input ends in one line, never a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            raise
+        # The interpreter writes what is left when it ends, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        errors.print(f"hqvox: {disk_error(error, 'standard output')}", soft_wrap=True)
+        sys.exit(1)
     except (HqvoxError, ModelError) as error:
         errors.print(f"[red]hqvox:[/red] {escape_line(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -137,7 +137,7 @@ def build(
         first = result.failed[0]
         raise HqvoxError(
             f"{len(result.failed)} of {len(jobs)} shards failed, first {first.job.shard}: "
-            f"{first.error}; traces are in {opened.storage.path('failed')}; run the same command "
+            f"{first.error}; traces are in {opened.storage.shown('failed')}; run the same command "
             "again to retry them"
         )
 
@@ -159,8 +159,10 @@ def print_sources(
     discover = Stages(config, store, workspace.storage).discover
     most = config.discover.most
     lines = [
-        f"{len(rows):,} identities in {len(looked_for):,} shards to look for, "
-        f"{f'up to {most:,}' if most else 'all'} photographs each",
+        f"{counted(len(rows), 'identity')} in {counted(len(looked_for), 'shard')} to look for, "
+        "all photographs each"
+        if most is None
+        else f"up to {counted(most, 'photograph')} each",
         *discover.forecast(rows),
         *(f"missing: {line}" for line in discover.missing()),
     ]

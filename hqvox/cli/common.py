@@ -17,9 +17,20 @@ from typer.core import TyperGroup
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
-# No emoji: a name that holds ":b:" is printed as it is.
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+
+class PlainConsole(Console):
+    """Prints text from outside as text: file names may hold control sequences, or ``:b:``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text of what is printed, with "?" for what a terminal would act on."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 WorkspaceArgument = Annotated[
     str, typer.Argument(metavar="WORKSPACE", help="Folder (or s3:// prefix) of the build.")
@@ -162,4 +173,4 @@ def _quietable(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def roomy_console() -> Console:
     """Where a wide table goes: what is written to a file or a pipe need not fit anything."""
-    return console if console.is_terminal else Console(emoji=False, width=300, quiet=console.quiet)
+    return console if console.is_terminal else PlainConsole(width=300, quiet=console.quiet)

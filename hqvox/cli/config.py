@@ -48,7 +48,7 @@ def check(workspace: WorkspaceArgument) -> None:
     """
     opened = Workspace.open(workspace)
     opened.config()
-    say(f"{opened.storage.path('hqvox.yaml')}: no errors")
+    say(f"{opened.storage.shown('hqvox.yaml')}: no errors")
 
 
 def _print(name: str, value: object, default: object, meaning: str | None) -> None:

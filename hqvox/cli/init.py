@@ -14,6 +14,7 @@ from hqvox.config.file import load_config, merge, parse_settings
 from hqvox.errors import HqvoxError
 from hqvox.workspace import identities as source
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import counted
 from hqvox.workspace.tables import Row
 from pipelines.discover.folder import count_photos
 from pipelines.discover.urls_read import read_identities
@@ -119,8 +120,8 @@ def init(
         if mean < FEW_PHOTOS:
             chosen = "small"
             note = (
-                f"{mean:.0f} photographs a person: using the recipe small, with wider limits for "
-                "pose and smiles; the paper's own: --recipe bundled"
+                f"{counted(round(mean), 'photograph')} a person: using the recipe small, with "
+                "wider limits for pose and smiles; the paper's own: --recipe bundled"
             )
     values: dict[str, Any] = {"format": 1, "recipe": chosen}
     discover: dict[str, Any] = {}
@@ -140,7 +141,7 @@ def init(
     if note:
         console.print(note, highlight=False, soft_wrap=True)
     left_out = f"; left out: {minors} marked as minors" if minors else ""
-    say(f"{workspace}: {len(rows)} identities{left_out}")
+    say(f"{workspace}: {counted(len(rows), 'identity')}{left_out}")
     if photos is not None and with_folder < len(rows):
         say(f"{len(rows) - with_folder} of them have no folder in {photos}")
     if photos is None and config.discover.sources == ["folder"]:

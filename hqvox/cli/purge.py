@@ -15,6 +15,7 @@ from hqvox.runner.bars import progress_bar
 from hqvox.speech.pack import FOLDER as SPEECH
 from hqvox.takedown.purge import PurgePlan, plan_purge, run_purge
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.measures import counted
 from hqvox.workspace.outputs import Output
 from hqvox.workspace.takedowns import Takedown, normalised_host, url_digest
 
@@ -85,9 +86,10 @@ def purge(
 
 def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     """Print what would be erased, what releases hold of it, and what hqvox cannot reach."""
-    people = f", {len(plan.identities):,} identities with their names" if plan.identities else ""
+    people = f", {counted(len(plan.identities), 'identity')} with name" if plan.identities else ""
     say(
-        f"to go: {len(plan.photos):,} photographs, {plan.candidates:,} candidates{people}, "
+        f"to go: {counted(len(plan.photos), 'photograph')}, "
+        f"{counted(plan.candidates, 'candidate')}{people}, "
         f"in {len(plan.shards):,} of {len(workspace.shards()):,} shards"
     )
     if plan.near_copies:
@@ -104,7 +106,7 @@ def print_purge(workspace: Workspace, plan: PurgePlan) -> None:
     for name, files in plan.released.items():
         say(
             f"release {name} holds it in {len(files):,} files. Releases never change: delete "
-            f"{workspace.storage.path(f'{FOLDER}/{name}')}, tell those who received it, and "
+            f"{workspace.storage.shown(f'{FOLDER}/{name}')}, tell those who received it, and "
             "release under a new name after the next build:"
         )
         for file in files[:SHOWN]:

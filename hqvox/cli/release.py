@@ -247,7 +247,8 @@ def print_stats(name: str, ours: tuple[PartStats, ...]) -> None:
 
 
 def _print_parts(title: str, rows: list[tuple[str, list[str]]]) -> None:
-    cells = ((attribute, *values) for attribute, values in rows)
+    known = [(attribute, values) for attribute, values in rows if set(values) != {"–"}]
+    cells = ((attribute, *values) for attribute, values in known)
     parts = text_table(("", "total", *PARTS), cells, title=title, align="lr", wrap=False)
     for number, column in enumerate(parts.columns):
         column.min_width = 15 if number == 0 else 7

@@ -94,7 +94,7 @@ def speech(
         first = result.failed[0]
         raise HqvoxError(
             f"{len(result.failed)} of {len(plan.jobs)} shards failed, first {first.job.shard}: "
-            f"{first.error}; traces are in {opened.storage.path('runs')}; run the same command "
+            f"{first.error}; traces are in {opened.storage.shown('runs')}; run the same command "
             "again to retry them"
         )
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from hqvox.cli.common import WorkspaceArgument, console, listed, printable, say, text_table
 from hqvox.release.read import release_names
-from hqvox.report.funnel import funnel, left_out
+from hqvox.report.funnel import count_left_out, funnel, left_out
 from hqvox.runner.build import photos_gone, plan_build
 from hqvox.runner.plan import ShardJob
 from hqvox.workspace.layout import Workspace
@@ -72,7 +72,9 @@ def status_record(
             {
                 "stage": step.stage,
                 "entered": step.entered,
+                "entered_unit": step.unit_in,
                 "kept": step.kept,
+                "kept_unit": step.unit_out,
                 "refused": dict(step.refused),
             }
             for step in funnel(workspace)
@@ -81,6 +83,7 @@ def status_record(
         "stale": {job.shard: job.why for job in jobs},
         "photographs_missing": gone,
         "failed": failures,
+        "left_out": count_left_out(workspace),
         "notes": workspace_notes(workspace),
         "releases": release_names(workspace),
     }

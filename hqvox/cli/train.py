@@ -141,8 +141,11 @@ def run_config(recipe: str, out: Path, settings: list[str], resume: bool) -> Tra
 
 def runs(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Runs, or folders that hold runs.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[DIR]...", help="Runs, or folders that hold runs. Default: this folder."
+        ),
+    ] = None,
 ) -> None:
     """List training runs and their best figures, those of the fused speech where there are any.
 
@@ -150,7 +153,7 @@ def runs(
     """
     columns = ("run", "recipe", "release", "state", "step", "steps/s", *HIGHER_IS_BETTER)
     rows = []
-    for run in find_runs(folders):
+    for run in find_runs(folders or [Path()]):
         rate = "" if run.steps_per_second is None else f"{run.steps_per_second:.2f}"
         best = (run.best.get(figure) for figure in HIGHER_IS_BETTER)
         rows.append(

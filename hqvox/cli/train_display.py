@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 
@@ -78,7 +79,8 @@ def step_line(event: Stepped, terms: dict[str, float]) -> str:
     ]
     if event.waiting >= WORTH_SAYING:
         parts.append(f"{100 * event.waiting:.0f} % waiting for data")
-    return ", ".join(parts) + "".join(f", {name} {value:.3g}" for name, value in terms.items())
+    parts += [f"{name} {value:.3g}" for name, value in terms.items() if not math.isnan(value)]
+    return ", ".join(parts)
 
 
 def evaluation_line(event: Evaluated) -> str:

@@ -300,6 +300,12 @@ class RunnerConfig(Section):
     max_deaths: int = Field(3, ge=1, le=100, description="worker deaths before a shard is failed")
     ray_cpus: float = Field(1.0, gt=0, le=256, description="CPUs a worker asks of a Ray cluster")
     ray_gpus: float = Field(0.0, ge=0, le=16, description="GPUs a worker asks of a Ray cluster")
+    ray_wait_seconds: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="for a Ray cluster to answer, to start a worker, and to end one (house)",
+    )
 
 
 class ReleaseConfig(Section):

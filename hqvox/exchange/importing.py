@@ -118,7 +118,7 @@ def _measure(workspace: Workspace, workers: int | None, on_progress: OnProgress)
         first = result.failed[0]
         raise HqvoxError(
             f"{len(result.failed)} of {len(jobs)} shards failed, first {first.job.shard}: "
-            f"{first.error}; traces are in {workspace.storage.path('failed')}; run the same "
+            f"{first.error}; traces are in {workspace.storage.shown('failed')}; run the same "
             "command again to retry them"
         )
 

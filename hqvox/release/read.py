@@ -59,8 +59,8 @@ class Release:
         version = self.info().get("format")
         if not isinstance(version, int) or version > FORMAT:
             raise HqvoxError(
-                f"{self.storage.path(INFO)}: release format {version!r} is not one that this hqvox "
-                f"reads (up to {FORMAT}); upgrade with: pip install --upgrade hqvox"
+                f"{self.storage.shown(INFO)}: release format {version!r} is not one that this "
+                f"hqvox reads (up to {FORMAT}); upgrade with: pip install --upgrade hqvox"
             )
 
     @property
@@ -73,7 +73,7 @@ class Release:
         try:
             return self.storage.read(file)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            where = self.storage.path(file)
+            where = self.storage.shown(file)
             raise HqvoxError(f"{where}: missing; restore it, or make the release again") from None
 
     def info(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Release:
             value = json.loads(self.read(INFO))
         except ValueError as error:
             raise HqvoxError(
-                f"{self.storage.path(INFO)}: damaged ({error}); restore it, or make the release "
+                f"{self.storage.shown(INFO)}: damaged ({error}); restore it, or make the release "
                 "again"
             ) from None
         return dict(value) if isinstance(value, dict) else {}
@@ -109,7 +109,7 @@ class Release:
         try:
             return dict(json.loads(self.read(SPEECH_STATS)))
         except ValueError as error:
-            where = self.storage.path(SPEECH_STATS)
+            where = self.storage.shown(SPEECH_STATS)
             raise HqvoxError(f"{where}: damaged ({error}); make the release again") from None
 
     def log_mels(self, file: str, filters: int) -> NDArray[np.float16]:
@@ -117,7 +117,7 @@ class Release:
 
         Raises HqvoxError where its size is not a multiple of a frame.
         """
-        where = self.storage.path(file)
+        where = self.storage.shown(file)
         dtype = np.dtype("<f2")
         data: NDArray[Any]
         if self.storage.local and Path(where).is_file():
@@ -136,7 +136,7 @@ class Release:
         start, end = utterance["offset"], utterance["offset"] + utterance["frames"]
         if not 0 <= start < end <= len(frames):
             raise HqvoxError(
-                f"{self.storage.path(file)}: has {len(frames)} frames, {start} to {end} are "
+                f"{self.storage.shown(file)}: has {len(frames)} frames, {start} to {end} are "
                 "needed; check the release with `hqvox release verify`"
             )
         return np.asarray(frames[start:end])
@@ -156,7 +156,7 @@ class Release:
         try:
             return read_parquet(data, columns or None)
         except (OSError, pa.ArrowException) as error:
-            where = self.storage.path(file)
+            where = self.storage.shown(file)
             raise HqvoxError(f"{where}: damaged ({error}); make the release again") from None
 
 

@@ -107,7 +107,7 @@ def check_new(workspace: Workspace, name: str) -> None:
     folder, storage = f"{FOLDER}/{name}", workspace.storage
     if storage.exists(f"{folder}/{INFO}") or (storage.local and storage.exists(folder)):
         raise HqvoxError(
-            f"{storage.path(folder)}: this release exists, and releases never change; "
+            f"{storage.shown(folder)}: this release exists, and releases never change; "
             "choose another name"
         )
 
@@ -160,7 +160,7 @@ def write_plan(
         info = _info(workspace, plan, config, identities, rows, utterances, more)
         _write_tables(identities, rows, info, config, target)
         target.finish()
-    folder = workspace.storage.path(f"{FOLDER}/{name}")
+    folder = workspace.storage.shown(f"{FOLDER}/{name}")
     return Written(folder, plan, identities, info, takedown_contact(config), problems)
 
 

@@ -84,7 +84,7 @@ def read_crawl(workspace: Workspace) -> CrawlStats | None:
                     names = ["host", "status", "reason", "bytes", "seconds"]
                     attempts = read_parquet(file, names)
             except (OSError, pa.ArrowException) as error:
-                where = workspace.storage.path(name)
+                where = workspace.storage.shown(name)
                 raise HqvoxError(f"{where}: cannot be read ({error}); delete it") from None
             stats.attempts += attempts.num_rows
             _add_hosts(attempts, stats)

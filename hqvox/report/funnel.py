@@ -77,12 +77,15 @@ def funnel(workspace: Workspace, shards: Sequence[str] = ()) -> list[FunnelStep]
     return steps
 
 
+def count_left_out(workspace: Workspace) -> int:
+    """How many photographs of one's own folder and list ``discover.limit`` left out."""
+    records = (workspace.committed(STAGE_NAMES[0], shard) for shard in workspace.shards())
+    return sum(record.get(LEFT_OUT, 0) for record in records if record)
+
+
 def left_out(workspace: Workspace) -> str:
-    """How many photographs ``discover.limit`` left out, in words; empty where it left out none."""
-    count = 0
-    for shard in workspace.shards():
-        record = workspace.committed(STAGE_NAMES[0], shard)
-        count += record.get(LEFT_OUT, 0) if record else 0
+    """What ``discover.limit`` left out, in words; empty where it left out nothing."""
+    count = count_left_out(workspace)
     if not count:
         return ""
     return (

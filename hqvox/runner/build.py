@@ -69,7 +69,7 @@ def photos_gone(workspace: Workspace, config: BuildConfig) -> str | None:
         return None
     return (
         f"{photos}: the folder of photographs is not there, or empty; bring it back, "
-        f"or name its new place as discover.photos in {workspace.storage.path('hqvox.yaml')}"
+        f"or name its new place as discover.photos in {workspace.storage.shown('hqvox.yaml')}"
     )
 
 

@@ -113,6 +113,10 @@ class WorkerDied(Exception):
         self.how, self.trace = how, trace
 
 
+class WorkerNotStarted(WorkerDied):
+    """Nothing has room for the worker any more; its jobs are left to the others."""
+
+
 # In the worker -----------------------------------------------------------------------------------
 
 
@@ -276,9 +280,18 @@ class Pool:
         return busy
 
     def bury(self, worker: Worker, died: WorkerDied, max_deaths: int) -> list[Failed]:
-        """Count a death for every unfinished job: put it first in the queue, or give it up."""
+        """Count a death for every unfinished job: put it first in the queue, or give it up.
+
+        Raises HqvoxError where the worker could not start, and there is no other.
+        """
         worker.stop()
         self.workers.remove(worker)
+        if isinstance(died, WorkerNotStarted):
+            self.size -= 1
+            if not self.size:
+                raise HqvoxError(died.how)
+            self.waiting.appendleft(list(worker.unfinished.values()))
+            return []
         retried, failed = [], []
         for shard, job in worker.unfinished.items():
             self.deaths[shard] += 1

@@ -17,6 +17,8 @@ from hqvox.workspace.measures import counted
 
 PLAIN_EVERY_SECONDS = 5.0
 """Without a terminal, a line at most this often."""
+UNCHANGED_EVERY_SECONDS = 60.0
+"""The same where nothing was done since the last line."""
 
 
 class Display:
@@ -34,6 +36,7 @@ class Display:
         self.crawling: Crawling | None = None
         self.started = time.monotonic()
         self._last_line = self.started
+        self._last_done: tuple[int, ...] = ()
         self._bar = Progress(
             TextColumn("[bold]identities"),
             BarColumn(bar_width=40),
@@ -80,7 +83,10 @@ class Display:
     def _show(self) -> None:
         if self._live:
             self._live.update(self._picture())
-        elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
+        elif time.monotonic() - self._last_line >= (
+            PLAIN_EVERY_SECONDS if self._done() != self._last_done else UNCHANGED_EVERY_SECONDS
+        ):
+            self._last_done = self._done()
             self._last_line = time.monotonic()
             if self.crawling is not None:
                 self.console.print(crawl_line(self.crawling), highlight=False, soft_wrap=True)
@@ -91,6 +97,13 @@ class Display:
                     f"{counted(self.faces, 'face')}, {rate:.1f} photos/s",
                     highlight=False,
                 )
+
+    def _done(self) -> tuple[int, ...]:
+        """What a line without a terminal says, but for the rates."""
+        crawl = self.crawling
+        return (self.done, self.photos, self.faces) + (
+            (crawl.urls, crawl.waiting, crawl.requests) if crawl is not None else ()
+        )
 
     def _picture(self) -> Group:
         table = Table(box=None, pad_edge=False)

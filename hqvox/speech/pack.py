@@ -75,7 +75,7 @@ class SpeechPack:
         counts = sorted({self._record(shard)["n_filters"] for shard in self.shards()})
         if len(counts) > 1:
             raise HqvoxError(
-                f"{self._storage.path(FOLDER)}: shards have {counts} filters; "
+                f"{self._storage.shown(FOLDER)}: shards have {counts} filters; "
                 f"run `hqvox speech {self.workspace.url}`, which packs the rest again"
             )
         return counts[0] if counts else None
@@ -150,7 +150,7 @@ class SpeechPack:
         return pa.concat_tables(tables).unify_dictionaries()
 
     def _damaged(self, shard: str, what: str, ending: str = ".f16") -> HqvoxError:
-        path = self._storage.path(f"{FOLDER}/{shard}")
+        path = self._storage.shown(f"{FOLDER}/{shard}")
         return HqvoxError(
             f"{path}{ending}: {what}; delete {path}.parquet and run "
             f"`hqvox speech {self.workspace.url}`, which packs it again"

@@ -163,5 +163,5 @@ def _check_identities(workspace: Workspace, before: Takedowns, asked: Sequence[T
         ):
             raise HqvoxError(
                 f"{workspace.url}: no identity {entry.value!r}; give its id as "
-                f"{workspace.storage.path(IDENTITIES_FILE)} has it"
+                f"{workspace.storage.shown(IDENTITIES_FILE)} has it"
             )

@@ -332,7 +332,9 @@ class SpeedConfig(Section):
     cache_features: Switch = Field(
         "auto", description="keep the real faces' features; auto: where they fit"
     )
-    threads: Whole | None = Field(None, ge=1, le=1024, description="of the CPU; null: all cores")
+    threads: Whole | None = Field(
+        None, ge=1, le=1024, description="of the CPU; null: as many as there are free cores"
+    )
 
 
 class TrainConfig(Section):

@@ -218,7 +218,7 @@ def _check(
     wrong = (utterances.offset < 0) | (utterances.frames < 1)
     wrong |= utterances.offset + utterances.frames > lengths[utterances.file]
     if wrong.any():
-        where = release.storage.path(files[int(utterances.file[np.argmax(wrong)])])
+        where = release.storage.shown(files[int(utterances.file[np.argmax(wrong)])])
         raise HqvoxError(
             f"{where}: shorter than speech/index.parquet says; restore it, or make a new release"
         )

@@ -186,7 +186,7 @@ class ReleaseCache:
         for array, file in zip(arrays, files, strict=True):
             if len(array) % filters:
                 raise HqvoxError(
-                    f"{self.release.storage.path(file)}: cut short; make a new release"
+                    f"{self.release.storage.shown(file)}: cut short; make a new release"
                 )
         return [array.reshape(-1, filters) for array in arrays]
 
@@ -198,7 +198,7 @@ class ReleaseCache:
             ):
                 shutil.copyfileobj(source, sink, COPY_BYTES)
         except FileNotFoundError:
-            where = self.release.storage.path(file)
+            where = self.release.storage.shown(file)
             raise HqvoxError(f"{where}: missing; restore it, or make a new release") from None
 
     def _mapped(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray | None:
@@ -246,7 +246,7 @@ def _picture(
     how = _bilinear if resize == "bilinear" else _area
     pictures = how(release.read(file), sides)
     if pictures is None:
-        where = release.storage.path(file)
+        where = release.storage.shown(file)
         raise HqvoxError(
             f"{where}: no picture, or a damaged one; restore it, or make a new release"
         )

@@ -138,7 +138,7 @@ def find_runs(places: Sequence[Path]) -> list[Run]:
         for info in place.glob(pattern)
     }
     if not folders:
-        named = ", ".join(str(place) for place in places)
+        named = ", ".join(str(place.absolute()) for place in places)
         raise HqvoxError(f"{named}: no run of `hqvox train` here; name the folder given as --out")
     return [read_run(folder) for folder in sorted(folders)]
 

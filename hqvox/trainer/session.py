@@ -283,7 +283,7 @@ def open_session(
             "that has them with --from"
         )
     speed = resolve(config.speed, group.device)
-    set_up(speed, group.device, config.speed.threads)
+    chosen = set_up(speed, group.device, config.speed.threads)
     with group.leader_first():
         data = TrainingData.open(
             release,
@@ -307,7 +307,9 @@ def open_session(
             raise HqvoxError(f"{last}: {error}") from None
     elif start is not None:
         start_from(state, checkpoint.read(start, needs=("spec", "generator")), start)
-    return Session(config, out, group, data, state, speed, on_note)
+    session = Session(config, out, group, data, state, speed, on_note)
+    on_note(f"training {config.recipe} {chosen}")
+    return session
 
 
 EXTENDABLE = ("stage1.iterations", "stage2.iterations", "cadence.", "speed.")

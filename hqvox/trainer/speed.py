@@ -16,15 +16,18 @@ each path that runs on a CPU to the plain one.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from hqvox.errors import HqvoxError
+from hqvox.workspace.measures import counted
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -79,15 +82,92 @@ def cpu_has_bfloat16() -> bool:
     return bool(asked and asked())
 
 
-def set_up(speed: Speed, device: torch.device, threads: int | None = None) -> None:
-    """Set up the whole process: threads of a CPU, TF32 and autotuning of a GPU."""
+SAMPLE_SECONDS = 0.5
+"""How long the machine is watched to see how busy it is."""
+
+
+def set_up(speed: Speed, device: torch.device, threads: int | None = None) -> str:
+    """Set up the whole process: threads of a CPU, TF32 and autotuning of a GPU.
+
+    ``threads``: of the CPU; None: as many as there are free cores. Returns in words what was
+    chosen.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if speed.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = speed.tf32
         torch.backends.cudnn.benchmark = True
-    else:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // here))
+        return f"on {device}"
+    if threads is not None:
+        torch.set_num_threads(threads)
+        return f"on {device}, {counted(threads, 'thread')} (speed.threads)"
+    usable, free = free_cores()
+    threads = max(1, free // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(threads)
+    return (
+        f"on {device}, {counted(threads, 'thread')}: {free} of {counted(usable, 'core')} free "
+        "(speed.threads sets another number)"
+    )
+
+
+def free_cores() -> tuple[int, int]:
+    """How many cores this process may use, and how many of them are free, at least 1.
+
+    The first follows from the CPU affinity and the cgroup's quota. A core counts as busy where
+    both the load average of the last minute and a short look at the machine say so: the load of a
+    run that was just stopped, and what another process does for a moment, do not count. Threads
+    that share a core wait for each other at every layer, and a step then takes many times as long.
+    """
+    usable = len(os.sched_getaffinity(0))
+    quota = cgroup_quota()
+    if quota is not None:
+        usable = max(1, min(usable, int(quota)))
+    busy = min(os.getloadavg()[0], _busy_cores())
+    free = (os.cpu_count() or usable) - busy
+    return usable, max(1, min(usable, round(free)))
+
+
+def _busy_cores() -> float:
+    """Cores that were at work in the last half second, of the whole machine."""
+    before = _cpu_seconds()
+    time.sleep(SAMPLE_SECONDS)
+    passed = [now - then for now, then in zip(_cpu_seconds(), before, strict=True)]
+    idle = passed[3] + passed[4]  # idle, and waiting for a disk
+    return (os.cpu_count() or 1) * (1 - idle / max(sum(passed), 1e-9))
+
+
+def _cpu_seconds() -> list[int]:
+    """Ticks by what all cores did: user, nice, system, idle, waiting for a disk, interrupts."""
+    with open("/proc/stat") as file:
+        return [int(word) for word in file.readline().split()[1:8]]
+
+
+def cgroup_quota(
+    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """Cores' worth of time that this process's cgroup may use; None: no limit."""
+    quotas = []
+    with suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            folder = root / "cpu" if controllers else root
+            # In a container the path may be the host's; then the limit is at the root.
+            parts = [part for part in path.split("/") if part]
+            for depth in range(len(parts) + 1):
+                quotas.append(_quota(folder.joinpath(*parts[:depth])))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(folder: Path) -> float | None:
+    with suppress(OSError, ValueError):  # "max": no limit
+        most, period = (folder / "cpu.max").read_text().split()
+        return int(most) / int(period)
+    with suppress(OSError, ValueError):
+        files = (folder / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+        used, of = (int(file.read_text()) for file in files)
+        return used / of if used > 0 else None
+    return None
 
 
 def autocast(speed: Speed, device: torch.device) -> AbstractContextManager[Any]:

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -153,13 +154,21 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
     )
 
 
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+
+
 def safe_name(name: str) -> str:
     """The name as one folder name: separators, control and reserved characters become ``_``.
 
-    Letters of any script, dots, hyphens and apostrophes stay; ``.`` and ``..`` do not.
+    Letters of any script, dots, hyphens and apostrophes stay; ``.`` and ``..`` do not. Characters
+    that are not seen, such as those that turn the direction of writing, are left out. Names that
+    Windows keeps for devices get a ``_`` in front.
     """
-    cleaned = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|\s]+', "_", name).strip()
+    seen = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    cleaned = re.sub(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\s]+', "_", seen).strip()
     cleaned = cleaned[:120]
+    if _DEVICE.match(cleaned):
+        cleaned = f"_{cleaned}"
     return cleaned if cleaned.strip(".") else "_" * max(1, len(cleaned))
 
 

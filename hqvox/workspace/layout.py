@@ -83,14 +83,14 @@ class Workspace:
     def config(self, settings: Sequence[str] = (), recipe: str | None = None) -> BuildConfig:
         """The configuration: hqvox.yaml and ``--set`` values. Raises HqvoxError with the line."""
         text = self.storage.read(CONFIG).decode()
-        return load_config(text, self.storage.path(CONFIG), settings, recipe)
+        return load_config(text, self.storage.shown(CONFIG), settings, recipe)
 
     def identities(self) -> pa.Table:
         """The identities table. Raises HqvoxError where the file is damaged."""
         try:
             return read_parquet(self.storage.read(IDENTITIES_FILE))
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
-            path = self.storage.path(IDENTITIES_FILE)
+            path = self.storage.shown(IDENTITIES_FILE)
             raise HqvoxError(
                 f"{path}: cannot be read ({error}); make a workspace in another folder "
                 "with hqvox init"
@@ -146,7 +146,7 @@ class Workspace:
                 return read_parquet(file, wanted, ADDED)
         except (OSError, pa.ArrowException) as error:  # Arrow reports some damage as OSError
             raise HqvoxError(
-                f"{self.storage.path(name)}: cannot be read ({error}); delete it and run "
+                f"{self.storage.shown(name)}: cannot be read ({error}); delete it and run "
                 f"`hqvox build {self.url}`, which makes it again"
             ) from None
 
@@ -171,7 +171,7 @@ class Workspace:
         for number, stage in enumerate(stages):
             table = self.read_stage(shard=shard, stage=stage, columns=[*columns[stage], "reason"])
             if table is None:
-                raise HqvoxError(f"{self.storage.path(self.table_name(stage, shard))}: missing")
+                raise HqvoxError(f"{self.storage.shown(self.table_name(stage, shard))}: missing")
             joined: dict[tuple[str, int, int | None], Row] = {}
             for row in table.to_pylist():
                 if row.pop("reason") is not None:

@@ -222,5 +222,7 @@ def within(measure: Measure, value: float | None, bound: float | None) -> bool |
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 photo``, ``1,200 photos``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """``1 photo``, ``1,200 photos``, ``2 identities``."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun}"

@@ -92,7 +92,7 @@ def read_outputs(workspace: Workspace) -> list[Output]:
             output = None
         if output is None or output.kind not in get_args(OutputKind):
             raise HqvoxError(
-                f"{workspace.storage.path(FILE)}:{number}: not a line of the register; delete it"
+                f"{workspace.storage.shown(FILE)}:{number}: not a line of the register; delete it"
             )
         outputs.append(output)
     return outputs

@@ -50,8 +50,12 @@ class Storage:
             raise HqvoxError(f"{self.url}: {error}") from None
 
     def path(self, name: str) -> str:
-        """Full path of a relative name, for messages and for the file system."""
+        """Full path of a relative name, as the file system takes it."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def shown(self, name: str) -> str:
+        """Full path of a relative name for people: with ``s3://`` where it is in a bucket."""
+        return self.path(name) if self.local else str(self.fs.unstrip_protocol(self.path(name)))
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of that name is there."""
@@ -94,7 +98,7 @@ class Storage:
             yield pending.file
             pending.commit()
         except OSError as error:
-            raise disk_error(error, self.path(name)) from error
+            raise disk_error(error, self.shown(name)) from error
         finally:
             pending.discard()
 
@@ -103,7 +107,7 @@ class Storage:
         try:
             return PendingFile(self, name)
         except OSError as error:
-            raise disk_error(error, self.path(name)) from error
+            raise disk_error(error, self.shown(name)) from error
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where it is missing."""
@@ -111,7 +115,7 @@ class Storage:
             try:
                 self.fs.rm_file(self.path(name))
             except OSError as error:
-                raise disk_error(error, self.path(name)) from error
+                raise disk_error(error, self.shown(name)) from error
 
     def remove_leftovers(self, folder: str) -> None:
         """Remove what killed writers left in a local folder (call only while no one writes)."""

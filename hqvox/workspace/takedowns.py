@@ -233,6 +233,6 @@ def _parsed(workspace: Workspace, number: int, line: str) -> Takedown:
 
 def _damaged(workspace: Workspace, number: int) -> HqvoxError:
     return HqvoxError(
-        f"{workspace.storage.path(FILE)}:{number}: not a takedown; restore the file from a copy, "
+        f"{workspace.storage.shown(FILE)}:{number}: not a takedown; restore the file from a copy, "
         "or delete the line if you know what it named and take that down again"
     )

@@ -83,7 +83,7 @@ class Budget:
             return today, 0, None
         except (ValueError, KeyError, TypeError):
             raise HqvoxError(
-                f"{self.storage.path(self.file)}: damaged; delete it, and today's count of "
+                f"{self.storage.shown(self.file)}: damaged; delete it, and today's count of "
                 f"requests to {self.source} begins at 0"
             ) from None
         return today, requests, spent_until

@@ -9,6 +9,7 @@ from typing import Any
 
 from hqvox.config.discover import UrlsConfig
 from hqvox.errors import HqvoxError
+from hqvox.workspace.measures import counted
 from hqvox.workspace.tables import Row
 from pipelines.discover.source import Candidate, Stream
 from pipelines.discover.urls_index import UrlsIndex, open_index
@@ -57,8 +58,8 @@ class UrlsSource:
         keys = [key for row in identities if (key := index.key_of(row)) is not None]
         rows = sum(index.count(key) for key in keys)
         return (
-            f"urls: {rows:,} photographs for {len(keys):,} of {len(identities):,} identities in "
-            f"{self.config.file}"
+            f"urls: {counted(rows, 'photograph')} for {len(keys):,} of "
+            f"{counted(len(identities), 'identity')} in {self.config.file}"
         )
 
     def _candidates(self, identity: Row) -> Iterator[Candidate]:

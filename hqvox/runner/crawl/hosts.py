@@ -54,7 +54,7 @@ class OperatorsFile:
         self._text = text
         before, self.problem = self.hosts, ""
         try:
-            where = self._storage.path(OPERATORS_FILE)
+            where = self._storage.shown(OPERATORS_FILE)
             self.hosts = load_hosts(text.decode(), where)
         except (HqvoxError, UnicodeDecodeError) as error:
             self.problem = str(error)

@@ -284,7 +284,7 @@ class ShardCrawl:
                     old = read_parquet(file)
             except (OSError, pa.ArrowException) as error:
                 raise HqvoxError(
-                    f"{storage.path(name)}: cannot be read ({error}); delete it: it is a record "
+                    f"{storage.shown(name)}: cannot be read ({error}); delete it: it is a record "
                     "of requests that nothing depends on"
                 ) from None
             key = ("url", "final_url", "time")

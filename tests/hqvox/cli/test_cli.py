@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_few_photographs_get_wider_limits_unless_a_recipe_is_named(
 ) -> None:
     code, out, _ = hq("init", tmp_path / "few", "--photos", photos)
     assert code == 0
-    assert "1 photographs a person: using the recipe small" in out
+    assert "1 photograph a person: using the recipe small" in out
     assert yaml.safe_load((tmp_path / "few/hqvox.yaml").read_text())["recipe"] == "small"
     hq("init", tmp_path / "named", "--photos", photos, "--recipe", "bundled")
     assert yaml.safe_load((tmp_path / "named/hqvox.yaml").read_text())["recipe"] == "bundled"
@@ -292,3 +293,71 @@ def test_a_limit_says_in_build_status_and_report_what_it_left_out(
     assert line in hq("status", work)[1]
     assert hq("report", work, "--out", tmp_path / "it.html")[0] == 0
     assert line in (tmp_path / "it.html").read_text()
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'hqvox.cli.release':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import hqvox.cli.app\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    # Afterwards it is Python's again: it ends a command with a line, and workers by themselves.
+    code = "import signal, hqvox.cli.app; print(signal.getsignal(signal.SIGINT))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "default_int_handler" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["--version", "doctor --help", "config show {work}"])
+def test_a_full_standard_output_is_one_line(hq, photos: Path, tmp_path: Path, command: str) -> None:
+    hq("init", tmp_path / "work", "--photos", photos)
+    words = command.format(work=tmp_path / "work").split()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hqvox.cli.app", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("hqvox: standard output: the disk is full")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_control_sequences_in_names_do_not_reach_the_terminal(
+    hq, photos: Path, tmp_path: Path
+) -> None:
+    nasty = tmp_path / "\x1b[31mred\x1b]0;title\x07\u202eno"
+    photos.rename(nasty)
+    work = tmp_path / "w\x1b[2J"
+    out = "".join(hq("init", work, "--photos", nasty)[1:])
+    for command in ("status", "build --dry-run", "build --stage download --workers 0", "explain"):
+        words = command.split()
+        named = ["Ann"] if words[0] == "explain" else []
+        out += "".join(hq(words[0], work, *named, *words[1:])[1:])
+    nasty.rename(tmp_path / "away")
+    out += "".join(hq("status", work)[1:]) + "".join(hq("build", work)[1:])
+    assert "?[31mred" in out
+    assert not set(out) & set("\x1b\x07\u202e"), out
+
+
+def test_runs_are_looked_for_here_by_default(
+    hq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = one_line(hq("runs"))
+    assert f"{tmp_path}: no run of `hqvox train` here" in message
+
+
+def test_one_of_a_thing_is_said_so(hq, tmp_path: Path) -> None:
+    (tmp_path / "photos/Ann").mkdir(parents=True)
+    (tmp_path / "photos/Ann/1.jpg").touch()
+    out = hq("init", tmp_path / "w", "--photos", tmp_path / "photos")[1]
+    assert "1 photograph a person" in out
+    assert ": 1 identity\n" in out

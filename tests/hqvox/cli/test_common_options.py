@@ -78,10 +78,17 @@ def test_status_as_json(work: Path) -> None:
     assert stages["download"] == {
         "stage": "download",
         "entered": 2 * len(FATES),
+        "entered_unit": "photo",
         "kept": 2 * len(FATES) - 2,
+        "kept_unit": "photo",
         "refused": {"not_an_image": 2},
     }
     assert record["up_to_date"] is True
+    assert (stages["landmarks"]["entered_unit"], stages["landmarks"]["kept_unit"]) == (
+        "photo",
+        "face",
+    )
+    assert record["left_out"] == 0
     assert record["failed"] == record["stale"] == {}
     assert record["releases"] == []
 

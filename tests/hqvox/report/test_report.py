@@ -78,6 +78,11 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
     assert "url(http" not in page
 
 
+def test_pictures_are_there_when_the_page_is_printed(page: str) -> None:
+    assert "data:image/jpeg" in page
+    assert 'loading="lazy"' not in page  # those not yet scrolled to would stay blank
+
+
 def test_names_are_escaped(page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;∕script&gt; &amp; Söhne" in page
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,12 @@ from hqvox.errors import HqvoxError
 from hqvox.runner.jobs import (
     Failed,
     Finished,
+    Idle,
     Pool,
     Started,
     Work,
+    Worker,
+    WorkerNotStarted,
     process_pool,
     run_here,
     run_jobs,
@@ -180,3 +184,40 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+class Place(Worker):
+    """A worker that finishes what it is given, or one for which there is no room."""
+
+    def __init__(self, room: bool) -> None:
+        super().__init__()
+        self.channel, self.room = object(), room
+        self.messages: list[Any] = []
+
+    def send(self, jobs: Sequence[Any]) -> None:
+        self.messages = [*(Finished(job, 0.0) for job in jobs), Idle()]
+
+    def receive(self) -> Any:
+        if not self.room:
+            raise WorkerNotStarted("no room")
+        return self.messages.pop(0)
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_worker_that_cannot_start_leaves_its_jobs_to_the_others() -> None:
+    events: list[Any] = []
+    rooms = iter([False, True, False, True])
+    pool = Pool(lambda: Place(next(rooms)), 3, deque([job] for job in JOBS))
+    run_jobs([pool], events.append, MAX_DEATHS, wait=lambda channels: channels[:1])
+    finished = [event.job for event in events if isinstance(event, Finished)]
+    assert sorted(finished, key=lambda job: job.shard) == JOBS
+    assert not [event for event in events if isinstance(event, Failed)]
+    assert pool.size == 1
+
+
+def test_where_no_worker_can_start_the_run_stops() -> None:
+    pool = Pool(lambda: Place(room=False), 2, deque([job] for job in JOBS))
+    with pytest.raises(HqvoxError, match="no room"):
+        run_jobs([pool], lambda event: None, MAX_DEATHS, wait=lambda channels: channels)

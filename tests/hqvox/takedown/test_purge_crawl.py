@@ -196,7 +196,7 @@ def test_command_asks_shows_and_purges(crawled: Crawled) -> None:
     root, sha = crawled.workspace.url, crawled.kept(0)["photo_id"]
     code, said = command(root, "--photo", sha.upper(), "--dry-run")
     assert code == 0
-    assert "1 photographs, 1 candidates, in 1 of 1 shards" in said
+    assert "1 photograph, 1 candidate, in 1 of 1 shards" in said
     assert "nothing was changed" in said
     code, said = command(root, "--photo", sha, answer="n\n")
     assert code == 1

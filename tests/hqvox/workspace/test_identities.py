@@ -98,6 +98,12 @@ def test_no_folders_is_one_line(tmp_path: Path) -> None:
         ("..", "__"),
         ("a\nb\x00c", "a_b_c"),
         ("", "_"),
+        ("gpj.\u202eAda\u202c_\u200fB\u2069", "gpj.Ada_B"),
+        ("a\x9bb", "a_b"),
+        ("CON", "_CON"),
+        ("nul.jpg", "_nul.jpg"),
+        ("Lpt1", "_Lpt1"),
+        ("Conrad", "Conrad"),
     ],
 )
 def test_safe_names_stay_in_their_folder(name: str, safe: str) -> None:

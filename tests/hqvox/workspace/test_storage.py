@@ -149,3 +149,8 @@ def test_same_members_give_the_same_bytes(tmp_path: Path) -> None:
         writer.add("b", b"2" * 513)
         writer.commit()
     assert storage.read("one") == storage.read("two")
+
+
+def test_a_path_in_a_bucket_is_shown_with_its_scheme(tmp_path: Path) -> None:
+    assert Storage("memory://bucket/work").shown("a/b") == "memory:///bucket/work/a/b"
+    assert Storage(tmp_path).shown("a/b") == f"{tmp_path}/a/b"
