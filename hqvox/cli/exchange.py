@@ -10,13 +10,23 @@ import typer
 from hqvox.cli.common import CONTEXT, console, say
 from hqvox.cli.import_checkpoint import sf2f_checkpoint
 from hqvox.errors import HqvoxError
-from hqvox.exchange.export import SHARD_MB, Form, Kind, export_release
+from hqvox.exchange.export import (
+    SHARD_MB,
+    Form,
+    Kind,
+    Samples,
+    export_photos,
+    export_release,
+)
 from hqvox.exchange.importing import Order, import_tree
+from hqvox.exchange.push import import_hub, push_folder
 from hqvox.exchange.tree import Tree, read_tree
 from hqvox.release.read import find_release
 from hqvox.release.write import Written
 from hqvox.runner.bars import progress_bar, progress_bars
+from hqvox.workspace.layout import CONFIG, Workspace
 from hqvox.workspace.outputs import register_output, workspace_of
+from hqvox.workspace.storage import Storage
 
 SHOWN = 20
 """Files that were not taken, of which each gets a line; the rest is counted."""
@@ -38,21 +48,43 @@ def export(
     form: Annotated[Form, typer.Option("--to", help="The form that is wanted.")],
     shard_mb: Annotated[
         int,
-        typer.Option(min=1, max=100_000, help="webdataset, huggingface: size of a file, MB."),
+        typer.Option(min=1, max=100_000, help="webdataset, huggingface, photos: MB of a file."),
     ] = SHARD_MB,
     faces: Annotated[
         Kind, typer.Option(help="folders: which of a face's two pictures.")
     ] = Kind.MASKED,
+    samples: Annotated[
+        Samples, typer.Option(help="webdataset: a sample is a person with speech, or a face.")
+    ] = Samples.PERSON,
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--embeddings",
+            help="webdataset, huggingface: also the faces' embeddings, by which people can be "
+            "recognised.",
+        ),
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO", help="huggingface: then upload it as this dataset of the Hub, private."
+        ),
+    ] = None,
 ) -> None:
     """Write a release in the form that other code reads.
 
-    sf2f: the tree and pickles of the released SF2F code. webdataset: tars, a sample a person.
-    huggingface: opens with datasets.load_dataset(DIR). folders: <split>/<Name>/<n>.jpg.
+    sf2f: the tree and pickles of the released SF2F code. webdataset: tars, a sample a person, or a
+    face. huggingface: opens with datasets.load_dataset(DIR). folders: <split>/<Name>/<n>.jpg.
+    photos: tars of the photographs; of a workspace, without NAME, all that are no duplicates.
 
     Example: hqvox export work v1 --to sf2f SF2F/data/VoxCeleb
     """
     if len(names) > 2:
         raise HqvoxError(f"unexpected argument {names[2]}; see hqvox export --help")
+    _check_options(form, samples, embeddings, push)
+    if form is Form.PHOTOS and len(names) == 1 and Storage(where).exists(CONFIG):
+        _export_photos(Workspace.open(where), Path(names[0]), shard_mb)
+        return
     release = find_release(where, names[0] if len(names) == 2 else None)
     with progress_bar(console, "faces and utterances") as show:
         done = export_release(
@@ -61,6 +93,8 @@ def export(
             Path(names[-1]),
             shard_mb=shard_mb,
             kind=faces,
+            samples=samples,
+            embeddings=embeddings,
             on_progress=show,
         )
     note = register_output(workspace_of(release.storage), "export", Path(names[-1]), release.name)
@@ -70,6 +104,30 @@ def export(
         f"{done.faces:,} faces, {done.utterances:,} utterances",
         names[-1],
     ):
+        say(line)
+    if push is not None:
+        with console.status(f"uploading to {push}"):
+            address = push_folder(Path(names[-1]), push)
+        say(address)
+
+
+def _check_options(form: Form, samples: Samples, embeddings: bool, push: str | None) -> None:
+    """Raise HqvoxError for an option that the form does not have."""
+    if samples is Samples.FACE and form is not Form.WEBDATASET:
+        raise HqvoxError(f"--samples {samples.value} is for --to webdataset")
+    if embeddings and form not in (Form.WEBDATASET, Form.HUGGINGFACE):
+        raise HqvoxError("--embeddings is for --to webdataset and --to huggingface")
+    if push is not None:
+        if form is not Form.HUGGINGFACE:
+            raise HqvoxError("--push is for --to huggingface")
+        import_hub()  # before everything is written
+
+
+def _export_photos(workspace: Workspace, target: Path, shard_mb: int) -> None:
+    with progress_bar(console, "photographs") as show:
+        count = export_photos(workspace, target, shard_mb=shard_mb, on_progress=show)
+    note = register_output(workspace, "export", target)
+    for line in (*([note] if note else []), f"{count:,} photographs", str(target)):
         say(line)
 
 

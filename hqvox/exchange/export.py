@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from hqvox.errors import HqvoxError
 from hqvox.exchange.huggingface import write_huggingface
 from hqvox.exchange.people import FolderNames, OnProgress, People, put
+from hqvox.exchange.photos import released_photos, write_photos
 from hqvox.exchange.sf2f import SUBSETS, elsewhere, write_sf2f
-from hqvox.exchange.webdataset import write_webdataset
+from hqvox.exchange.webdataset import write_webdataset, write_webdataset_faces
 from hqvox.release.read import Release
+from hqvox.workspace.layout import Workspace
 from hqvox.workspace.storage import TEMPORARY, disk_error
 
 SHARD_MB = 512
@@ -29,6 +31,7 @@ class Form(Enum):
     WEBDATASET = "webdataset"
     HUGGINGFACE = "huggingface"
     FOLDERS = "folders"
+    PHOTOS = "photos"
 
 
 class Kind(Enum):
@@ -36,6 +39,13 @@ class Kind(Enum):
 
     MASKED = "masked"
     ORIGIN = "origin"
+
+
+class Samples(Enum):
+    """What a sample of WebDataset is."""
+
+    PERSON = "person"
+    FACE = "face"
 
 
 @dataclass(frozen=True)
@@ -55,42 +65,71 @@ def export_release(
     *,
     shard_mb: int = SHARD_MB,
     kind: Kind = Kind.MASKED,
+    samples: Samples = Samples.PERSON,
+    embeddings: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
     """Write ``release`` to ``target`` in a form. The same release gives the same bytes.
 
-    The target appears complete or not at all. ``shard_mb``: of WebDataset and Hugging Face.
-    ``kind``: of folders, which hold one picture a face. Raises HqvoxError where the target is
-    taken, the release damaged, or the disk refuses.
+    The target appears complete or not at all. ``shard_mb``: of WebDataset, Hugging Face and
+    photographs. ``kind``: of folders, which hold one picture a face. ``samples``: of WebDataset.
+    ``embeddings``: WebDataset and Hugging Face also have each face's. Raises HqvoxError where the
+    target is taken, the release damaged, or the disk refuses.
     """
     check_target(target)  # before thousands of rows are read
-    people = People(release)
+    people = People(release, embeddings)
     if not people.faces:
         raise HqvoxError(f"{release.url}: no face in it; there is nothing to export")
     shard_bytes = shard_mb * 1_000_000
+    write_samples = write_webdataset if samples is Samples.PERSON else write_webdataset_faces
+    photos = released_photos(people) if form is Form.PHOTOS else None
     writers: dict[Form, Callable[[Path], None]] = {
         Form.SF2F: lambda folder: write_sf2f(people, folder, on_progress),
-        Form.WEBDATASET: lambda folder: write_webdataset(people, folder, on_progress, shard_bytes),
+        Form.WEBDATASET: lambda folder: write_samples(people, folder, on_progress, shard_bytes),
         Form.HUGGINGFACE: lambda f: write_huggingface(people, f, on_progress, shard_bytes),
         Form.FOLDERS: lambda folder: write_folders(people, folder, on_progress, kind.value),
     }
     on_progress(0, people.faces + people.utterances)
+    notes = []
     with whole_folder(target) as folder:
-        writers[form](folder)
+        if photos is None:
+            writers[form](folder)
+        else:
+            workspace, faces_of = photos
+            written = write_photos(workspace, folder, on_progress, shard_bytes, faces_of)
+            notes.append(f"{written:,} photographs")
+            if written < len(faces_of):
+                notes.append(
+                    f"{len(faces_of) - written:,} photographs are no longer in {workspace.url}"
+                )
         for name, data in people.papers().items():
             put(folder, name, data)
-    notes = []
     if form is Form.SF2F and elsewhere(people):
         notes.append(
             f"{elsewhere(people):,} people are of neither {SUBSETS[0]} nor {SUBSETS[1]}, the "
             f"subsets that the SF2F code knows: they are in {SUBSETS[0]}"
         )
-    if form is Form.FOLDERS and people.utterances:
-        notes.append("folders hold pictures only: the voices are left out")
+    if form in (Form.FOLDERS, Form.PHOTOS) and people.utterances:
+        notes.append(f"{form.value} hold pictures only: the voices are left out")
     if form is Form.SF2F and people.filters not in (0, 40):
         notes.append(f"the SF2F code expects 40 mel filters; this release has {people.filters}")
-    spoken = people.utterances if form is not Form.FOLDERS else 0
+    spoken = 0 if form in (Form.FOLDERS, Form.PHOTOS) else people.utterances
     return Exported(people.faces, spoken, notes)
+
+
+def export_photos(
+    workspace: Workspace,
+    target: Path,
+    *,
+    shard_mb: int = SHARD_MB,
+    on_progress: OnProgress = lambda done, total: None,
+) -> int:
+    """Write all photographs of a workspace that are no duplicates; return how many.
+
+    As :func:`export_release`. Raises HqvoxError also where the workspace is not built so far.
+    """
+    with whole_folder(target) as folder:
+        return write_photos(workspace, folder, on_progress, shard_mb * 1_000_000)
 
 
 def check_target(target: Path) -> None:

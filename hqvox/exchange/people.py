@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
@@ -19,6 +20,7 @@ from hqvox.release.layout import (
     SPEECH_INDEX,
     folded,
 )
+from hqvox.release.manifest import MANIFEST
 from hqvox.release.read import Release
 from hqvox.release.split import PARTS
 from hqvox.workspace.identities import safe_name
@@ -26,6 +28,9 @@ from hqvox.workspace.tables import Row
 
 PAPERS = (LICENCES_FILE, DATASHEET_FILE)
 """Documents of a release that every export includes: whoever shares it must share them."""
+
+EMBEDDINGS = ("embedding",)
+"""Columns of the manifest by which a person can be recognised elsewhere."""
 
 OnProgress = Callable[[int, int], None]
 """Called with how many faces and utterances are written, and of how many."""
@@ -46,8 +51,11 @@ class ExchangedPerson:
 class People:
     """The people of a release; files are read on demand."""
 
-    def __init__(self, release: Release) -> None:
-        """Raises HqvoxError where a table is missing, damaged or inconsistent."""
+    def __init__(self, release: Release, embeddings: bool = False) -> None:
+        """``embeddings``: faces have them too; they identify people, so only who asks gets them.
+
+        Raises HqvoxError where a table is missing, damaged or inconsistent.
+        """
         self.release = release
         version = release.info().get("format")
         if version != FORMAT:
@@ -58,7 +66,14 @@ class People:
         self._people = {
             row["identity_id"]: ExchangedPerson(row) for row in release.identities().to_pylist()
         }
-        for row in release.manifest().to_pylist():
+        manifest = release.manifest()
+        if not embeddings:
+            manifest = manifest.drop_columns([n for n in EMBEDDINGS if n in manifest.column_names])
+        self.columns = pa.schema(
+            [field for field in MANIFEST if field.name in manifest.schema.names]
+        )
+        """What the rows of faces have, with types."""
+        for row in manifest.to_pylist():
             self._of(row, MANIFEST_FILE).faces.append(row)
         self.filters = 0
         """Mel filters; 0 where the release has no speech."""

@@ -6,22 +6,29 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from hqvox.cli.app import app
 from hqvox.errors import HqvoxError
-from hqvox.exchange.export import Form, Kind, export_release
+from hqvox.exchange.export import Form, Kind, Samples, export_photos, export_release
+from hqvox.exchange.huggingface import hub_licence, size_category
 from hqvox.exchange.sf2f import utterance_pickle
 from hqvox.release.read import Release, find_release
 from hqvox.release.write import write_release
 from hqvox.speech.pack import PackWriter
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.outputs import read_outputs
 from hqvox.workspace.tables import UTTERANCES
-from tests.helpers.synthetic_build import make_build
+from tests.helpers.synthetic_build import FATES, make_build
 
 PEOPLE = ("Ada Lovelace", "Bedřich Ω", "Few Faces", "Nobody", "Emmy.Noether", "Zoë O'Neil-Li")
 SPOKEN = {"id0": 3, "id1": 1, "id4": 2, "id5": 2}
@@ -176,6 +183,172 @@ def test_webdataset_shards_are_closed_at_their_size(release: Release, tmp_path: 
     assert names == ["train-000000.tar", "train-000001.tar"]
     with tarfile.open(tmp_path / names[0]) as tar:
         assert {member.name.split(".")[0] for member in tar} == {"0000000"}
+
+
+def test_webdataset_with_a_face_a_sample(release: Release, tmp_path: Path) -> None:
+    import webdataset
+
+    export_release(release, Form.WEBDATASET, tmp_path / "out", samples=Samples.FACE)
+    index = json.loads((tmp_path / "out" / "shards.json").read_text())
+    assert {kind: sum(own.values()) for kind, own in index.items()} == {
+        "train-faces": 8, "train-speech": 4, "val-faces": 4, "val-speech": 2, "test-faces": 4,
+        "test-speech": 2,
+    }  # fmt: skip
+
+    def samples(kind: str) -> list[dict]:
+        files = [str(tmp_path / "out" / name) for name in index[kind]]
+        return list(webdataset.WebDataset(files, shardshuffle=False).decode("pilrgb"))
+
+    rows = {row["masked_file"]: row for row in release.manifest().to_pylist()}
+    faces = samples("train-faces")
+    people = [face["json"]["identity_id"] for face in faces]
+    assert sorted(people) == ["id0"] * 4 + ["id1"] * 4
+    assert people != sorted(people)  # not person by person
+    for face in faces:
+        row = rows[face["json"]["masked_file"]]
+        assert face["json"]["name"] == row["name"]
+        assert face["json"]["yaw_deg"] == row["yaw_deg"]
+        released = Image.open(io.BytesIO(release.read(row["origin_file"]))).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(face["origin.jpg"]), np.asarray(released))
+    expected = _log_mels(release)
+    for spoken in samples("train-speech"):
+        about = spoken["json"]
+        np.testing.assert_array_equal(
+            spoken["log_mel.npy"], expected[about["identity_id"], about["utterance"]]
+        )
+
+
+def test_photographs_of_a_release_are_those_of_its_faces(release: Release, tmp_path: Path) -> None:
+    done = export_release(release, Form.PHOTOS, tmp_path / "out")
+    assert done.notes[0] == "16 photographs"
+    photos = _photos_in(tmp_path / "out")
+    by_hash = {row["photo_id"]: row for row in release.manifest().to_pylist()}
+    assert {hashlib.sha256(data).hexdigest() for data, _ in photos} == set(by_hash)
+    for data, about in photos:
+        row = by_hash[hashlib.sha256(data).hexdigest()]
+        assert about["identity_id"] == row["identity_id"]
+        assert about["url"] == row["url"]
+        (face,) = [f for f in about["faces"] if f["masked_file"] == row["masked_file"]]
+        assert face["transform"] == pytest.approx(row["transform"])
+        assert "photo_offset" not in about
+
+
+def _photos_in(folder: Path) -> list[tuple[bytes, dict]]:
+    index = json.loads((folder / "shards.json").read_text())["photos"]
+    photos = []
+    for name, count in index.items():
+        with tarfile.open(folder / name) as tar:
+            members = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+        keys = [member.removesuffix(".json") for member in members if member.endswith(".json")]
+        assert len(keys) == count
+        photos += [(members[f"{key}.jpg"], json.loads(members[f"{key}.json"])) for key in keys]
+    return photos
+
+
+def test_photographs_of_a_workspace_are_all_but_duplicates(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos", ("Ada", "Bob"))
+    refused = [stage for stage, _ in FATES if stage in ("download", "duplicates")]
+    done = CliRunner().invoke(
+        app, ["export", str(tmp_path / "w"), str(tmp_path / "out"), "--to", "photos"]
+    )
+    assert done.exit_code == 0, done.output
+    photos = _photos_in(tmp_path / "out")
+    assert len(photos) == 2 * (len(FATES) - len(refused))
+    files = {(tmp_path / "photos" / a["name"] / a["url"].rsplit("/", 1)[1]) for _, a in photos}
+    assert {file.read_bytes() for file in files} == {data for data, _ in photos}
+    assert [o.path for o in read_outputs(workspace)] == [str(tmp_path / "out")]
+
+
+def test_photographs_need_a_build_and_a_workspace(tmp_path: Path, release: Release) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos", ("Ada",), photos_per_identity=2)
+    for table in (tmp_path / "w" / "stages" / "duplicates").iterdir():
+        table.unlink()
+    with pytest.raises(HqvoxError, match="has no photographs yet; run `hqvox build"):
+        export_photos(workspace, tmp_path / "out")
+    shutil.copytree(release.storage.path(""), tmp_path / "alone")
+    with pytest.raises(HqvoxError, match="in no workspace"):
+        export_release(Release(tmp_path / "alone"), Form.PHOTOS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", [Form.WEBDATASET, Form.HUGGINGFACE])
+def test_embeddings_are_exported_only_when_asked_for(
+    release: Release, tmp_path: Path, form: Form
+) -> None:
+    values = [row["embedding"] for row in release.manifest().to_pylist()]
+    assert all(values)
+
+    def faces(name: str, embeddings: bool) -> list[dict]:
+        export_release(release, form, tmp_path / name, embeddings=embeddings)
+        if form is Form.HUGGINGFACE:
+            tables = sorted((tmp_path / name / "faces").glob("*.parquet"))
+            return [row for table in tables for row in pq.read_table(table).to_pylist()]
+        rows = []
+        for shard in sorted((tmp_path / name).glob("*.tar")):
+            with tarfile.open(shard) as tar:
+                people = [json.load(tar.extractfile(m)) for m in tar if m.name.endswith("json")]  # type: ignore[arg-type]
+            rows += [face for person in people for face in person["faces"]]
+        return rows
+
+    assert all("embedding" not in face for face in faces("without", False))
+    with_them = faces("with", True)
+    assert sorted(face["embedding"] for face in with_them) == sorted(values)
+
+
+def test_the_card_has_licence_size_and_features(release: Release, tmp_path: Path) -> None:
+    export_release(release, Form.HUGGINGFACE, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert (head["license"], head["license_link"]) == ("other", "LICENSES.csv")
+    assert head["size_categories"] == ["n<1K"]
+    sizes = {info["config_name"]: info for info in head["dataset_info"]}
+    splits = {split["name"]: split["num_examples"] for split in sizes["faces"]["splits"]}
+    assert splits == {"train": 8, "val": 4, "test": 4}
+    files = list((tmp_path / "out" / "faces").glob("*.parquet"))
+    assert sizes["faces"]["download_size"] == sum(file.stat().st_size for file in files)
+    assert "| not stated | 16 |" in text
+    columns = pq.read_schema(files[0]).names
+    assert all(f"| `{name}` |" in text for name in columns)
+    assert "| `yaw_deg` | float | yaw, degrees" in text
+
+
+@pytest.mark.parametrize(
+    ("names", "licence"),
+    [
+        (["CC BY-SA 4.0"], "cc-by-sa-4.0"),
+        (["CC0", "CC0 1.0"], "cc0-1.0"),
+        (["CC BY 4.0", "CC BY-SA 4.0"], "other"),
+        (["Free Art Licence"], "other"),
+        (["not stated"], "other"),
+        ([], "other"),
+    ],
+)
+def test_the_hubs_name_of_a_licence(names: list[str], licence: str) -> None:
+    assert hub_licence(names) == licence
+
+
+def test_the_hubs_name_of_a_size() -> None:
+    assert [size_category(n) for n in (0, 999, 1000, 54_321, 2_000_000, 10**9)] == [
+        "n<1K", "n<1K", "1K<n<10K", "10K<n<100K", "1M<n<10M", "100M<n<1B"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--to", "folders", "--embeddings"],
+        ["--to", "sf2f", "--samples", "face"],
+        ["--to", "webdataset", "--push", "me/faces"],
+    ],
+)
+def test_an_option_that_a_form_does_not_have_is_refused(
+    release: Release, tmp_path: Path, options: list[str]
+) -> None:
+    words = ["export", release.storage.path(""), str(tmp_path / "out"), *options]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, HqvoxError)
+    assert "is for --to" in str(done.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_huggingface_opens_with_both_configurations(
