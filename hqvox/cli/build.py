@@ -158,11 +158,10 @@ def print_sources(
     rows = [row for shard in sorted(looked_for) for row in shards[shard]]
     discover = Stages(config, store, workspace.storage).discover
     most = config.discover.most
+    each = "all photographs" if most is None else f"up to {counted(most, 'photograph')}"
     lines = [
         f"{counted(len(rows), 'identity')} in {counted(len(looked_for), 'shard')} to look for, "
-        "all photographs each"
-        if most is None
-        else f"up to {counted(most, 'photograph')} each",
+        f"{each} each",
         *discover.forecast(rows),
         *(f"missing: {line}" for line in discover.missing()),
     ]

@@ -121,9 +121,7 @@ def test_init_leaves_out_people_marked_as_minors(hq, tmp_path: Path) -> None:
     people = tmp_path / "people.csv"
     people.write_text("id,name,minor\na,Ann,no\nb,Bob,yes\n")
     work = tmp_path / "work"
-    assert (
-        "1 identities; left out: 1 marked as minors" in hq("init", work, "--identities", people)[1]
-    )
+    assert "1 identity; left out: 1 marked as minors" in hq("init", work, "--identities", people)[1]
     assert Workspace.open(work).identities()["identity_id"].to_pylist() == ["a"]
 
 
@@ -361,3 +359,13 @@ def test_one_of_a_thing_is_said_so(hq, tmp_path: Path) -> None:
     out = hq("init", tmp_path / "w", "--photos", tmp_path / "photos")[1]
     assert "1 photograph a person" in out
     assert ": 1 identity\n" in out
+
+
+def test_a_dry_run_says_how_many_photographs_it_would_look_for(
+    hq, photos: Path, tmp_path: Path
+) -> None:
+    hq("init", tmp_path / "w", "--photos", photos)
+    out = hq("build", tmp_path / "w", "--dry-run")[1]
+    assert "2 identities in 2 shards to look for, all photographs each" in out
+    out = hq("build", tmp_path / "w", "--dry-run", "--set", "discover.limit=1")[1]
+    assert "2 identities in 2 shards to look for, up to 1 photograph each" in out

@@ -263,7 +263,7 @@ def test_urls_from_the_command_line(hq: Run, tmp_path: Path) -> None:
     file.write_text(file.read_text() + "id2,https://a.example/3.jpg,\n")
     code, out, _ = hq("build", work, "--stage", "discover", "--dry-run")
     assert "│ 1 " in out  # only the third identity's shard is stale
-    assert "1 identities in 1 shards to look for" in out
+    assert "1 identity in 1 shard to look for" in out
 
 
 def test_identities_can_come_from_the_urls_alone(hq: Run, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_identities_can_come_from_the_urls_alone(hq: Run, tmp_path: Path) -> Non
     file.write_text('{"identity_id": "b", "url": "https://a.example/1"}\n' * 2, "utf-8")
     code, out, _ = hq("init", tmp_path / "work", "--urls", file)
     assert code == 0
-    assert "work: 1 identities" in out
+    assert "work: 1 identity" in out
     assert Workspace.open(tmp_path / "work").identities()["name"].to_pylist() == ["b"]
 
 
