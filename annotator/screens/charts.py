@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import altair as alt
 
 from annotator.limits.explore import Histogram
-from annotator.work.progress import Bar
+from annotator.work.progress import Bar, chart_range
 
 KEPT, BY_THIS, OTHERWISE = "kept", "refused by this", "refused otherwise"
 COLOURS = {KEPT: "#4a9a72", BY_THIS: "#d0745f", OTHERWISE: "#a9b1bb"}
@@ -67,30 +69,46 @@ def _rule(bound: float, colour: str, dash: list[int]) -> alt.Chart:
 
 
 def progress_chart(bars: Sequence[Bar], unit: str) -> alt.Chart:
-    """Decisions per hour or day, stacked by annotator; times as they are on the reader's clock."""
-    form = "%d %b, %H:00" if unit == "hour" else "%d %b %Y"
-    rows = [
-        # Without its zone: Vega would move it to the browser's, where it is already.
-        {"start": b.start.strftime("%Y-%m-%dT%H:%M:%S"), "who": b.annotator, "n": b.decisions}
-        for b in bars
-    ]
+    """Decisions in each time, stacked by annotator; times as they are on the reader's clock.
+
+    ``bars``: at least one; ``unit``: of what each is for, see ``over_time``.
+    """
+    rows, tops = [], Counter[datetime]()  # stacked here: Vega does not, with an end for each bar
+    for bar in bars:
+        low = tops[bar.start]
+        tops[bar.start] += bar.decisions
+        rows.append(
+            {
+                "start": _clock(bar.start),
+                "end": _clock(bar.end),
+                "who": bar.annotator,
+                "n": bar.decisions,
+                "low": low,
+                "high": low + bar.decisions,
+            }
+        )
+    days = unit == "day"
+    domain = [_clock(time) for time in chart_range(bars)]
+    axis = alt.Axis(format="%d %b" if days else "%H:%M", labelOverlap=True, tickCount=12)
     return (
         alt.Chart(alt.Data(values=rows))
-        .mark_bar()
+        .mark_rect(stroke="white", strokeWidth=1)
         .encode(
-            x=alt.X(
-                "start:T",
-                timeUnit="yearmonthdatehours" if unit == "hour" else "yearmonthdate",
-                title=None,
-                axis=alt.Axis(format="%H:%M" if unit == "hour" else "%d %b", labelOverlap=True),
-            ),
-            y=alt.Y("sum(n):Q", title=f"decisions per {unit}", axis=alt.Axis(tickMinStep=1)),
+            x=alt.X("start:T", title=None, scale=alt.Scale(domain=domain), axis=axis),
+            x2="end:T",
+            y=alt.Y("low:Q", title=f"decisions per {unit}", axis=alt.Axis(tickMinStep=1)),
+            y2="high:Q",
             color=alt.Color("who:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=[
-                alt.Tooltip("start:T", title=unit, format=form),
+                alt.Tooltip("start:T", title="from", format="%d %b %Y" if days else "%d %b, %H:%M"),
                 alt.Tooltip("who:N", title="annotator"),
-                alt.Tooltip("sum(n):Q", title="decisions"),
+                alt.Tooltip("n:Q", title="decisions"),
             ],
         )
         .properties(height=240)
     )
+
+
+def _clock(time: datetime) -> str:
+    """A local time without its zone: Vega would move it to the browser's, where it is already."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S")

@@ -64,7 +64,7 @@ def _lines(context: Context) -> list[Line]:
     if not context.actor.is_lead:
         # Who knew what another chose would no longer be a second pair of eyes.
         entries = entries_of(entries, context.actor.name)
-    names = {person.identity_id: person.name for person in context.candidates.everyone}
+    names = {person.identity_id: person.shown_name for person in context.candidates.everyone}
     return listing(reversed(entries), read.undone, context.store.state(), names)
 
 
@@ -78,7 +78,12 @@ def _filtered(context: Context, lines: list[Line], zone: tzinfo) -> list[Line]:
     if context.actor.is_lead:
         who = first[1].selectbox("Annotator", [_ANY, *people], key="history_who")
     kind = first[2].selectbox("Decision", [_ANY, *KINDS], key="history_kind")
-    reason = first[3].selectbox("Reason", [_ANY, *DROP_REASONS], key="history_reason")
+    reason = first[3].selectbox(
+        "Reason",
+        [_ANY, *DROP_REASONS],
+        key="history_reason",
+        format_func=lambda code: DROP_REASONS.get(code, code),
+    )
     days = first[4].date_input("Days", [], key="history_days", format="YYYY-MM-DD")
     since, until = day_range(_days(days), zone)
     kept = [
@@ -103,14 +108,16 @@ def _table(lines: list[Line], zone: tzinfo) -> Line | None:
         st.caption("No decision passes these filters.")
         return None
     listed = lines[:LISTED]
+    # The names are the ids where they were read from folders.
+    other_ids = any(line.known_by for line in listed)
     event = st.dataframe(
         [
             {
                 "time": line.entry.time.astimezone(zone).replace(tzinfo=None),
                 "name": line.name,
-                "identity": line.entry.decision.identity_id,
+                **({"identity": line.known_by} if other_ids else {}),
                 "decision": line.what,
-                "reason": line.entry.decision.reason or "",
+                "reason": line.reason,
                 "status": line.status,
                 "annotator": line.entry.decision.annotator,
                 "comment": line.entry.decision.comment,
@@ -162,8 +169,8 @@ def _entry(context: Context, line: Line, zone: tzinfo) -> None:
         message = st.session_state.pop("history_message", None)
         if message:
             st.error(plain(message))
-        if decision.reason:
-            st.text(DROP_REASONS[decision.reason])
+        if line.reason:
+            st.text(line.reason)
         if decision.comment:
             st.text(decision.comment)
         _pictures(context, entry)

@@ -59,7 +59,7 @@ def _page(context: Context) -> None:
     if lead and counts.disputed:
         st.subheader("Waiting for a lead", anchor=False)
         people = [context.candidates.summary(identity_id) for identity_id in disputes]
-        rows = [{"name": person.name, "identity": person.identity_id} for person in people]
+        rows = [{"name": person.shown_name, "identity": person.identity_id} for person in people]
         st.dataframe(rows, hide_index=True, width=520, alt="People that two annotators disagree on")
         st.caption("They come up under Review, with both choices beside each other.")
 

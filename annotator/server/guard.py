@@ -327,8 +327,7 @@ def _policy(host: str) -> str:
     return "; ".join(
         (
             "default-src 'self'",
-            # Streamlit loads components as blobs; its charts compile their expressions.
-            f"script-src 'self' blob: 'unsafe-eval' {_inline_scripts()}",
+            f"script-src 'self' blob: {_inline_scripts()}",  # components are blobs
             "style-src 'self' 'unsafe-inline' blob:",
             "img-src 'self' data: blob:",
             "font-src 'self' data:",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-from annotator.log.decisions import Entry
+from annotator.log.decisions import DROP_REASONS, Entry
 from annotator.log.fold import Outcome, agree
 
 FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"
@@ -44,6 +44,18 @@ class Line:
     entry: Entry
     name: str
     status: str
+
+    @property
+    def known_by(self) -> str:
+        """The identity's id, where the name does not say the same."""
+        identity_id = self.entry.decision.identity_id
+        return "" if identity_id.replace("_", " ") == self.name else identity_id
+
+    @property
+    def reason(self) -> str:
+        """Why the identity was dropped, in words; empty where it was not."""
+        reason = self.entry.decision.reason
+        return "" if reason is None else DROP_REASONS[reason]
 
     @property
     def what(self) -> str:

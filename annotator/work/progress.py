@@ -143,27 +143,53 @@ def pace(entries: Sequence[Entry], counts: Counts, second_fraction: float, now: 
 
 @dataclass(frozen=True)
 class Bar:
-    """Decisions of one annotator in one hour or day, beginning at ``start`` (local time)."""
+    """Decisions of one annotator from ``start`` up to ``end`` (local times)."""
 
     start: datetime
+    end: datetime
     annotator: str
     decisions: int
 
 
+BARS = (
+    (timedelta(hours=2), "5 minutes", timedelta(minutes=5)),
+    (timedelta(hours=36), "hour", timedelta(hours=1)),
+    (timedelta.max, "day", timedelta(days=1)),
+)
+"""Up to which span of time a bar is for which time."""
+FEWEST_BARS = 12
+"""How many have room in the chart at least, so that one of them is a bar and not a wall."""
+
+
 def over_time(entries: Iterable[Entry], zone: tzinfo) -> tuple[str, list[Bar]]:
-    """``hour`` or ``day``, whichever suits the span, and the decisions that stand in each."""
+    """``5 minutes``, ``hour`` or ``day``, as suits the span, and the decisions that stand in each.
+
+    Bars without a decision are left out.
+    """
     local = [(e.time.astimezone(zone), e.decision.annotator) for e in standing(entries)]
     if not local:
         return "day", []
     times = [time for time, _ in local]
-    unit = "hour" if max(times) - min(times) < timedelta(hours=36) else "day"
-    counted = Counter((_start(time, unit), name) for time, name in local)
-    return unit, [Bar(start, name, n) for (start, name), n in sorted(counted.items())]
+    span = max(times) - min(times)
+    unit, width = next((unit, width) for most, unit, width in BARS if span < most)
+    counted = Counter((_start(time, width), name) for time, name in local)
+    bars = [Bar(start, start + width, name, n) for (start, name), n in sorted(counted.items())]
+    return unit, bars
 
 
-def _start(time: datetime, unit: str) -> datetime:
-    hour = time.replace(minute=0, second=0, microsecond=0)
-    return hour if unit == "hour" else hour.replace(hour=0)
+def chart_range(bars: Sequence[Bar]) -> tuple[datetime, datetime]:
+    """Which times a chart of the bars shows: all of theirs, and room for a few more."""
+    first, last = min(bar.start for bar in bars), max(bar.end for bar in bars)
+    room = FEWEST_BARS * (bars[0].end - bars[0].start)
+    return first, max(last, first + room)
+
+
+def _start(time: datetime, width: timedelta) -> datetime:
+    if width >= timedelta(days=1):
+        return time.replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = width // timedelta(minutes=1)
+    minute = time.minute // minutes * minutes if minutes < 60 else 0
+    return time.replace(minute=minute, second=0, microsecond=0)
 
 
 def duration_text(hours: float | None) -> str:

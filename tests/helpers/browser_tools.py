@@ -190,6 +190,9 @@ class Reviewer:
         self.errors: list[str] = []
         """Exceptions of scripts on the page."""
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.blocked: list[str] = []
+        """What the Content-Security-Policy kept the page from."""
+        self.page.on("console", lambda message: self._console(message.text))
         self.elsewhere: list[str] = []
         self.page.on("request", lambda request: self._request(request.url, url))
         self.sent: list[bytes] = []
@@ -200,6 +203,10 @@ class Reviewer:
     def _dialog(self, dialog: Any) -> None:
         self.alerts.append(dialog.message)
         dialog.dismiss()
+
+    def _console(self, text: str) -> None:
+        if "Content Security Policy" in text:
+            self.blocked.append(text)
 
     def _sent(self, message: str | bytes) -> None:
         self.sent.append(message if isinstance(message, bytes) else message.encode())

@@ -222,6 +222,7 @@ def test_names_and_comments_are_text_on_every_page(team: Team, store: Store) -> 
     assert markup(page) == 0
     assert person.alerts == []
     assert person.elsewhere == []
+    assert person.blocked == []
 
 
 def markup(page: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,17 @@ def face(n: int) -> FaceRef:
 
 def chosen(identity_id: str, *faces: int, **more) -> Decision:
     return Decision(identity_id, "chosen", tuple(map(face, faces)), **more)
+
+
+def test_nothing_is_said_twice_or_in_codes() -> None:
+    dropped = Decision("n0001", "dropped", reason="turned_away", annotator="ada")
+    entry = Entry(1, TIME, dropped, "key", "annotator")
+    line = Line(entry, "Grace Hopper", "holds")
+    assert line.reason == "the faces do not look into the camera"
+    assert line.known_by == "n0001"
+    folder = replace(entry, decision=replace(dropped, identity_id="Grace_Hopper"))
+    assert Line(folder, "Grace Hopper", "holds").known_by == ""
+    assert Line(replace(entry, decision=chosen("id1", 1, 2, 3)), "", "holds").reason == ""
 
 
 @pytest.fixture

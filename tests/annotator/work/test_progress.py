@@ -17,6 +17,7 @@ from annotator.screens import progress as page
 from annotator.work.progress import (
     PAUSE_SECONDS,
     by_annotator,
+    chart_range,
     duration_text,
     kappa_word,
     over_time,
@@ -112,8 +113,36 @@ def test_days_are_those_of_the_reader() -> None:
         ("2026-03-04T00:00:00+01:00", 1),
     ]
     unit, bars = over_time(entries[:1] * 3, UTC)
-    assert (unit, [bar.start.hour for bar in bars]) == ("hour", [23])
+    assert (unit, [bar.start.hour for bar in bars]) == ("5 minutes", [23])
     assert over_time([], UTC) == ("day", [])
+
+
+def test_bars_of_the_same_time_stand_on_each_other() -> None:
+    charts = pytest.importorskip("annotator.screens.charts")
+    unit, bars = over_time(log(*((who, "dropped", 1, NOON) for who in ("ada", "bob", "ada"))), UTC)
+    rows = charts.progress_chart(bars, unit).to_dict()["data"]["values"]
+    assert [(row["who"], row["low"], row["high"]) for row in rows] == [("ada", 0, 2), ("bob", 2, 3)]
+
+
+def test_bars_suit_the_span() -> None:
+    def bars_of(*minutes: float) -> tuple[str, list[str]]:
+        times = [NOON + timedelta(minutes=after) for after in minutes]
+        unit, bars = over_time(log(*(("ada", "dropped", 1, time) for time in times)), UTC)
+        return unit, [f"{bar.start:%H:%M}-{bar.end:%H:%M} {bar.decisions}" for bar in bars]
+
+    # An hour of work is not one bar that fills the page.
+    assert bars_of(0, 4, 7, 58) == (
+        "5 minutes",
+        ["12:00-12:05 2", "12:05-12:10 1", "12:55-13:00 1"],
+    )
+    assert bars_of(0, 59, 150) == ("hour", ["12:00-13:00 2", "14:00-15:00 1"])
+    assert bars_of(0, 40 * 60)[0] == "day"
+    _, bars = over_time(log(("ada", "dropped", 1, NOON)), UTC)
+    first, last = chart_range(bars)
+    assert (first, last - first) == (NOON, timedelta(hours=1))
+    month = (("ada", "dropped", 1, NOON + timedelta(days=n)) for n in range(30))
+    _, bars = over_time(log(*month), UTC)
+    assert chart_range(bars)[1] - chart_range(bars)[0] == timedelta(days=30)
 
 
 def test_the_page_and_the_command_show_the_same_counts(
