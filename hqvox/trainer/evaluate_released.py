@@ -25,6 +25,7 @@ from hqvox.trainer.evaluate import (
     Result,
     Speaker,
     check_filters,
+    classified_faces,
     fuse,
     real_embeddings,
     real_scores,
@@ -206,5 +207,5 @@ def evaluate_as_released(
             generator, condition, with_fid=with_fid, on_progress=on_progress
         )
         results.append(Result(condition, {n: Score.of(values) for n, values in figures.items()}))
-    real = real_scores(split, px, networks)
+    real = real_scores(classified_faces(split, px, networks), split, 1, seed)
     return Evaluation(results, len(split), min(GALLERY_SIZE, len(split)), real)

@@ -141,9 +141,11 @@ def evaluate_checkpoints(
 
 
 def _how(protocol: Protocol) -> str:
+    once = ", the same crops in every run" if protocol.crop_once else ""
     return (
-        f"runs: {protocol.runs}, crops of each person: {protocol.crops}, seed {protocol.seed}; ± "
-        "is the deviation over runs (of VFS and IS over splits too)"
+        f"runs: {protocol.runs}, crops of each person: {protocol.crops}{once}, seed "
+        f"{protocol.seed}; ± is the deviation over runs; VFS and IS are of one picture of each "
+        "person, ± over splits too"
     )
 
 
@@ -207,8 +209,8 @@ def notes_on(
                 score = one.evaluation.real[name]
                 printed = TABLE_2[title][px]
                 notes.append(
-                    f"{title} of the real faces at {px} px: {score.mean:.2f} ± "
-                    f"{score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
+                    f"{title} of the real faces at {px} px, one of each person: {score.mean:.2f} "
+                    f"± {score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
                 )
     notes += [_trained_on(one) for one in evaluated]
     return notes
