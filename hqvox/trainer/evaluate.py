@@ -8,7 +8,7 @@ networks they need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -261,7 +261,7 @@ def evaluate(
     px = generator.spec.resolutions[-1]
     truth = real_embeddings(split, px, networks) if networks.embed else None
     faces = classified_faces(split, px, networks)
-    real = real_scores(faces, split, protocol.crops, protocol.seed)
+    real = real_scores(faces, [len(r) for r in split.faces_of], protocol.crops, protocol.seed)
     features = faces.features if with_fid and networks.inception else None
     cut = 1 if protocol.crop_once else protocol.runs
     done, total = 0, len(conditions) * cut * protocol.crops
@@ -311,7 +311,7 @@ def _measure(
     features = []
     for crop, pictures in enumerate(crops):
         given = classified(pictures, networks)
-        for name, scores in _scores(given.probabilities, [seed, crop]).items():
+        for name, scores in score_splits(given.probabilities, [seed, crop]).items():
             figures.setdefault(name, []).extend(scores)
         features.append(given.features)
     if real_features is not None and networks.inception is not None:
@@ -338,7 +338,7 @@ def classified(pictures: Pictures, networks: MetricNetworks) -> Classified:
     return Classified(probabilities, features)
 
 
-def _scores(
+def score_splits(
     probabilities: Mapping[str, NDArray[np.float32]], seed: int | Sequence[int]
 ) -> dict[str, NDArray[np.float64]]:
     """VGGFace and Inception Score of each score split; none for too few pictures."""
@@ -373,20 +373,22 @@ def real_embeddings(
     return ground_truth(np.concatenate(embeddings), people, len(split), renormalise)
 
 
-def real_scores(faces: Classified, split: Split, passes: int, seed: int = 0) -> dict[str, Score]:
-    """VGGFace and Inception Score of a split's real faces, on as many as generated ones.
+def real_scores(
+    faces: Classified, counts: Sequence[int], passes: int, seed: int = 0
+) -> dict[str, Score]:
+    """VGGFace and Inception Score of real faces, on as many as are generated from a crop.
 
-    ``faces``: of :func:`classified_faces`. In each of ``passes`` passes one face of each person,
-    chosen by ``seed``: a score grows with the number of pictures, and this is the number that is
-    generated from a crop. Mean and deviation are over the score splits of all passes.
+    ``faces``: person by person, as of :func:`classified_faces`; ``counts``: faces of each person.
+    In each of ``passes`` passes one face of each person, chosen by ``seed``, because a score grows
+    with the number of pictures. Mean and deviation are over the score splits of all passes.
     """
-    ends = np.cumsum([len(rows) for rows in split.faces_of])
+    ends = np.cumsum(counts)
     scores: dict[str, list[float]] = {}
     for number in range(passes):
-        rng = np.random.default_rng([seed, len(split), number])
-        chosen = ends - 1 - rng.integers([len(rows) for rows in split.faces_of])
+        rng = np.random.default_rng([seed, len(counts), number])
+        chosen = ends - 1 - rng.integers(counts)
         of_pass = {name: rows[chosen] for name, rows in faces.probabilities.items()}
-        for name, values in _scores(of_pass, [seed, number]).items():
+        for name, values in score_splits(of_pass, [seed, number]).items():
             scores.setdefault(name, []).extend(values)
     return {name: Score.of(values) for name, values in scores.items()}
 
@@ -395,10 +397,15 @@ def classified_faces(split: Split, px: int, networks: MetricNetworks) -> Classif
     """What the networks of the scores say of all real faces of a split, person by person."""
     if networks.classify is None and networks.inception is None:
         return Classified({}, np.empty((0, 0), np.float32))  # no picture need be read
-    parts = [classified(pictures, networks) for pictures, _ in real_faces(split, px)]
-    names = parts[0].probabilities
-    joined = {name: np.concatenate([p.probabilities[name] for p in parts]) for name in names}
-    return Classified(joined, np.concatenate([p.features for p in parts]))
+    return joined(classified(pictures, networks) for pictures, _ in real_faces(split, px))
+
+
+def joined(parts: Iterable[Classified]) -> Classified:
+    """The parts, of which there is one or more, as one."""
+    every = list(parts)
+    names = every[0].probabilities
+    probabilities = {n: np.concatenate([p.probabilities[n] for p in every]) for n in names}
+    return Classified(probabilities, np.concatenate([p.features for p in every]))
 
 
 def quick_metrics(

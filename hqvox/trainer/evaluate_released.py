@@ -207,5 +207,6 @@ def evaluate_as_released(
             generator, condition, with_fid=with_fid, on_progress=on_progress
         )
         results.append(Result(condition, {n: Score.of(values) for n, values in figures.items()}))
-    real = real_scores(classified_faces(split, px, networks), split, 1, seed)
+    faces = classified_faces(split, px, networks)
+    real = real_scores(faces, [len(rows) for rows in split.faces_of], 1, seed)
     return Evaluation(results, len(split), min(GALLERY_SIZE, len(split)), real)

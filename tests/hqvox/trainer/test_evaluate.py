@@ -206,11 +206,11 @@ def test_real_faces_are_scored_on_as_many_pictures(crowd, generator, networks):
     assert sum(sizes) == len(given.probabilities["vfs"]) == 36
     # Everybody is sure to be a class of their own, so the score says how many people a split has.
     own = np.repeat(np.eye(12, dtype=np.float32), 3, axis=0)
-    sure = real_scores(given._replace(probabilities={"vfs": own}), crowd, passes=4)
+    sure = real_scores(given._replace(probabilities={"vfs": own}), [3] * 12, passes=4)
     assert sure["vfs"].mean == pytest.approx(np.mean([2, 2, 3, 2, 3]))
-    first = real_scores(given, crowd, 4)
-    assert first == real_scores(given, crowd, 4)
-    assert first != real_scores(given, crowd, 4, seed=1)
+    first = real_scores(given, [3] * 12, 4)
+    assert first == real_scores(given, [3] * 12, 4)
+    assert first != real_scores(given, [3] * 12, 4, seed=1)
 
 
 def test_crops_that_are_cut_once_are_the_same_in_every_run(crowd, generator, networks):
