@@ -234,6 +234,21 @@ def test_the_papers_full_model_is_the_same_in_every_table():
     assert TABLE_2["VGGFace Score"][64] == (48.720, 1.688)
 
 
+def test_rows_that_the_paper_repeats_are_printed_as_published():
+    """The contradictions of its tables, which docs/fidelity.md lists."""
+    rows = {(n, r.method, r.length): r for n, table in TABLES.items() for r in table.rows}
+    short = rows[4, "SF2F (no fuser)", "1 - 1.5 s"]
+    single = rows[5, "single-resolution", "128 × 128"]
+    assert short.recall == single.recall
+    assert short.vfs == (18.53, 0.72)
+    assert single.vfs == (18.53, 1.75)
+    assert (short.cosine, short.l1) != (single.cosine, single.l1)
+    lq, other = rows[7, "LQ. Dataset", ""], rows[8, "SF2F", "5 s"]
+    assert (lq.cosine, lq.l1, lq.recall) == (other.cosine, other.l1, other.recall)
+    worse = rows[8, "SF2F (no fuser)", "1.25 s"].recall[-1]
+    assert worse < rows[8, "voice2face", "1.25 s"].recall[-1]
+
+
 def test_labels_tell_checkpoints_apart(tmp_path):
     runs = [tmp_path / name / "checkpoints" / "last.pt" for name in ("a", "b")]
     assert labels_of(runs) == ["a/last", "b/last"]
