@@ -96,7 +96,7 @@ class Stage(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The part of the configuration that decides the stage's results, for its fingerprint."""
-        settings: dict[str, Any] = self.config.model_dump(mode="json")
+        settings: dict[str, Any] = self.config.model_dump(mode="json", exclude=self.config.idle())
         return settings
 
     def process(self, rows: Sequence[Row], pixels: Pixels) -> list[Row]:

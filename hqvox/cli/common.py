@@ -61,8 +61,9 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete_build_recipe,
-        help="Named defaults: bundled (nothing to download), paper (the paper's networks), or "
-        "small (bundled, with wider limits for few photographs a person).",
+        help="Named defaults: bundled (nothing to download), paper (the paper's networks), "
+        "paper-exact (the paper's filters too, and none of ours), or small (bundled, with wider "
+        "limits for few photographs a person).",
     ),
 ]
 

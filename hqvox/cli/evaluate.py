@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
 
 WIDE = 150
 """Columns of a terminal that has room for deviations."""
-TABLES = ("3", "4", "5", "7", "8")
+TABLES = ("2", "3", "4", "5", "7", "8")
+LEAST_SECONDS, MOST_SECONDS = 0.5, 600
+"""Length of a crop, s."""
 DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 … Default: the GPU if there is one."),
@@ -26,23 +28,41 @@ DeviceOption = Annotated[
 
 
 def evaluate(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Checkpoints of hqvox train.")
-    ],
     data: Annotated[
         str,
         typer.Option(metavar="RELEASE", help="A release's folder, or WORKSPACE/NAME."),
     ],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CKPT...]", help="Checkpoints of hqvox train; none for table 2."),
+    ] = None,
     table: Annotated[
-        str, typer.Option(metavar="3|4|5|7|8", help="Which of the paper's tables.")
+        str,
+        typer.Option(metavar="2|3|4|5|7|8", help="Which of the paper's tables; 2: of real faces."),
     ] = "3",
     split: Annotated[
-        str, typer.Option(metavar="test|val|train", help="Whose faces and voices.")
+        str,
+        typer.Option(metavar="test|val|train", help="Whose faces and voices; table 2: also all."),
     ] = "test",
+    seconds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="MIN MAX",
+            help="Length of the speech in place of the table's, for example 4 7 as in figure 5.",
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Evaluations (paper: 10).")] = 10,
     crops: Annotated[
         int, typer.Option(min=1, max=1000, help="Pieces of speech of each person (paper: 10).")
     ] = 10,
+    crop_once: Annotated[
+        bool,
+        typer.Option(
+            "--crop-once",
+            help="Cut the speech once and evaluate the same crops in every run: the other reading "
+            "of appendix E.2.",
+        ),
+    ] = False,
     reading: Annotated[
         str,
         typer.Option(
@@ -64,7 +84,7 @@ def evaluate(
             "--out",
             "-o",
             metavar="DIR",
-            help="Write table-N.csv, table-N.md and gallery.jpg there.",
+            help="Write table-N.csv, table-N.md and gallery-N.jpg there.",
         ),
     ] = None,
 ) -> None:
@@ -77,30 +97,61 @@ def evaluate(
     """
     from hqvox.release.read import find_release
     from hqvox.trainer.evaluate import Protocol
-    from hqvox.trainer.report import evaluate_checkpoints, write_evaluation
+    from hqvox.trainer.report import evaluate_checkpoints, evaluate_real_faces, write_evaluation
 
     if table not in TABLES:
         raise HqvoxError(f"--table {table}: there are {', '.join(TABLES)}")
-    release = find_release(data)
-    with progress_bars(console) as show:
-        report = evaluate_checkpoints(
-            checkpoints,
-            release,
-            int(table),
-            split=split,
-            protocol=Protocol(runs, crops, seed),
-            reading=reading,
-            embedding=embedding,
-            with_fid=fid,
-            device=device,
-            on_progress=show,
+    if (table == "2") is bool(checkpoints):
+        raise HqvoxError(
+            "--table 2 is of a release's real faces; leave the checkpoints out"
+            if checkpoints
+            else f"--table {table}: name one or more checkpoints to measure"
         )
+    if seconds is not None:
+        _check_seconds(seconds, table)
+    release = find_release(data)
+    protocol = Protocol(runs, crops, seed, crop_once)
+    with progress_bars(console) as show:
+        if not checkpoints:
+            report = evaluate_real_faces(
+                release,
+                split=split,
+                protocol=protocol,
+                reading=reading,
+                device=device,
+                on_progress=show,
+            )
+        else:
+            report = evaluate_checkpoints(
+                checkpoints,
+                release,
+                int(table),
+                split=split,
+                protocol=protocol,
+                seconds=seconds,
+                reading=reading,
+                embedding=embedding,
+                with_fid=fid,
+                device=device,
+                on_progress=show,
+            )
     print_table(report.table)
     for note in report.notes:
         say(note)
     if out is not None:
         for path in write_evaluation(report, out):
             say(str(path))
+
+
+def _check_seconds(seconds: tuple[float, float], table: str) -> None:
+    low, high = seconds
+    if table == "2":
+        raise HqvoxError("--seconds: table 2 is of real faces, without speech")
+    if not LEAST_SECONDS <= low <= high <= MOST_SECONDS:
+        raise HqvoxError(
+            f"--seconds {low:g} {high:g}: from the shortest to the longest, between "
+            f"{LEAST_SECONDS} and {MOST_SECONDS}"
+        )
 
 
 def print_table(filled: FilledTable) -> None:
@@ -134,7 +185,12 @@ def generate(
         typer.Option("--out", "-o", metavar="FILE|DIR", help="The picture; a folder of them."),
     ],
     windows: Annotated[
-        bool, typer.Option("--windows", help="Also the face of each window of 1.25 s.")
+        bool,
+        typer.Option(
+            "--windows",
+            help="Also the face of each window of 1.25 s, and of the speech heard whole, as in "
+            "figure 4.",
+        ),
     ] = False,
     device: DeviceOption = None,
 ) -> None:
@@ -180,5 +236,7 @@ def _generate_one(generator: FaceGenerator, audio: Path, out: Path, windows: boo
     save_picture(made.face, out)
     for number, face in enumerate(made.windows, 1):
         save_picture(face, out.with_name(f"{out.stem}.window-{number:03d}{out.suffix}"))
+    if made.whole is not None:
+        save_picture(made.whole, out.with_name(f"{out.stem}.whole{out.suffix}"))
     count = f"{made.n_windows} window{'s' if made.n_windows != 1 else ''}"
     return f"{out}: {made.seconds:.1f} s of speech, {count}, fused by {made.fused_by}"

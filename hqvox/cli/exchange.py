@@ -20,7 +20,7 @@ from hqvox.exchange.export import (
 )
 from hqvox.exchange.importing import Order, import_tree
 from hqvox.exchange.push import import_hub, push_folder
-from hqvox.exchange.tree import Tree, read_tree
+from hqvox.exchange.tree import Tree, read_folders, read_tree
 from hqvox.release.read import find_release
 from hqvox.release.write import Written
 from hqvox.runner.bars import progress_bar, progress_bars
@@ -131,24 +131,39 @@ def _export_photos(workspace: Workspace, target: Path, shard_mb: int) -> None:
         say(line)
 
 
+ImportWorkspace = Annotated[
+    str, typer.Argument(metavar="WORKSPACE", help="Folder to make, or of an earlier import.")
+]
+ReleaseName = Annotated[str, typer.Option("--name", help="Name of the release.")]
+Metadata = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--voxceleb",
+        exists=True,
+        dir_okay=False,
+        help="VoxCeleb's metadata, for ids, gender and nationality; may be given twice.",
+    ),
+]
+NoSpeech = Annotated[
+    bool, typer.Option("--no-speech", help="Faces alone, also of people without speech.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, max=1024, help="Processes; 0: in this one. Default: one per core."
+    ),
+]
+
+
 @importing.command("hq-voxceleb")
 def hq_voxceleb(
     tree: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="Holds vox1/masked_faces/<Name>/<n>.jpg and so on."),
     ],
-    workspace: Annotated[
-        str, typer.Argument(metavar="WORKSPACE", help="Folder to make, or of an earlier import.")
-    ],
-    name: Annotated[str, typer.Option(help="Name of the release.")] = "imported",
-    voxceleb: Annotated[
-        list[Path] | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="VoxCeleb's metadata, for ids, gender and nationality; may be given twice.",
-        ),
-    ] = None,
+    workspace: ImportWorkspace,
+    name: ReleaseName = "imported",
+    voxceleb: Metadata = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -157,13 +172,8 @@ def hq_voxceleb(
             "else seed:0.",
         ),
     ] = None,
-    no_speech: Annotated[
-        bool, typer.Option("--no-speech", help="Faces alone, also of people without speech.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, max=1024, help="Processes; 0: in this one. Default: one per core."),
-    ] = None,
+    no_speech: NoSpeech = False,
+    workers: Workers = None,
 ) -> None:
     """Take HQ-VoxCeleb, or any aligned faces in its form, as a release, every face measured.
 
@@ -174,12 +184,46 @@ def hq_voxceleb(
     """
     dataset = read_tree(tree)
     _say_found(dataset)
+    _import(dataset, workspace, Order(name, tuple(voxceleb or ()), split, not no_speech, workers))
+
+
+@importing.command("vggface")
+def vggface(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Holds <Name>/<n>.jpg.")],
+    workspace: ImportWorkspace,
+    name: ReleaseName = "vggface",
+    voxceleb: Metadata = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="official|seed:N|FILE",
+            help="Default: official where --voxceleb is given, else seed:0.",
+        ),
+    ] = None,
+    no_speech: NoSpeech = False,
+    workers: Workers = None,
+) -> None:
+    """Take filtered VGGFace, a folder of faces for each person, as a release (SF2F, table 8).
+
+    Pictures of any shape go over as they are, with their background, on which models are then
+    trained; every face is measured and none refused. Names are those of VoxCeleb1's metadata
+    (VGGFace1 ID). For voices run `hqvox speech WORKSPACE --audio DIR` and import again under
+    another --name.
+
+    Example: hqvox import vggface VGG_ALL_FRONTAL work --voxceleb vox1_meta.csv
+    """
+    dataset = read_folders(folder)
+    count = sum(len(person.pictures) for person in dataset.folders)
+    say(f"{dataset.root}: {len(dataset.folders):,} people, {count:,} faces")
+    _import(dataset, workspace, Order(name, tuple(voxceleb or ()), split, not no_speech, workers))
+
+
+def _import(dataset: Tree, workspace: str, order: Order) -> None:
     with progress_bars(console) as show:
-        order = Order(name, tuple(voxceleb or ()), split, not no_speech, workers)
         done = import_tree(dataset, workspace, order, show)
     _say_imported(done)
     say(str(done.folder))
-    say(f"check it: hqvox release verify {workspace} {name}")
+    say(f"check it: hqvox release verify {workspace} {order.name}")
 
 
 def _say_found(tree: Tree) -> None:

@@ -25,7 +25,7 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Na
 Recipe = Annotated[
     str | None,
     typer.Option(
-        help="All that a build recipe needs: paper, bundled, small.",
+        help="All that a build recipe needs: paper, paper-exact, bundled, small.",
         autocompletion=complete_build_recipe,
     ),
 ]

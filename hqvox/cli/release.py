@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,9 @@ from hqvox.cli.common import (
     say,
     text_table,
 )
+from hqvox.errors import HqvoxError
+from hqvox.imaging.pictures import encode_jpeg
+from hqvox.release.beside import beside
 from hqvox.release.read import Release, find_release
 from hqvox.release.split import PARTS
 from hqvox.release.stats import (
@@ -33,6 +37,7 @@ from hqvox.release.verify import Check, verify_release
 from hqvox.release.write import Written, write_release
 from hqvox.runner.bars import progress_bar, progress_bars
 from hqvox.workspace.layout import Workspace
+from hqvox.workspace.storage import Storage
 from hqvox.workspace.tables import Row
 
 SHOWN = 10
@@ -219,11 +224,23 @@ def stats(
             help="Compare with another: its name in the workspace, WORKSPACE/NAME, or its folder.",
         ),
     ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --against: a JPEG of the same people in both, as in figures 2 and 7.",
+        ),
+    ] = None,
 ) -> None:
     """Tables 1 and 6 of the paper for a release, beside the paper's own figures.
 
     Example: hqvox stats work v2 --against v1
     """
+    if gallery is not None:
+        if against is None:
+            raise HqvoxError("--gallery: name the other dataset with --against")
+        if gallery.suffix.lower() not in (".jpg", ".jpeg"):
+            raise HqvoxError(f"--gallery {gallery}: end the name in .jpg")
     opened = find_release(where, name)
     ours = release_stats(opened)
     if against is None:
@@ -231,7 +248,12 @@ def stats(
         print_datasets(opened)
         _say_selection(opened.info())
     else:
-        _print_comparison(opened, ours, _other(where, name, against))
+        other = _other(where, name, against)
+        _print_comparison(opened, ours, other)
+        if gallery is not None:
+            sheet = encode_jpeg(beside(opened, other), 92)
+            Storage(gallery.parent).write(gallery.name, sheet)
+            say(str(gallery))
 
 
 def _other(where: str, name: str | None, against: str) -> Release:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -19,13 +20,14 @@ from hqvox.cli.common import (
     text_table,
 )
 from hqvox.errors import HqvoxError
-from hqvox.release.read import find_release
+from hqvox.release.read import Release, find_release
 from hqvox.runner.bars import progress_bars
-from hqvox.trainer.runs import CHECKPOINTS, CONFIG, HIGHER_IS_BETTER, LAST, find_runs
+from hqvox.trainer.runs import CHECKPOINTS, CONFIG, HIGHER_IS_BETTER, LAST, find_runs, held
 from hqvox.workspace.outputs import register_output, workspace_of
 
 if TYPE_CHECKING:
     from hqvox.trainer.config import TrainConfig
+    from hqvox.trainer.loop import TrainOutcome
 
 
 def train(
@@ -63,6 +65,14 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU where there is one.")
     ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train each point of a grid of settings into a folder of its own below --out; "
+            "table-14 is the paper's grid. The same command goes on where it was stopped.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would be trained; stop.")
     ] = False,
@@ -75,48 +85,127 @@ def train(
     Example: hqvox train sf2f-64 --data work/v1 --out runs/sf2f-64
     """
     # Torch takes seconds to import, and the other commands do without.
-    from hqvox.cli.train_display import TrainDisplay, print_plan
-    from hqvox.trainer.loop import train as run_training
+    from hqvox.cli.train_display import print_plan
     from hqvox.trainer.session import refuse_taken
 
     release = find_release(data)
-    config = run_config(recipe, out, settings or [], resume)
+    job = Job(recipe, data, release, tuple(settings or ()), start, device)
+    if sweep is not None:
+        if resume:
+            raise HqvoxError("--sweep goes on by itself; leave --resume out")
+        train_sweep(job, sweep, out, dry_run)
+        return
+    config = run_config(recipe, out, list(job.settings), resume)
     if dry_run:
         refuse_taken(out, resume)
         print_plan(config, release, device)
         return
+    outcome = train_one(job, config, out, resume)
+    if outcome is None:
+        return
+    if outcome.state == "stopped":
+        _say_stopped(outcome, job, out, "--resume")
+    last = quote(str(out / CHECKPOINTS / LAST))
+    say(f"finished; measure it with: hqvox evaluate {last} --data {quote(data)}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command asks to train, and on what."""
+
+    recipe: str
+    data: str
+    release: Release
+    settings: tuple[str, ...]
+    start: Path | None
+    device: str | None
+
+
+def train_one(job: Job, config: TrainConfig, out: Path, resume: bool) -> TrainOutcome | None:
+    """Train one run and say its best figures; None in a process that is not the leader."""
+    from hqvox.cli.train_display import TrainDisplay
+    from hqvox.trainer.loop import train as run_training
+    from hqvox.trainer.session import refuse_taken
+
     leader = int(os.environ.get("RANK", 0)) == 0
     if leader:
         refuse_taken(out, resume)
         # Before it begins, for a run that is killed leaves checkpoints too.
-        note = register_output(workspace_of(release.storage), "training run", out, release.name)
+        place = workspace_of(job.release.storage)
+        note = register_output(place, "training run", out, job.release.name)
         if note:
             say(note)
     with progress_bars(console) as bars, TrainDisplay(console) as display:
         outcome = run_training(
             config,
-            release,
+            job.release,
             out,
             resume=resume,
-            start=start,
-            device=device,
+            start=job.start,
+            device=job.device,
             on_event=display,
             on_progress=bars,
         )
     if not leader:
-        return
+        return None
     for name, value in outcome.best.items():
         say(f"best {name}: {value:.4g} (best_{name}.pt)")
-    if outcome.state == "stopped":
-        settled = "".join(f" --set {quote(setting)}" for setting in settings or [])
-        say(
-            f"stopped after step {outcome.step} of {outcome.steps}, and saved; go on with: "
-            f"hqvox train {quote(recipe)} --data {quote(data)} --out {quote(str(out))}{settled} "
-            "--resume"
+    return outcome
+
+
+def _say_stopped(outcome: TrainOutcome, job: Job, out: Path, option: str) -> NoReturn:
+    """Say how to go on, with ``option``, and end as a command does that a signal stopped."""
+    settled = "".join(f" --set {quote(setting)}" for setting in job.settings)
+    say(
+        f"stopped after step {outcome.step} of {outcome.steps}, and saved; go on with: hqvox train "
+        f"{quote(job.recipe)} --data {quote(job.data)} --out {quote(str(out))}{settled} {option}"
+    )
+    raise typer.Exit(128 + (outcome.signal or signal.SIGINT))
+
+
+def train_sweep(job: Job, file: str, out: Path, dry_run: bool) -> None:
+    """Train every point of a sweep that is not finished, one after the other; print the table.
+
+    Points that another process is training are passed over, so one command for each GPU shares the
+    work. A point that fails, for example because its loss is not finite, does not stop the others.
+    """
+    from hqvox.cli.train_display import print_plan
+    from hqvox.trainer.recipes import load_train_config
+    from hqvox.trainer.sweep import read_sweep, sweep_table, write_sweep_table
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise HqvoxError("--sweep trains each point in one process; run it without torchrun")
+    grid = read_sweep(file)
+    # All of them before the first begins: a mistake in the last line of the file shows now.
+    configs = [load_train_config(job.recipe, [*job.settings, *p.settings]) for p in grid.points]
+    if dry_run:
+        say(f"{len(grid.points)} points; the first of them:")
+        print_plan(configs[0], job.release, job.device)
+        return
+    failed: dict[str, str] = {}
+    for number, (point, config) in enumerate(zip(grid.points, configs, strict=True), 1):
+        folder = out / point.name
+        begun = (folder / CONFIG).is_file()
+        say(f"point {number} of {len(grid.points)}: {point.name}")
+        if held(folder):
+            say("another process is training it")
+            continue
+        try:
+            outcome = train_one(job, config, folder, resume=begun)
+        except HqvoxError as error:
+            failed[point.name] = str(error)
+            say(f"failed: {error}")
+            continue
+        if outcome is not None and outcome.state == "stopped":
+            _say_stopped(outcome, job, out, f"--sweep {quote(file)}")
+    headings, rows = sweep_table(grid, out, list(failed))
+    roomy_console().print(text_table(headings, rows, align="l", frame=False), highlight=False)
+    say(str(write_sweep_table(headings, rows, out)))
+    if failed:
+        raise HqvoxError(
+            f"{len(failed)} of {len(grid.points)} points failed, first {next(iter(failed))}: "
+            f"{next(iter(failed.values()))}"
         )
-        raise typer.Exit(128 + (outcome.signal or signal.SIGINT))
-    last = quote(str(out / CHECKPOINTS / LAST))
-    say(f"finished; measure it with: hqvox evaluate {last} --data {quote(data)}")
 
 
 def run_config(recipe: str, out: Path, settings: list[str], resume: bool) -> TrainConfig:

@@ -138,9 +138,30 @@ class PoseConfig(StageSection):
     """How far the face is turned away from the image plane."""
 
     limits: ClassVar[tuple[Limit, ...]] = (
-        Limit("yaw_deg", "turned_away", at_most="max_yaw_deg", unless=("decide_by", "asymmetry")),
-        Limit("asymmetry", "turned_away", at_most="max_asymmetry", unless=("decide_by", "angles")),
-        Limit("pitch_deg", "tilted", at_most="max_pitch_deg", unless=("decide_by", "asymmetry")),
+        Limit(
+            "yaw_deg",
+            "turned_away",
+            at_most="max_yaw_deg",
+            unless=("decide_by", "asymmetry", "plane"),
+        ),
+        Limit(
+            "asymmetry",
+            "turned_away",
+            at_most="max_asymmetry",
+            unless=("decide_by", "angles", "plane"),
+        ),
+        Limit(
+            "plane_deg",
+            "turned_away",
+            at_most="max_plane_deg",
+            unless=("decide_by", "both", "angles", "asymmetry"),
+        ),
+        Limit(
+            "pitch_deg",
+            "tilted",
+            at_most="max_pitch_deg",
+            unless=("decide_by", "asymmetry", "plane"),
+        ),
     )
 
     max_yaw_deg: float = Field(5.0, ge=0, le=90, description="degrees (paper: 5)")
@@ -152,8 +173,13 @@ class PoseConfig(StageSection):
         description="mirrored landmarks' distance, fraction of eye distance (house: 98 % of 1,542 "
         "faces in news photographs with yaw within 5 degrees lie below)",
     )
-    decide_by: Literal["both", "angles", "asymmetry"] = Field(
-        "both", description="which measurement must pass (paper: left/right landmarks)"
+    max_plane_deg: float = Field(
+        5.0, ge=0, le=180, description="degrees between face and image plane (paper: 5)"
+    )
+    decide_by: Literal["both", "angles", "asymmetry", "plane"] = Field(
+        "both",
+        description="what must pass: yaw and pitch, asymmetry, both; plane: the angle between the "
+        "planes (paper: left/right landmarks; 5 degrees between the planes)",
     )
 
 
@@ -186,6 +212,13 @@ class EmotionConfig(StageSection):
 
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit("neutral", "not_neutral", at_least="min_neutral", rule="or smile"),
+        Limit(
+            "neutral_lead",
+            "not_neutral",
+            at_least="min_neutral_lead",
+            rule="or smile",
+            unless=("min_neutral_lead", None),
+        ),
         Limit("neutral_or_happy", "not_neutral", at_least="min_neutral_or_smile", rule="smile"),
         Limit("happiness", "not_neutral", at_most="max_smile_happiness", rule="smile"),
         Limit("mouth_opening", "not_neutral", at_most="max_smile_opening", rule="smile"),
@@ -197,6 +230,13 @@ class EmotionConfig(StageSection):
     )
     min_neutral: float | None = Field(
         None, ge=0, le=1, description="probability of neutral; null: the network's own threshold"
+    )
+    min_neutral_lead: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="probability of neutral less that of the next expression; null: no limit; 0: "
+        "neutral is the most probable (paper, as we read it)",
     )
     min_neutral_or_smile: float = Field(
         0.9, ge=0, le=1, description="slight smile: neutral plus happiness at least this (house)"
@@ -335,7 +375,9 @@ class BuildConfig(Section):
     """hqvox.yaml as a whole. The stages' sections stand in the order in which the stages run."""
 
     format: Literal[1] = Field(1, description="version of the workspace's layout")
-    recipe: str = Field("bundled", description="named defaults: bundled, paper or small")
+    recipe: str = Field(
+        "bundled", description="named defaults: bundled, paper, paper-exact or small"
+    )
     discover: DiscoverConfig = DiscoverConfig()
     download: DownloadConfig = DownloadConfig()
     policy: PolicyConfig = PolicyConfig()

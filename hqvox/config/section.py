@@ -29,8 +29,8 @@ class Limit:
     at_most: str | float | None = None
     rule: str = ""
     """Limits of one reason that share a rule must all hold; several rules are alternatives."""
-    unless: tuple[str, str] | None = None
-    """Key and value of the section with which the limit does not apply."""
+    unless: tuple[str, *tuple[str | None, ...]] | None = None
+    """Key of the section, and its values with which the limit does not apply."""
     also: tuple[str, ...] = ()
     """Further reasons that rest on the measure, but not on this bound."""
 
@@ -47,7 +47,7 @@ class Limit:
 
     def applies(self, section: StageSection) -> bool:
         """Whether the section's other settings leave the limit on."""
-        return self.unless is None or getattr(section, self.unless[0]) != self.unless[1]
+        return self.unless is None or getattr(section, self.unless[0]) not in self.unless[1:]
 
     def bound(self, section: StageSection) -> float | None:
         """The bound; None if the network sets it."""
@@ -66,3 +66,10 @@ class StageSection(Section):
     """The stage's limits. A row gets the reason of the first one that it breaks."""
 
     enabled: bool = Field(True, description="false: measure, but refuse nobody")
+
+    def idle(self) -> set[str]:
+        """Keys that hold only bounds of limits that do not apply: they decide nothing."""
+        applied = {limit.setting for limit in self.limits if limit.applies(self)}
+        return {
+            limit.setting for limit in self.limits if limit.setting and limit.setting not in applied
+        }

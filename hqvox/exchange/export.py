@@ -14,7 +14,8 @@ from hqvox.errors import HqvoxError
 from hqvox.exchange.huggingface import write_huggingface
 from hqvox.exchange.people import FolderNames, OnProgress, People, put
 from hqvox.exchange.photos import released_photos, write_photos
-from hqvox.exchange.sf2f import SUBSETS, elsewhere, write_sf2f
+from hqvox.exchange.sf2f import elsewhere, write_sf2f
+from hqvox.exchange.tree import SUBSETS
 from hqvox.exchange.webdataset import write_webdataset, write_webdataset_faces
 from hqvox.release.read import Release
 from hqvox.workspace.layout import Workspace

@@ -1,4 +1,4 @@
-"""`hqvox import hq-voxceleb`: list, link, measure, pack the voices, write the release."""
+"""The imports of datasets: list, link, measure, pack the voices, write the release."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def import_tree(
             refused = pack_pickles(
                 workspace, people, lambda done, total: on_progress("pickles", done, total)
             ).refused
-        measured = read_measured(workspace, people)
+        measured = read_measured(workspace, people, tree.aligned)
         config = workspace.config()
         plan = plan_import(tree, people, measured, read_voices(workspace, order.speech), order)
         written = write_plan(

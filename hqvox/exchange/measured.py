@@ -44,8 +44,13 @@ class Measured:
     """A line for each picture that cannot be part of a release."""
 
 
-def read_measured(workspace: Workspace, people: Sequence[tuple[Row, PersonFolder]]) -> Measured:
-    """Collect the measurements. ``people``: identities with their folders, in order."""
+def read_measured(
+    workspace: Workspace, people: Sequence[tuple[Row, PersonFolder]], aligned: bool = True
+) -> Measured:
+    """Collect the measurements. ``people``: identities with their folders, in order.
+
+    ``aligned``: see :class:`~hqvox.exchange.tree.Tree`.
+    """
     result = Measured()
     shards: dict[str, list[tuple[Row, PersonFolder]]] = {}
     for row, folder in people:
@@ -56,7 +61,7 @@ def read_measured(workspace: Workspace, people: Sequence[tuple[Row, PersonFolder
             taken = result.faces.setdefault(identity["identity_id"], [])
             for picture in folder.ordered():
                 face = rows.get(link_url(folder, picture))
-                problem = _problem(face)
+                problem = _problem(face, aligned)
                 if face is None or problem:
                     result.problems.append(f"{picture.measured}: {problem}; left out")
                 else:
@@ -64,14 +69,13 @@ def read_measured(workspace: Workspace, people: Sequence[tuple[Row, PersonFolder
     return result
 
 
-def _problem(row: Row | None) -> str:
+def _problem(row: Row | None, aligned: bool) -> str:
     if row is None:
         return "not looked at"
     if row["width_px"] is None or row["reason"] in ("undecodable", "too_large"):
         return str(row["reason"] or "undecodable").replace("_", " ")
-    if abs(row["width_px"] - row["height_px"]) > OFF_SQUARE * max(
-        row["width_px"], row["height_px"]
-    ):
+    off = abs(row["width_px"] - row["height_px"])
+    if aligned and off > OFF_SQUARE * max(row["width_px"], row["height_px"]):
         return f"{row['width_px']} × {row['height_px']} px, not a square crop"
     return ""
 

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqvox.exchange.people import ExchangedPerson, FolderNames, OnProgress, People, put
-from hqvox.exchange.tree import MELS, SPLIT
+from hqvox.exchange.tree import MELS, SPLIT, SUBSETS
 from hqvox.release.layout import KINDS
 from hqvox.release.speech import to_json
 from hqvox.release.split import split_file
 from hqvox.workspace.tables import Row
 
-SUBSETS = ("vox1", "vox2")
 _NEW, _OLD = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
 
 

@@ -19,6 +19,7 @@ from hqvox.release.layout import KINDS
 from hqvox.workspace.identities import USER_SUBSET
 
 FACES = {folder: kind for kind, folder in KINDS.items()}
+SUBSETS = ("vox1", "vox2")
 MELS = "mel_spectrograms"
 SPLIT = "split.json"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
@@ -64,14 +65,8 @@ class Tree:
     folders: list[PersonFolder]
     problems: list[str]
     split: Path | None
-
-    def ready(self) -> None:
-        """Raise HqvoxError unless there is a face."""
-        if not any(folder.pictures for folder in self.folders):
-            raise HqvoxError(
-                f"{self.root}: no pictures in {' or '.join(FACES)}; expected "
-                f"{self.root}/vox1/masked_faces/<Name>/<n>.jpg, and the same under origin_faces"
-            )
+    aligned: bool = True
+    """Whether the pictures are crops in HQ-VoxCeleb's geometry; else they may have any shape."""
 
 
 def read_tree(root: Path) -> Tree:
@@ -108,8 +103,37 @@ def read_tree(root: Path) -> Tree:
         problems,
         root / SPLIT if (root / SPLIT).is_file() else None,
     )
-    tree.ready()
+    if not any(folder.pictures for folder in tree.folders):
+        raise HqvoxError(
+            f"{root}: no pictures in {' or '.join(FACES)}; expected "
+            f"{root}/vox1/masked_faces/<Name>/<n>.jpg, and the same under origin_faces"
+        )
     return tree
+
+
+def read_folders(root: Path) -> Tree:
+    """List a dataset with a folder of pictures for each person, such as filtered VGGFace.
+
+    The people are VoxCeleb1's, as filtered VGGFace names them. A picture is both pictures of a
+    face: it keeps its background. Raises HqvoxError where there is no picture.
+    """
+    problems: list[str] = []
+    if not root.is_dir():
+        raise HqvoxError(f"{root}: no such folder; name the one that holds a folder per person")
+    folders = []
+    for path, name in _entries(root, problems):
+        if not path.is_dir():
+            problems.append(f"{path}: not in a person's folder; left out")
+            continue
+        folder = PersonFolder(SUBSETS[0], name)
+        _take(folder, KINDS["origin"], path, problems)
+        for picture in folder.pictures.values():
+            picture.masked = picture.origin
+        if folder.pictures:
+            folders.append(folder)
+    if not folders:
+        raise HqvoxError(f"{root}: no pictures; expected {root}/<Name>/<n>.jpg")
+    return Tree(root, sorted(folders, key=lambda f: f.name), problems, None, aligned=False)
 
 
 def nfc(name: str) -> str:

@@ -8,7 +8,7 @@ networks they need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,11 +74,17 @@ class SpeechCrop(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """``runs`` evaluations of ``crops`` crops of each identity's speech, chosen by ``seed``."""
+    """``runs`` evaluations of ``crops`` crops of each identity's speech, chosen by ``seed``.
+
+    Appendix E.2 can be read in two ways. Each run has crops of its own; or, with ``crop_once``, the
+    crops are cut once and every run evaluates the same ones, so that only how pictures are dealt to
+    the splits of a score differs.
+    """
 
     runs: int = 10
     crops: int = 10
     seed: int = 0
+    crop_once: bool = False
 
     def length(self, condition: Condition, run: int, crop: int) -> int:
         """Frames of a crop; the same for every identity, so that the crops make one batch."""
@@ -110,7 +116,7 @@ class Protocol:
 GENERATED_AT_ONCE = 64
 """People whose faces are generated in one batch."""
 MIN_SCORED = SCORE_SPLITS
-"""Pictures that a VGGFace or Inception Score needs at least."""
+"""People that a VGGFace or Inception Score needs at least: a pass has one picture of each."""
 QUICK = Protocol(runs=1, crops=4)
 """The protocol of a training run's own evaluations."""
 
@@ -123,8 +129,9 @@ class Result:
     """Metrics under one condition: by name, mean and deviation over runs.
 
     Names: ``cosine``, ``l1``, ``recall_1`` … ``recall_10`` (%), ``vfs``, ``inception``, ``fid``.
-    The deviations of ``vfs`` and ``inception`` are over all score splits of all runs. Metrics that
-    could not be computed are left out.
+    ``vfs`` and ``inception`` are of one pass over the people, a picture of each; mean and deviation
+    are over the score splits of all passes of all runs. Metrics that could not be computed are left
+    out.
     """
 
     condition: Condition
@@ -140,7 +147,7 @@ class Evaluation:
     gallery: int
     """Number of identities in a gallery."""
     real: dict[str, Score] = field(default_factory=dict)
-    """``vfs`` and ``inception`` of the real faces (table 2), where they could be computed."""
+    """``vfs`` and ``inception`` of as many real faces, where they could be computed."""
 
 
 class Speaker:
@@ -253,20 +260,21 @@ def evaluate(
     check_filters(generator, split)
     px = generator.spec.resolutions[-1]
     truth = real_embeddings(split, px, networks) if networks.embed else None
-    real = real_scores(split, px, networks)
-    features = None
-    if with_fid and networks.inception:
-        features = np.concatenate([networks.inception(p)[1] for p, _ in real_faces(split, px)])
-    done, total = 0, len(conditions) * protocol.runs * protocol.crops
+    faces = classified_faces(split, px, networks)
+    real = real_scores(faces, [len(r) for r in split.faces_of], protocol.crops, protocol.seed)
+    features = faces.features if with_fid and networks.inception else None
+    cut = 1 if protocol.crop_once else protocol.runs
+    done, total = 0, len(conditions) * cut * protocol.crops
     results = []
     for condition in conditions:
         runs: list[dict[str, list[float]]] = []
         for run in range(protocol.runs):
-            crops = []
-            for crop in range(protocol.crops):
-                crops.append(generate(generator, speaker, condition, run, crop))
-                done += 1
-                on_progress(done, total)
+            if run < cut:
+                crops = []
+                for crop in range(protocol.crops):
+                    crops.append(generate(generator, speaker, condition, run, crop))
+                    done += 1
+                    on_progress(done, total)
             runs.append(_measure(crops, truth, networks, protocol.seed + run, features))
         scores = {name: Score.of([v for run in runs for v in run[name]]) for name in runs[0]}
         results.append(Result(condition, scores))
@@ -292,31 +300,53 @@ def _measure(
     real_features: NDArray[np.float32] | None = None,
 ) -> dict[str, list[float]]:
     """Metrics of one run. ``crops``: for each crop, everybody's pictures, in order."""
-    pictures = torch.cat(list(crops))
     figures: dict[str, list[float]] = {}
     if networks.embed is not None and truth is not None:
-        queries = networks.embed(pictures)
+        queries = networks.embed(torch.cat(list(crops)))
         identity = np.tile(np.arange(len(truth)), len(crops))
         figures["cosine"] = [cosine(queries, truth[identity])]
         figures["l1"] = [l1(queries, truth[identity])]
         for k, recall in recall_at_k(queries, identity, truth).items():
             figures[f"recall_{k}"] = [recall]
-    figures |= {name: list(scores) for name, scores in _scores(pictures, networks, seed).items()}
+    features = []
+    for crop, pictures in enumerate(crops):
+        given = classified(pictures, networks)
+        for name, scores in score_splits(given.probabilities, [seed, crop]).items():
+            figures.setdefault(name, []).extend(scores)
+        features.append(given.features)
     if real_features is not None and networks.inception is not None:
-        figures["fid"] = [fid(networks.inception(pictures)[1], real_features)]
+        figures["fid"] = [fid(np.concatenate(features), real_features)]
     return figures
 
 
-def _scores(
-    pictures: Pictures, networks: MetricNetworks, seed: int
+class Classified(NamedTuple):
+    """What the networks of the scores say of pictures; ``features`` are empty without Inception."""
+
+    probabilities: dict[str, NDArray[np.float32]]
+    """(n, classes) for each score, ``vfs`` and ``inception``, whose network is there."""
+    features: NDArray[np.float32]
+    """(n, 2048)."""
+
+
+def classified(pictures: Pictures, networks: MetricNetworks) -> Classified:
+    """Let the networks of the VGGFace and Inception Scores see pictures."""
+    probabilities, features = {}, np.empty((0, 0), np.float32)
+    if networks.classify is not None:
+        probabilities["vfs"] = networks.classify(pictures)
+    if networks.inception is not None:
+        probabilities["inception"], features = networks.inception(pictures)
+    return Classified(probabilities, features)
+
+
+def score_splits(
+    probabilities: Mapping[str, NDArray[np.float32]], seed: int | Sequence[int]
 ) -> dict[str, NDArray[np.float64]]:
     """VGGFace and Inception Score of each score split; none for too few pictures."""
-    scores = {}
-    if networks.classify is not None and len(pictures) >= MIN_SCORED:
-        scores["vfs"] = inception_scores(networks.classify(pictures), seed=seed)
-    if networks.inception is not None and len(pictures) >= MIN_SCORED:
-        scores["inception"] = inception_scores(networks.inception(pictures)[0], seed=seed)
-    return scores
+    return {
+        name: inception_scores(rows, seed=seed)
+        for name, rows in probabilities.items()
+        if len(rows) >= MIN_SCORED
+    }
 
 
 def real_faces(split: Split, px: int, at_once: int = 256) -> Iterator[tuple[Pictures, list[int]]]:
@@ -343,12 +373,39 @@ def real_embeddings(
     return ground_truth(np.concatenate(embeddings), people, len(split), renormalise)
 
 
-def real_scores(split: Split, px: int, networks: MetricNetworks) -> dict[str, Score]:
-    """VGGFace and Inception Score of a split's real faces, as in table 2."""
+def real_scores(
+    faces: Classified, counts: Sequence[int], passes: int, seed: int = 0
+) -> dict[str, Score]:
+    """VGGFace and Inception Score of real faces, on as many as are generated from a crop.
+
+    ``faces``: person by person, as of :func:`classified_faces`; ``counts``: faces of each person.
+    In each of ``passes`` passes one face of each person, chosen by ``seed``, because a score grows
+    with the number of pictures. Mean and deviation are over the score splits of all passes.
+    """
+    ends = np.cumsum(counts)
+    scores: dict[str, list[float]] = {}
+    for number in range(passes):
+        rng = np.random.default_rng([seed, len(counts), number])
+        chosen = ends - 1 - rng.integers(counts)
+        of_pass = {name: rows[chosen] for name, rows in faces.probabilities.items()}
+        for name, values in score_splits(of_pass, [seed, number]).items():
+            scores.setdefault(name, []).extend(values)
+    return {name: Score.of(values) for name, values in scores.items()}
+
+
+def classified_faces(split: Split, px: int, networks: MetricNetworks) -> Classified:
+    """What the networks of the scores say of all real faces of a split, person by person."""
     if networks.classify is None and networks.inception is None:
-        return {}
-    pictures = torch.cat([p for p, _ in real_faces(split, px)])
-    return {name: Score.of(values) for name, values in _scores(pictures, networks, 0).items()}
+        return Classified({}, np.empty((0, 0), np.float32))  # no picture need be read
+    return joined(classified(pictures, networks) for pictures, _ in real_faces(split, px))
+
+
+def joined(parts: Iterable[Classified]) -> Classified:
+    """The parts, of which there is one or more, as one."""
+    every = list(parts)
+    names = every[0].probabilities
+    probabilities = {n: np.concatenate([p.probabilities[n] for p in every]) for n in names}
+    return Classified(probabilities, np.concatenate([p.features for p in every]))
 
 
 def quick_metrics(

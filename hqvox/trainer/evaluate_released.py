@@ -25,6 +25,7 @@ from hqvox.trainer.evaluate import (
     Result,
     Speaker,
     check_filters,
+    classified_faces,
     fuse,
     real_embeddings,
     real_scores,
@@ -206,5 +207,6 @@ def evaluate_as_released(
             generator, condition, with_fid=with_fid, on_progress=on_progress
         )
         results.append(Result(condition, {n: Score.of(values) for n, values in figures.items()}))
-    real = real_scores(split, px, networks)
+    faces = classified_faces(split, px, networks)
+    real = real_scores(faces, [len(rows) for rows in split.faces_of], 1, seed)
     return Evaluation(results, len(split), min(GALLERY_SIZE, len(split)), real)

@@ -33,6 +33,8 @@ class GeneratedFace:
     face: Photo
     windows: list[Photo]
     """Each window's face, in order; empty where they were not asked for."""
+    whole: Photo | None
+    """The face where the encoder hears the speech whole, without windows; as ``windows``."""
     seconds: float
     """Length of the speech, after voice activity detection."""
     n_windows: int
@@ -41,7 +43,9 @@ class GeneratedFace:
 
 
 def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> GeneratedFace:
-    """Generate the face of a file's speech. ``windows``: also the face of each window.
+    """Generate the face of a file's speech. ``windows``: also the others of figure 4 (section 4).
+
+    These are the face of each window, and the face of the speech heard whole, I_d.
 
     Raises HqvoxError, in one line, for a file that is no audio or holds no speech.
     """
@@ -53,9 +57,14 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
         face = generator.decode(fuse(generator, [inputs]))[-1]
         batches = inputs.split(WINDOWS_AT_ONCE) if windows else ()
         each = [picture for batch in batches for picture in generator(batch)[-1]]
+        whole = None
+        if windows:
+            heard = normaliser_of(loaded).whole(log_mel, WINDOW_FRAMES)
+            whole = to_photo(generator(heard.to(inputs.device))[-1][0])
     return GeneratedFace(
         face=to_photo(face[0]),
         windows=[to_photo(picture) for picture in each],
+        whole=whole,
         seconds=seconds,
         n_windows=len(inputs),
         fused_by="the fuser" if generator.fuser is not None else "the mean of their embeddings",

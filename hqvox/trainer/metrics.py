@@ -141,7 +141,7 @@ class Score:
 
 
 def inception_scores(
-    probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int | None = 0
+    probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int | Sequence[int] | None = 0
 ) -> F64:
     """exp of the mean KL divergence of p(y|x) from p(y), of each split, (splits,).
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 
 from hqvox.errors import HqvoxError
@@ -14,19 +16,35 @@ from hqvox.imaging.pictures import encode_jpeg
 from hqvox.release.read import Release
 from hqvox.trainer.checkpoint import Loaded, load_generator
 from hqvox.trainer.data import SPLITS, Split, TrainingData
-from hqvox.trainer.evaluate import Protocol, check_filters, evaluate
-from hqvox.trainer.evaluate_released import evaluate_as_released, released_conditions
+from hqvox.trainer.evaluate import (
+    MIN_SCORED,
+    Protocol,
+    check_filters,
+    classified,
+    evaluate,
+    joined,
+    real_scores,
+    score_splits,
+)
+from hqvox.trainer.evaluate_released import (
+    INCEPTION_SPLITS,
+    evaluate_as_released,
+    released_conditions,
+)
 from hqvox.trainer.generate import normaliser_of
 from hqvox.trainer.metric_networks import PAPERS_EMBEDDING, MetricNetworks, load_metric_networks
-from hqvox.trainer.metrics import GALLERY_SIZE
-from hqvox.trainer.packing import Resize
+from hqvox.trainer.metrics import GALLERY_SIZE, Score, inception_scores
+from hqvox.trainer.packing import ReleaseCache, Resize
 from hqvox.trainer.samples import gallery
+from hqvox.trainer.session import describe_release
 from hqvox.trainer.tables import (
+    SIDES,
     TABLE_2,
     EvaluatedCheckpoint,
     FilledTable,
     conditions_of,
     fill,
+    fill_table_2,
     to_csv,
     to_markdown,
 )
@@ -38,6 +56,10 @@ OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
 
 BY_RECIPE = "recipe"
+ALL_SPLITS = "all"
+"""Every split together, for table 2."""
+FACES_AT_ONCE = 256
+"""Real faces that are scored in one batch."""
 READINGS = (BY_RECIPE, "paper", "released")
 HOW_RELEASED = (
     "measured as the released code does: one pass over at most 20 segments of each person, seed "
@@ -51,7 +73,8 @@ class EvaluationReport:
 
     table: FilledTable
     notes: list[str]
-    gallery: Image.Image
+    gallery: Image.Image | None
+    """None where nothing was generated (table 2)."""
 
 
 def evaluate_checkpoints(
@@ -61,6 +84,7 @@ def evaluate_checkpoints(
     *,
     split: str = "test",
     protocol: Protocol | None = None,
+    seconds: tuple[float, float] | None = None,
     reading: str = BY_RECIPE,
     embedding: str = PAPERS_EMBEDDING,
     with_fid: bool = False,
@@ -70,6 +94,7 @@ def evaluate_checkpoints(
 ) -> EvaluationReport:
     """Evaluate checkpoints on a split of a release, for the paper's table ``number``.
 
+    ``seconds``: shortest and longest piece of speech, s, in place of the table's own lengths.
     ``reading``: ``paper`` or ``released``, or that of the checkpoints' recipes.
     Raises HqvoxError for a file that cannot be read or a checkpoint that does not fit the release,
     ModelError for a device that cannot be used.
@@ -83,10 +108,10 @@ def evaluate_checkpoints(
     loaded = [load_generator(path) for path in checkpoints]
     labels = labels_of(checkpoints)
     released = reading_of(labels, loaded, reading) == "released"
-    if released and number == 4:
+    if released and (number == 4 or seconds):
         raise HqvoxError(
-            "--table 4: the released code evaluates segments of 1.25 s only; measure lengths with "
-            "--reading paper"
+            f"{'--seconds' if seconds else '--table 4'}: the released code evaluates segments of "
+            "1.25 s only; measure lengths with --reading paper"
         )
     opened: dict[tuple[str, Resize, int], Split] = {}
     evaluated, shown = [], []
@@ -107,7 +132,7 @@ def evaluate_checkpoints(
             opened[key] = data.split(split_name)
         people, normaliser = opened[key], normaliser_of(one)
         check_filters(one.generator, people)
-        conditions = conditions_of(number, one)
+        conditions = conditions_of(number, one, seconds)
         one.generator.to(torch_device)
         if released:
             result = evaluate_as_released(
@@ -137,13 +162,84 @@ def evaluate_checkpoints(
     how = HOW_RELEASED.format(seed=protocol.seed) if released else _how(protocol)
     notes = notes_on(evaluated, networks, split_name, how, release.name)
     notes += seen_before(evaluated, set(next(iter(opened.values())).identity_ids))
-    return EvaluationReport(fill(number, evaluated), notes, picture)
+    checksum = describe_release(release)["checksum"]
+    return EvaluationReport(fill(number, evaluated, checksum), notes, picture)
+
+
+def evaluate_real_faces(
+    release: Release,
+    *,
+    split: str = "test",
+    protocol: Protocol | None = None,
+    reading: str = BY_RECIPE,
+    device: str | None = None,
+    cache_dir: Path | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> EvaluationReport:
+    """Table 2: scores of a release's real faces at 64, 128 and 256 px. No voices are needed.
+
+    On one face of each person, ``crops`` times, as generated faces are scored, and on all faces.
+    ``split``: may be ``all``. ``reading``: ``released`` has three splits in order for the Inception
+    Score. Raises HqvoxError where nobody is in the split, or no weights are there.
+    """
+    protocol = protocol or Protocol()
+    if split not in (ALL_SPLITS, *SPLITS):
+        raise HqvoxError(f"--split {split}: there are {', '.join((*SPLITS, ALL_SPLITS))}")
+    check_reading(reading)
+    networks = load_metric_networks(ModelStore(), PAPERS_EMBEDDING, str(pick_device(device)))
+    if networks.classify is None and networks.inception is None:
+        raise HqvoxError(f"--table 2: VFS: {networks.missing['VFS']}")
+    manifest = release.manifest(["identity_id", "split", "masked_file"]).to_pylist()
+    of_split = [n for n, row in enumerate(manifest) if split in (ALL_SPLITS, row["split"])]
+    faces_of: dict[str, list[int]] = {}
+    for n in of_split:
+        faces_of.setdefault(manifest[n]["identity_id"], []).append(n)
+    rows = [n for of_person in faces_of.values() for n in of_person]
+    counts = [len(of_person) for of_person in faces_of.values()]
+    if len(counts) < MIN_SCORED:
+        raise HqvoxError(
+            f"{release.url}: {len(counts)} people in {split}; a score needs {MIN_SCORED}; name "
+            f"another --split, or --split {ALL_SPLITS}"
+        )
+    files = [row["masked_file"] for row in manifest]
+    packed = ReleaseCache(release, cache_dir).pictures(files, "masked", SIDES, on_progress)
+    one, every = f"one of each of {len(counts)} people", f"all {len(rows)}"
+    scores: dict[str, dict[int, dict[str, Score]]] = {one: {}, every: {}}
+    for px in SIDES:
+        parts = []
+        for start in range(0, len(rows), FACES_AT_ONCE):
+            pixels = np.asarray(packed[px][rows[start : start + FACES_AT_ONCE]])
+            parts.append(classified(torch.from_numpy(pixels).float() / 255.0, networks))
+            on_progress(f"{px} px", min(start + FACES_AT_ONCE, len(rows)), len(rows))
+        faces = joined(parts)
+        scores[one][px] = real_scores(faces, counts, protocol.crops, protocol.seed)
+        scores[every][px] = {
+            name: Score.of(values)
+            for name, values in score_splits(faces.probabilities, protocol.seed).items()
+        }
+        if reading == "released" and "inception" in faces.probabilities:
+            in_order = inception_scores(faces.probabilities["inception"], INCEPTION_SPLITS, None)
+            scores[every][px]["inception"] = Score.of(in_order)
+    notes = [
+        f"{len(counts)} people of {split} of {release.name}; seed {protocol.seed}; ± is the "
+        f"deviation over splits of the pictures; one of each: {protocol.crops} times, as generated "
+        "faces are scored",
+        "a score grows with the number of pictures: compare with one of as many",
+        *(
+            f"{what} not measured: {why}"
+            for what, why in networks.missing.items()
+            if what.startswith(("VFS", "IS"))
+        ),
+    ]
+    return EvaluationReport(fill_table_2(scores, release.name), notes, None)
 
 
 def _how(protocol: Protocol) -> str:
+    once = ", the same crops in every run" if protocol.crop_once else ""
     return (
-        f"runs: {protocol.runs}, crops of each person: {protocol.crops}, seed {protocol.seed}; ± "
-        "is the deviation over runs (of VFS and IS over splits too)"
+        f"runs: {protocol.runs}, crops of each person: {protocol.crops}{once}, seed "
+        f"{protocol.seed}; ± is the deviation over runs; VFS and IS are of one picture of each "
+        "person, ± over splits too"
     )
 
 
@@ -153,8 +249,7 @@ def reading_of(labels: Sequence[str], loaded: Sequence[Loaded], reading: str) ->
     Checkpoints without a configuration, such as imported ones, are read as the paper does. Raises
     HqvoxError for another reading, and where the recipes differ.
     """
-    if reading not in READINGS:
-        raise HqvoxError(f"--reading {reading}: there are {', '.join(READINGS)}")
+    check_reading(reading)
     if reading != BY_RECIPE:
         return reading
     own = [(one.config or {}).get("evaluation", {}).get("reading", "paper") for one in loaded]
@@ -165,6 +260,12 @@ def reading_of(labels: Sequence[str], loaded: Sequence[Loaded], reading: str) ->
             "--reading paper or --reading released"
         )
     return str(own[0])
+
+
+def check_reading(reading: str) -> None:
+    """Raise HqvoxError for another reading."""
+    if reading not in READINGS:
+        raise HqvoxError(f"--reading {reading}: there are {', '.join(READINGS)}")
 
 
 def labels_of(checkpoints: Sequence[Path]) -> list[str]:
@@ -207,8 +308,8 @@ def notes_on(
                 score = one.evaluation.real[name]
                 printed = TABLE_2[title][px]
                 notes.append(
-                    f"{title} of the real faces at {px} px: {score.mean:.2f} ± "
-                    f"{score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
+                    f"{title} of the real faces at {px} px, one of each person: {score.mean:.2f} "
+                    f"± {score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
                 )
     notes += [_trained_on(one) for one in evaluated]
     return notes
@@ -241,13 +342,14 @@ def _trained_on(one: EvaluatedCheckpoint) -> str:
 
 
 def write_evaluation(report: EvaluationReport, out: Path) -> list[Path]:
-    """Write table-N.csv, table-N.md and gallery-N.jpg into a folder. Raises HqvoxError."""
+    """Write table-N.csv, table-N.md and, if there is one, gallery-N.jpg. Raises HqvoxError."""
     name = f"table-{report.table.paper.number}"
     files = {
         f"{name}.csv": to_csv(report.table).encode(),
         f"{name}.md": to_markdown(report.table, report.notes).encode(),
-        f"gallery-{report.table.paper.number}.jpg": encode_jpeg(report.gallery, 92),
     }
+    if report.gallery is not None:
+        files[f"gallery-{report.table.paper.number}.jpg"] = encode_jpeg(report.gallery, 92)
     storage = Storage(out)
     for file, content in files.items():
         storage.write(file, content)

@@ -10,11 +10,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hqvox.trainer.checkpoint import Loaded
-from hqvox.trainer.evaluate import FUSED, LENGTHS, LONG, SHORT, Condition, Evaluation
+from hqvox.trainer.evaluate import (
+    FRAMES_PER_SECOND,
+    FUSED,
+    LENGTHS,
+    LONG,
+    SHORT,
+    Condition,
+    Evaluation,
+)
 from hqvox.trainer.metrics import KS, Score, chance
 
 
@@ -41,6 +49,8 @@ class PaperTable:
     first: str
     second: str
     rows: tuple[PaperRow, ...]
+    columns: Mapping[str, tuple[str, str]] | None = None
+    """Heading of each column and format of its figures; None: :data:`COLUMNS`."""
 
 
 RANDOM = PaperRow("random", "-", None, None, (1.00, 2.00, 5.00, 10.00), None)
@@ -155,7 +165,10 @@ TABLE_2 = {
     "VGGFace Score": {64: (48.720, 1.688), 128: (51.048, 3.633), 256: (50.525, 1.862)},
 }
 """Scores of HQ-VoxCeleb's real faces, mean and deviation, by side in px."""
-
+SIDES = (64, 128, 256)
+"""Of table 2, px."""
+LQ_DATASET = "LQ. Dataset"
+"""The row of table 7 of a model that was trained on another release than it is measured on."""
 
 PAPER = "paper"
 NONE = "–"
@@ -211,16 +224,29 @@ class FilledTable:
     @property
     def columns(self) -> dict[str, tuple[str, str]]:
         """Heading and format of each column."""
+        if self.paper.columns is not None:
+            return dict(self.paper.columns)
         measured = {name for row in self.rows for name in row.scores}
         return COLUMNS | {name: EXTRA[name] for name in EXTRA if name in measured}
 
 
-def conditions_of(number: int, loaded: Loaded) -> list[Condition]:
+def conditions_of(
+    number: int, loaded: Loaded, seconds: tuple[float, float] | None = None
+) -> list[Condition]:
     """The conditions that a checkpoint is evaluated under for a table.
 
     Tables 5 and 7 are of SF2F with its fuser; without one, the encoder sees the same 5 s whole.
+    ``seconds``: shortest and longest crop, s, that replace the table's own lengths.
     """
     fused = loaded.spec.fuser is not None
+    if seconds is not None:
+        low, high = seconds
+        length = f"{low:g} s" if low == high else f"{low:g} - {high:g} s"
+        whole = Condition(length, (round(low * FRAMES_PER_SECOND), round(high * FRAMES_PER_SECOND)))
+        joined = replace(whole, fused=True)
+        if number == 4 or not fused:
+            return [whole]
+        return [joined] if number in (5, 7) else [whole, joined]
     if number == 4:
         return list(LENGTHS)
     if number in (5, 7):
@@ -235,22 +261,31 @@ def method_of(loaded: Loaded) -> str:
     return "voice2face" if plain and spec.decoder in ("deconvolution", "cmu") else "SF2F"
 
 
-def place_of(number: int, loaded: Loaded, condition: Condition) -> tuple[str, str]:
-    """The first two columns of a checkpoint's row, as the paper writes them where it does."""
+def place_of(
+    number: int, loaded: Loaded, condition: Condition, release: str | None = None
+) -> tuple[str, str]:
+    """The first two columns of a checkpoint's row, as the paper writes them where it does.
+
+    ``release``: checksum of the release that it is measured on; None: the one it was trained on.
+    """
     method = method_of(loaded)
     if number == 5:
         sides = loaded.spec.resolutions
         how = "multi-resolution" if len(sides) > 1 else "single-resolution"
         return how, f"{sides[-1]} × {sides[-1]}"
     if number == 7:
-        return ablation_of(loaded), ""
+        return ablation_of(loaded, release), ""
     if method == "SF2F" and not condition.fused:
         method = "SF2F (no fuser)"
     return method, condition.length
 
 
-def ablation_of(loaded: Loaded) -> str:
-    """The row of table 7 of a checkpoint: what it lacks or replaces."""
+def ablation_of(loaded: Loaded, release: str | None = None) -> str:
+    """The row of table 7 of a checkpoint: what it lacks or replaces.
+
+    ``release``: as for :func:`place_of`. A checkpoint that does not record its release, such as an
+    imported one, is taken to be of the same.
+    """
     loss: Mapping[str, Any] = (loaded.config or {}).get("loss", {})
     lacks = [
         f"w/o {name}"
@@ -261,18 +296,27 @@ def ablation_of(loaded: Loaded) -> str:
         lacks.append("Baseline Encoder")
     if loaded.spec.decoder in ("deconvolution", "cmu"):
         lacks.append("Baseline Decoder")
+    trained_on = loaded.meta.get("release")
+    if trained_on and release and trained_on["checksum"] != release:
+        lacks.append(LQ_DATASET)
     return ", ".join(lacks) or "Full Model"
 
 
-def fill(number: int, evaluated: Sequence[EvaluatedCheckpoint]) -> FilledTable:
+def fill(
+    number: int, evaluated: Sequence[EvaluatedCheckpoint], release: str | None = None
+) -> FilledTable:
     """Fill one of the paper's tables: each of our rows below the paper's that it compares with.
 
-    Rows that the paper does not have come last. Below the paper's row of chance comes the chance in
-    galleries of our number of people.
+    ``release``: checksum of the release that is measured on. Rows that the paper does not have come
+    last. Below the paper's row of chance comes the chance in galleries of our number of people.
     """
     paper = TABLES[number]
     ours = [
-        TableRow(*place_of(number, one.loaded, result.condition), one.label, _pairs(result.scores))
+        TableRow(
+            *place_of(number, one.loaded, result.condition, release),
+            one.label,
+            _pairs(result.scores),
+        )
         for one in evaluated
         for result in one.evaluation.results
     ]
@@ -285,6 +329,24 @@ def fill(number: int, evaluated: Sequence[EvaluatedCheckpoint]) -> FilledTable:
         rows += [row for row in ours if (row.first, row.second) == place]
     known = {(row.method, row.length) for row in paper.rows}
     rows += [row for row in ours if (row.first, row.second) not in known]
+    return FilledTable(paper, rows)
+
+
+def fill_table_2(faces: Mapping[str, Mapping[int, Mapping[str, Score]]], label: str) -> FilledTable:
+    """Table 2: scores of real faces by resolution.
+
+    ``faces``: which faces in words, then side in px, then ``vfs`` and ``inception``, where they
+    could be computed. ``label``: of the release.
+    """
+    rows = []
+    for name, title in (("inception", "Inception Score"), ("vfs", "VGGFace Score")):
+        printed = {str(px): pair for px, pair in TABLE_2[title].items()}
+        rows.append(TableRow(title, NONE, PAPER, printed))
+        for which, by_side in faces.items():
+            measured = {str(px): by_side[px][name] for px in by_side if name in by_side[px]}
+            rows.append(TableRow(title, which, label, _pairs(measured)))
+    columns = {str(px): (f"{px} × {px}", ".3f") for px in SIDES}
+    paper = PaperTable(2, "Scores of real faces, by resolution", "score", "faces", (), columns)
     return FilledTable(paper, rows)
 
 

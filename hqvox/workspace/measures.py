@@ -7,12 +7,14 @@ read only these two.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +35,8 @@ class Measure(Shown):
     name: str
     of: tuple[str, ...]
     """The columns that it comes from, or ``column.key`` for a value of a map."""
-    product: bool
+    how: str
+    """How it is computed from them, see :class:`hqvox.workspace.tables.Computed`."""
     limit: Limit | None
 
     @property
@@ -54,11 +57,9 @@ def _measures(stage: str) -> Iterator[Measure]:
         if column.shown is None:
             continue
         of = column.of if isinstance(column, Computed) else (name,)
-        product = isinstance(column, Computed) and column.product
+        how = column.how if isinstance(column, Computed) else "sum"
         limit = limits.pop(name, None)
-        yield Measure(
-            **vars(column.shown), stage=stage, name=name, of=of, product=product, limit=limit
-        )
+        yield Measure(**vars(column.shown), stage=stage, name=name, of=of, how=how, limit=limit)
     assert not limits, f"{stage}: limits on {', '.join(limits)}, which its table does not show"
 
 
@@ -84,7 +85,13 @@ def value_of(row: Row, name: str) -> float | None:
     parts = [_part(row, part) for part in measure.of]
     if None in parts:
         return None
-    return float(reduce(operator.mul if measure.product else operator.add, parts))
+    if measure.how == "angle":
+        return float(np.degrees(np.arccos(np.prod(np.cos(np.radians(parts))))))
+    if measure.how == "lead":
+        column, _, key = measure.of[0].partition(".")
+        rest = [value for name, value in dict(row[column]).items() if name != key]
+        return float(parts[0] - max(rest))
+    return float(reduce(operator.mul if measure.how == "product" else operator.add, parts))
 
 
 def _part(row: Row, part: str) -> Any:
@@ -97,7 +104,15 @@ def values_of(table: pa.Table, name: str) -> pa.ChunkedArray:
     """The measure of every row of a table, float64, null where there is none."""
     measure = BY_NAME[name]
     parts = [_column_part(table, part) for part in measure.of]
-    return reduce(pc.multiply if measure.product else pc.add, parts)
+    if measure.how == "angle":
+        cosines = [pc.cos(pc.multiply(part, math.pi / 180)) for part in parts]
+        return pc.multiply(pc.acos(reduce(pc.multiply, cosines)), 180 / math.pi)
+    if measure.how == "lead":
+        column, _, key = measure.of[0].partition(".")
+        names = {name for chunk in table[column].chunks for name in chunk.keys.to_pylist()}
+        rest = [_column_part(table, f"{column}.{name}") for name in sorted(names - {key})]
+        return pc.subtract(parts[0], pc.max_element_wise(*rest)) if rest else parts[0]
+    return reduce(pc.multiply if measure.how == "product" else pc.add, parts)
 
 
 def _column_part(table: pa.Table, part: str) -> pa.ChunkedArray:

@@ -9,7 +9,7 @@ people see carry how they are shown.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -45,14 +45,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Computed:
-    """A number that is not stored: the sum or product of columns of its stage's table.
+    """A number that is not stored, computed from columns of its stage's table.
 
-    ``of``: names of columns, or ``column.key`` for a value of a map.
+    ``of``: names of columns, or ``column.key`` for a value of a map. ``how``: their ``sum`` or
+    ``product``; ``angle``: of a direction turned by two angles (degrees), the angle from where it
+    was; ``lead``: of a map's value, less the largest of its others.
     """
 
     of: tuple[str, ...]
     shown: Shown
-    product: bool = False
+    how: Literal["sum", "product", "angle", "lead"] = "sum"
 
 
 KEYS: dict[str, Column] = {
@@ -101,7 +103,7 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
         "retrieved_at": Column(pa.timestamp("s", "UTC"), "time of retrieval; local file: null"),
         "photo_offset": Column(pa.int64(), "offset of the photo's bytes in the download tar"),
         "photo_bytes": Column(pa.int64(), "size of the photo in bytes", Shown("size", " B", 0)),
-        "pixels": Computed(("width_px", "height_px"), Shown("pixels", digits=0), product=True),
+        "pixels": Computed(("width_px", "height_px"), Shown("pixels", digits=0), how="product"),
         "requested_url": Column(
             pa.string(), "url that was asked for; local file: null, and so below"
         ),
@@ -169,6 +171,9 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
             "distance",
             Shown("asymmetry", digits=3),
         ),
+        "plane_deg": Computed(
+            ("yaw_deg", "pitch_deg"), Shown("angle to the image plane", "°", 1), how="angle"
+        ),
     },
     "lighting": {
         "light_ratio": Column(
@@ -195,6 +200,9 @@ TABLES: dict[str, dict[str, Column | Computed]] = {
         ),
         "neutral": Computed(
             ("emotion_probabilities.neutral",), Shown("neutral", chart=True, caption=True)
+        ),
+        "neutral_lead": Computed(
+            ("emotion_probabilities.neutral",), Shown("neutral less the next"), how="lead"
         ),
         "neutral_or_happy": Computed(
             ("emotion_probabilities.neutral", "emotion_probabilities.happiness"),

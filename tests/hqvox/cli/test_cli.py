@@ -104,7 +104,7 @@ def test_init_mistakes(hq, photos: Path, tmp_path: Path) -> None:
     assert "name is empty" in one_line(hq("init", "", "--photos", photos))
     assert not work.exists()
     message = one_line(hq("init", work, "--photos", photos, "--recipe", "papper"))
-    assert "unknown recipe 'papper'; known are: bundled, paper, small" in message
+    assert "unknown recipe 'papper'; known are: bundled, paper, paper-exact, small" in message
     message = one_line(hq("init", work, "--photos", photos, "--set", "pose.max_yaw=3"))
     assert "did you mean pose.max_yaw_deg" in message
     hq("init", work, "--photos", photos)

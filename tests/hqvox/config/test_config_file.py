@@ -20,7 +20,7 @@ def test_defaults_recipe_file_and_settings_win_in_that_order() -> None:
 
 
 def test_every_recipe_loads_and_every_setting_says_what_it_means() -> None:
-    assert recipe_names() == ["bundled", "paper", "small"]
+    assert recipe_names() == ["bundled", "paper", "paper-exact", "small"]
     for name in recipe_names():
         load_config("", recipe=name)
     for section, field in BuildConfig.model_fields.items():
@@ -39,7 +39,10 @@ def test_every_recipe_loads_and_every_setting_says_what_it_means() -> None:
         ("pupils:\n  min_ipd_px: '30px'\n", "hqvox.yaml:2: .*'30px'.*px of the original"),
         ("pose:\n  max_yaw_deg: 500\n", "hqvox.yaml:2: .*less than or equal to 90"),
         ("format: 2\n", "format 2 is newer .* pip install --upgrade hqvox"),
-        ("recipe: papper\n", "unknown recipe 'papper'; known are: bundled, paper, small"),
+        (
+            "recipe: papper\n",
+            "unknown recipe 'papper'; known are: bundled, paper, paper-exact, small",
+        ),
         ("pose: [\n", "hqvox.yaml:2"),
         ("just words\n", "expected 'section"),
     ],

@@ -309,6 +309,58 @@ def test_no_such_tree_is_one_line(tmp_path: Path) -> None:
         read_tree(tmp_path / "empty")
 
 
+def test_a_folder_for_each_person_is_a_release_as_it_is(small_world: Path, tmp_path: Path) -> None:
+    """Filtered VGGFace: any shape, with background, named as in VoxCeleb1's metadata."""
+    photos, root = sorted(small_world.glob("*/*.jpg"))[:4], tmp_path / "vgg"
+    sizes = {}
+    for number, name in enumerate(("Zoë_Bell", "Adam_Beach")):
+        (root / name).mkdir(parents=True)
+        for shot, file in enumerate(photos[2 * number : 2 * number + 2]):
+            pixels = cv2.imread(str(file))[: 300 + 40 * shot, :260]
+            data = cv2.imencode(".jpg", pixels)[1].tobytes()
+            (root / name / f"0000{shot}.jpg").write_bytes(data)
+            sizes[name, f"0000{shot}.jpg"] = data
+    (root / "readme.txt").write_text("of the dataset")
+    meta = tmp_path / "vox1_meta.csv"
+    meta.write_text(
+        "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+        "id10001\tAdam_Beach\tm\tCanada\tdev\n"
+        "id10002\tZoë_Bell\tf\tNew Zealand\tdev\n"
+    )
+    done = CliRunner().invoke(
+        app,
+        ["import", "vggface", str(root), str(tmp_path / "w"), "--voxceleb", str(meta),
+         "--no-speech", "--workers", "0"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 people, 4 faces" in done.output
+    assert "readme.txt: not in a person's folder" in done.output.replace("\n", "")
+    release = Release(Workspace(tmp_path / "w"), "vggface")
+    faces = release.manifest().to_pylist()
+    assert len(faces) == 4
+    for row in faces:
+        folder, file = Path(row["origin_file"]).parts[-2:]
+        for kind in ("masked", "origin"):
+            assert release.read(row[f"{kind}_file"]) == sizes[folder, file]
+    assert {row["identity_id"] for row in faces} == {"id10001", "id10002"}
+    assert release.info()["import"]["masked_made_here"] == 0
+    assert all(not check.failures for check in verify_release(release))
+    packed = ReleaseCache(release, tmp_path / "cache")
+    pictures = packed.pictures([row["masked_file"] for row in faces], "masked", [64], None)
+    assert pictures[64].shape == (4, 3, 64, 64)
+
+
+def test_a_folder_without_pictures_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "Adam_Beach").mkdir(parents=True)
+    for folder, why in (("empty", "no pictures; expected"), ("missing", "no such folder")):
+        done = CliRunner().invoke(
+            app, ["import", "vggface", str(tmp_path / folder), str(tmp_path / "w")]
+        )
+        assert isinstance(done.exception, HqvoxError)
+        assert why in str(done.exception)
+
+
 def test_another_dataset_does_not_go_into_a_workspace(
     tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hqvox.errors import HqvoxError
-from hqvox.trainer.data import TrainingData
+from hqvox.trainer.data import Split, TrainingData
 from hqvox.trainer.evaluate import (
     FUSED,
     LENGTHS,
@@ -18,15 +18,24 @@ from hqvox.trainer.evaluate import (
     Condition,
     Protocol,
     Speaker,
+    classified_faces,
     evaluate,
     fuse,
     generate,
     quick_metrics,
     real_embeddings,
     real_faces,
+    real_scores,
 )
 from hqvox.trainer.metric_networks import MetricNetworks, batched, load_metric_networks
-from hqvox.trainer.metrics import cosine, l1, normalised, recall_at_k
+from hqvox.trainer.metrics import (
+    Score,
+    cosine,
+    inception_scores,
+    l1,
+    normalised,
+    recall_at_k,
+)
 from hqvox.trainer.speech_input import Normaliser
 from models.sf2f.generator import Generator, build_generator
 from models.sf2f.spec import GeneratorSpec
@@ -58,6 +67,14 @@ def networks() -> MetricNetworks:
         return classify(pictures), quarters(pictures).numpy()
 
     return MetricNetworks(batched(quarters, "cpu"), "quarters", classify, inception)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Twelve people of test, as many as the scores need and more."""
+    folder = tmp_path_factory.mktemp("crowd")
+    release = make_tiny_release(folder / "r", train=2, val=0, test=12)
+    return TrainingData.open(release, (64,), cache_dir=folder / "c").split("test")
 
 
 def test_crops_have_the_lengths_asked_for_and_lie_within_an_utterance():
@@ -139,12 +156,12 @@ def test_without_a_fuser_embeddings_are_averaged():
     torch.testing.assert_close(found, mean / mean.norm())
 
 
-def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, networks):
-    split = tiny_data.split("test")
+def test_an_evaluation_is_its_metrics_averaged_over_runs(crowd, generator, networks):
+    split = crowd
     evaluation = evaluate(
         generator, Normaliser(), split, [SHORT, FUSED], networks, TWICE, with_fid=True
     )
-    assert (evaluation.identities, evaluation.gallery) == (3, 3)
+    assert (evaluation.identities, evaluation.gallery) == (12, 12)
     assert set(evaluation.real) == {"vfs", "inception"}
     speaker = Speaker(split, Normaliser(), TWICE)
     truth = real_embeddings(split, 64, networks)
@@ -153,7 +170,7 @@ def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, n
         for run in range(2):
             crops = [generate(generator, speaker, result.condition, run, c) for c in range(3)]
             queries = np.concatenate([networks.embed(pictures) for pictures in crops])
-            who = np.tile(np.arange(3), 3)
+            who = np.tile(np.arange(12), 3)
             recalls = recall_at_k(queries, who, truth).values()
             runs.append([cosine(queries, truth[who]), l1(queries, truth[who]), *recalls])
         names = ["cosine", "l1", "recall_1", "recall_2", "recall_5", "recall_10"]
@@ -161,6 +178,57 @@ def test_an_evaluation_is_its_metrics_averaged_over_runs(tiny_data, generator, n
             assert result.scores[name].mean == pytest.approx(np.mean(values))
             assert result.scores[name].deviation == pytest.approx(np.std(values))
         assert {"vfs", "inception", "fid"} <= set(result.scores)
+
+
+def test_a_score_is_of_one_picture_of_each_person(crowd, generator, networks):
+    """Pooled over the crops, a score would grow with their number."""
+    one = MetricNetworks(classify=networks.classify)
+    [result] = evaluate(generator, Normaliser(), crowd, [SHORT], one, TWICE).results
+    speaker = Speaker(crowd, Normaliser(), TWICE)
+    values = [
+        inception_scores(
+            networks.classify(generate(generator, speaker, SHORT, run, crop)), seed=[run, crop]
+        )
+        for run in range(2)
+        for crop in range(3)
+    ]
+    assert result.scores["vfs"] == Score.of(np.concatenate(values))
+
+
+def test_real_faces_are_scored_on_as_many_pictures(crowd, generator, networks):
+    sizes: list[int] = []
+
+    def classify(pictures: torch.Tensor) -> np.ndarray:
+        sizes.append(len(pictures))
+        return networks.classify(pictures)
+
+    given = classified_faces(crowd, 64, MetricNetworks(classify=classify))
+    assert sum(sizes) == len(given.probabilities["vfs"]) == 36
+    # Everybody is sure to be a class of their own, so the score says how many people a split has.
+    own = np.repeat(np.eye(12, dtype=np.float32), 3, axis=0)
+    sure = real_scores(given._replace(probabilities={"vfs": own}), [3] * 12, passes=4)
+    assert sure["vfs"].mean == pytest.approx(np.mean([2, 2, 3, 2, 3]))
+    first = real_scores(given, [3] * 12, 4)
+    assert first == real_scores(given, [3] * 12, 4)
+    assert first != real_scores(given, [3] * 12, 4, seed=1)
+
+
+def test_crops_that_are_cut_once_are_the_same_in_every_run(crowd, generator, networks):
+    calls: list[tuple[int, int]] = []
+    once = replace(TWICE, crop_once=True)
+    [same] = evaluate(
+        generator, Normaliser(), crowd, [SHORT], networks, once,
+        on_progress=lambda done, total: calls.append((done, total)),
+    ).results  # fmt: skip
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert same.scores["cosine"].deviation == same.scores["recall_1"].deviation == 0
+    [first] = evaluate(
+        generator, Normaliser(), crowd, [SHORT], networks, replace(TWICE, runs=1)
+    ).results
+    assert same.scores["cosine"] == first.scores["cosine"]
+    assert same.scores["vfs"] != first.scores["vfs"]  # pictures are dealt to other splits
+    [apart] = evaluate(generator, Normaliser(), crowd, [SHORT], networks, TWICE).results
+    assert apart.scores["cosine"].deviation > 0
 
 
 def test_ground_truth_is_over_all_real_faces(tiny_data, networks):
@@ -185,8 +253,8 @@ def test_the_same_arguments_give_the_same_figures(tiny_data, generator, networks
     assert other.results != first.results
 
 
-def test_what_is_missing_is_left_out_and_the_rest_is_measured(tiny_data, generator, networks):
-    split = tiny_data.split("test")
+def test_what_is_missing_is_left_out_and_the_rest_is_measured(crowd, generator, networks):
+    split = crowd
     [result] = evaluate(
         generator, Normaliser(), split, [SHORT], MetricNetworks(classify=networks.classify), TWICE
     ).results
@@ -221,8 +289,8 @@ def test_a_face_is_measured_alike_whatever_stands_beside_it():
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, rtol=1e-5)
 
 
-def test_quick_metrics_measure_a_training_run(tiny_data, generator, networks):
-    split = tiny_data.split("val")
+def test_quick_metrics_measure_a_training_run(crowd, generator, networks):
+    split = crowd
     torch.manual_seed(7)
     state = torch.get_rng_state()
     quick = {"networks": networks, "normaliser": Normaliser(), "seed": 3}

@@ -63,7 +63,12 @@ def test_speech_is_made_a_log_mel_as_in_a_data_set(folder, voice):
 def test_the_face_is_the_decoded_fusion_of_all_windows(folder):
     for name in ("fused", "plain"):
         loaded = load_generator(folder / f"{name}.pt")
+        heard: list[tuple[int, ...]] = []
+        listen = loaded.generator.encoder.register_forward_pre_hook(
+            lambda _, inputs, heard=heard: heard.append(tuple(inputs[0].shape))
+        )
         made = generate_face(loaded, folder / "voice.wav", windows=True)
+        listen.remove()
         windows = Normaliser().windows(speech_of(folder / "voice.wav", 40)[0])
         generator = loaded.generator
         with torch.inference_mode():
@@ -76,6 +81,13 @@ def test_the_face_is_the_decoded_fusion_of_all_windows(folder):
         assert np.abs(made.face.astype(int) - face.astype(int)).max() <= 1
         assert made.face.shape == (64, 64, 3)
         assert made.n_windows == len(windows) == len(made.windows) > 2
+        # Figure 4's I_d: the encoder hears everything at once.
+        speech = speech_of(folder / "voice.wav", 40)[0]
+        assert heard[-1] == (1, 40, len(speech))
+        with torch.inference_mode():
+            once = Normaliser().scaled(torch.from_numpy(speech.T.astype(np.float32)))[None]
+            whole = to_photo(generator(once)[-1][0])
+        assert np.abs(made.whole.astype(int) - whole.astype(int)).max() <= 1
     assert made.fused_by == "the mean of their embeddings"
 
 
@@ -84,6 +96,7 @@ def test_a_file_shorter_than_a_window_is_padded(folder):
     assert 0 < made.seconds < 1.25
     assert made.n_windows == 1
     assert made.windows == []
+    assert made.whole is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +150,7 @@ def test_windows_give_a_picture_each(folder, tmp_path):
                "--windows")  # fmt: skip
     assert done.exit_code == 0, done.output
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names[:3] == ["f.jpg", "f.window-001.jpg", "f.window-002.jpg"]
+    assert names[:3] == ["f.jpg", "f.whole.jpg", "f.window-001.jpg"]
 
 
 def test_a_folder_gives_a_folder_and_names_what_has_no_speech(folder, tmp_path):

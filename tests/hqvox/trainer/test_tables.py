@@ -6,15 +6,21 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hqvox.cli.app import app
+from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
+from hqvox.trainer import report
 from hqvox.trainer.checkpoint import Loaded, load_generator, save
-from hqvox.trainer.evaluate import FUSED, LENGTHS, LONG, SHORT, Evaluation, Result
-from hqvox.trainer.metrics import Score
-from hqvox.trainer.report import labels_of
+from hqvox.trainer.evaluate import FUSED, LENGTHS, LONG, SHORT, Condition, Evaluation, Result
+from hqvox.trainer.metric_networks import MetricNetworks
+from hqvox.trainer.metrics import Score, inception_scores
+from hqvox.trainer.packing import ReleaseCache
+from hqvox.trainer.report import evaluate_real_faces, labels_of, write_evaluation
 from hqvox.trainer.tables import (
     PAPER,
     TABLE_2,
@@ -31,6 +37,7 @@ from hqvox.trainer.tables import (
 )
 from models.sf2f.generator import build_generator
 from models.sf2f.spec import GeneratorSpec
+from tests.helpers.tiny_release import make_tiny_release
 
 SMALL = {"width": 0.0625, "embedding_dim": 16}
 
@@ -80,6 +87,94 @@ def test_places_are_in_the_papers_words(number):
     assert len(set(ours)) == len(ours)
     missing = {row.method for row in TABLES[number].rows if (row.method, row.length) not in ours}
     assert missing <= {"random", "LQ. Dataset"}
+
+
+def test_other_lengths_of_speech_replace_the_tables():
+    between = Condition("4 - 7 s", (400, 700))
+    fused = Condition("4 - 7 s", (400, 700), fused=True)
+    assert conditions_of(3, loaded(**SF2F), (4, 7)) == [between, fused]
+    assert conditions_of(4, loaded(**SF2F), (4, 7)) == [between]
+    assert conditions_of(5, loaded(**SF2F), (4, 7)) == [fused]
+    assert conditions_of(7, loaded(), (4, 7)) == [between]
+    [one] = conditions_of(3, loaded(), (2.5, 2.5))
+    assert one == Condition("2.5 s", (250, 250))
+    assert place_of(3, loaded(**SF2F), fused) == ("SF2F", "4 - 7 s")
+
+
+def test_a_model_of_another_release_is_the_row_of_the_lq_dataset():
+    here = loaded(**SF2F)
+    here.meta["release"] = {"name": "hq", "url": "work/hq", "checksum": "a" * 64}
+    assert ablation_of(here) == ablation_of(here, "a" * 64) == "Full Model"
+    assert ablation_of(here, "b" * 64) == "LQ. Dataset"
+    assert ablation_of(loaded(**SF2F), "b" * 64) == "Full Model"  # not known
+    less = loaded({"gan": 0}, **SF2F)
+    less.meta["release"] = here.meta["release"]
+    assert ablation_of(less, "b" * 64) == "w/o LG, LQ. Dataset"
+    table = fill(7, [evaluated("lq", here, 7)], "b" * 64)
+    placed = [(row.first, row.source) for row in table.rows]
+    at = placed.index(("LQ. Dataset", PAPER))
+    assert placed[at : at + 3] == [
+        ("LQ. Dataset", PAPER), ("LQ. Dataset", "lq"), ("Full Model", PAPER)
+    ]  # fmt: skip
+    assert fill(3, [evaluated("lq", here, 3)], "b" * 64).rows[3].first != "LQ. Dataset"
+
+
+def test_table_2_has_real_faces_at_three_resolutions(tmp_path, monkeypatch):
+    def see(pictures: torch.Tensor) -> np.ndarray:
+        """Sure of one class for each colour of the hair: 8 people of 12 differ in it."""
+        means = pictures[:, :, :8].mean(dim=(2, 3)) * pictures.shape[-1]
+        return (means - means.min()).softmax(dim=1).numpy()
+
+    networks = MetricNetworks(classify=see, missing={"IS and FID": "weights are missing: pull"})
+    monkeypatch.setattr(report, "load_metric_networks", lambda *given: networks)
+    release = make_tiny_release(tmp_path / "r", train=6, val=0, test=6)
+    made = evaluate_real_faces(release, cache_dir=tmp_path)
+    assert headings(made.table)[3:] == ["64 × 64", "128 × 128", "256 × 256"]
+    shown = {(row.first, row.second): row for row in made.table.rows}
+    assert shown["VGGFace Score", "–"].scores["256"] == (50.525, 1.862)
+    one, every = (shown["VGGFace Score", which] for which in ("one of each of 6 people", "all 18"))
+    for px in (64, 128, 256):
+        pixels = ReleaseCache(release, tmp_path).pictures(
+            release.manifest()["masked_file"].to_pylist(), "masked", [px], None
+        )[px]
+        faces = torch.from_numpy(np.array(pixels[-18:])).float() / 255
+        values = inception_scores(see(faces))
+        assert every.scores[str(px)] == pytest.approx((values.mean(), values.std()))
+        assert one.scores[str(px)][0] < every.scores[str(px)][0]  # fewer pictures
+    assert not shown["Inception Score", "all 18"].scores
+    assert any("IS and FID not measured" in note for note in made.notes)
+    whole = evaluate_real_faces(release, split="all", cache_dir=tmp_path)
+    assert {row.second for row in whole.table.rows} == {"–", "one of each of 12 people", "all 36"}
+    assert [path.name for path in write_evaluation(made, tmp_path / "out")] == [
+        "table-2.csv", "table-2.md"
+    ]  # fmt: skip
+    with pytest.raises(HqvoxError, match="0 people in val; a score needs 5"):
+        evaluate_real_faces(release, split="val", cache_dir=tmp_path)
+
+
+def test_table_2_needs_weights_and_no_voices(tmp_path, monkeypatch, tiny: Release):
+    monkeypatch.setenv("HQVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HQVOX_OFFLINE", "1")
+    done = CliRunner().invoke(app, ["evaluate", "--table", "2", "--data", tiny.url])
+    assert isinstance(done.exception, HqvoxError)
+    assert "hqvox models pull vggface2_resnet50" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--table", "2", "x.pt"], "leave the checkpoints out"),
+        (["--table", "3"], "name one or more checkpoints"),
+        (["--table", "2", "--seconds", "4", "7"], "without speech"),
+        (["x.pt", "--seconds", "7", "4"], "from the shortest to the longest"),
+        (["x.pt", "--seconds", "0", "4"], "between 0.5 and 600"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_in_one_line(arguments, why, tiny: Release):
+    done = CliRunner().invoke(app, ["evaluate", "--data", tiny.url, *arguments])
+    assert isinstance(done.exception, HqvoxError), done.output
+    assert why in str(done.exception)
+    assert "\n" not in str(done.exception)
 
 
 def test_what_lacks_more_than_one_thing_is_named_for_all_of_it():
@@ -139,6 +234,21 @@ def test_the_papers_full_model_is_the_same_in_every_table():
     assert TABLE_2["VGGFace Score"][64] == (48.720, 1.688)
 
 
+def test_rows_that_the_paper_repeats_are_printed_as_published():
+    """The contradictions of its tables, which docs/fidelity.md lists."""
+    rows = {(n, r.method, r.length): r for n, table in TABLES.items() for r in table.rows}
+    short = rows[4, "SF2F (no fuser)", "1 - 1.5 s"]
+    single = rows[5, "single-resolution", "128 × 128"]
+    assert short.recall == single.recall
+    assert short.vfs == (18.53, 0.72)
+    assert single.vfs == (18.53, 1.75)
+    assert (short.cosine, short.l1) != (single.cosine, single.l1)
+    lq, other = rows[7, "LQ. Dataset", ""], rows[8, "SF2F", "5 s"]
+    assert (lq.cosine, lq.l1, lq.recall) == (other.cosine, other.l1, other.recall)
+    worse = rows[8, "SF2F (no fuser)", "1.25 s"].recall[-1]
+    assert worse < rows[8, "voice2face", "1.25 s"].recall[-1]
+
+
 def test_labels_tell_checkpoints_apart(tmp_path):
     runs = [tmp_path / name / "checkpoints" / "last.pt" for name in ("a", "b")]
     assert labels_of(runs) == ["a/last", "b/last"]
@@ -167,9 +277,10 @@ def test_evaluate_prints_the_table_and_writes_it(checkpoint, tiny: Release, tmp_
     monkeypatch.setenv("HQVOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HQVOX_OFFLINE", "1")
     said = run(
-        "evaluate", checkpoint, "--data", tiny.url, "--runs", 1, "--crops", 2,
+        "evaluate", checkpoint, "--data", tiny.url, "--runs", 1, "--crops", 2, "--crop-once",
         "--embedding", "dlib_resnet", "--out", tmp_path / "out", "--device", "cpu",
     )  # fmt: skip
+    assert "the same crops in every run" in said
     assert "galleries are of 3 people" in said
     assert "by dlib_resnet, the paper's by FaceNet" in said
     assert "hqvox models pull vggface2_resnet50" in said
@@ -184,6 +295,9 @@ def test_evaluate_prints_the_table_and_writes_it(checkpoint, tiny: Release, tmp_
 def test_evaluate_without_facenet_says_so_and_goes_on(checkpoint, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HQVOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HQVOX_OFFLINE", "1")
-    said = run("evaluate", checkpoint, "--data", tiny.url, "--runs", 1, "--crops", 1)
+    said = run(
+        "evaluate", checkpoint, "--data", tiny.url, "--runs", 1, "--crops", 1, "--seconds", 4, 7
+    )
+    assert "4 - 7 s" in said
     assert "hqvox models pull facenet_vggface2" in said
     assert "--embedding dlib_resnet" in said

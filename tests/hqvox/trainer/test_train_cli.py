@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -11,8 +12,13 @@ from pathlib import Path
 import pytest
 
 from hqvox.cli import app
+from hqvox.errors import HqvoxError
 from hqvox.release.read import Release
+from hqvox.trainer import loop as training_loop
 from hqvox.trainer import step as training_step
+from hqvox.trainer.recipes import load_train_config
+from hqvox.trainer.runs import hold
+from hqvox.trainer.sweep import read_sweep
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.outputs import read_outputs
 from tests.helpers.tiny_release import make_tiny_release, write_checksums
@@ -130,6 +136,99 @@ def test_a_dry_run_checks_and_writes_nothing(hqvox, tiny: Release, tmp_path: Pat
     assert "nowhere.pt" in said
     (tmp_path / "letter.txt").write_text("mine")
     assert "not empty" in hqvox(*given, tmp_path)[1]
+
+
+def test_a_sweep_trains_every_point_and_goes_on(
+    hqvox, tiny: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, out = tmp_path / "grid.yaml", tmp_path / "sweep"
+    grid.write_text("optimiser.learning_rate: [1e-4, 0.002]\nstage1.batch_size: [2, 4]\n")
+    small = [part for s in SMALL if "batch_size" not in s for part in ("--set", s)]
+    given = ["train", "sf2f-64-tiny", "--data", tiny.url, "--out", out, *small, *SHORT]
+    code, said = hqvox(*given, "--sweep", grid, "--dry-run")
+    assert (code, "4 points" in said, out.exists()) == (0, True, False)
+
+    call, steps = training_step.TrainStep.__call__, 0
+
+    def interrupted(self, batch):
+        nonlocal steps
+        steps += 1
+        if steps == 5:  # of three steps a point: in the middle of the second
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_step.TrainStep, "__call__", interrupted)
+        code, said = hqvox(*given, "--sweep", grid)
+    assert code == 130
+    assert f"--sweep {grid}" in said
+    first, second = "learning_rate=1e-4,batch_size=2", "learning_rate=1e-4,batch_size=4"
+    assert sorted(path.name for path in out.iterdir()) == [first, second]
+    before = (out / first / "log.jsonl").read_bytes()
+    train = training_loop.train
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training_loop, "train",
+            lambda *given, **options: fail(train, *given, **options),
+        )  # fmt: skip
+        code, said = hqvox(*given, "--sweep", grid)
+    assert code == 1
+    assert "1 of 4 points failed, first learning_rate=0.002,batch_size=2: loss is not" in said
+    assert (out / first / "log.jsonl").read_bytes() == before
+    rows = list(csv.DictReader((out / "sweep.csv").open(encoding="utf-8")))
+    assert [row["state"] for row in rows] == ["finished", "finished", "failed", "finished"]
+    assert [row["stage1.batch_size"] for row in rows] == ["2", "4", "2", "4"]
+    assert rows[1]["step"] == "3/3"
+    assert float(rows[3]["cosine"]) <= 1
+    with hold(out / second):
+        code, said = hqvox(*given, "--sweep", grid)
+    assert code == 0, said
+    assert "another process is training it" in said
+    code, said = hqvox(*given, "--set", "seed=7", "--sweep", grid)
+    assert code == 1
+    assert "started with other settings: seed" in said
+
+
+def fail(train, config, *given, **options):
+    """Train, but for one point of the sweep."""
+    if (config.optimiser.learning_rate, config.stage1.batch_size) == (0.002, 2):
+        raise HqvoxError("loss is not finite")
+    return train(config, *given, **options)
+
+
+def test_the_papers_grid_is_table_14() -> None:
+    grid = read_sweep("table-14")
+    configs = [load_train_config("sf2f-64", point.settings) for point in grid.points]
+    values = {(c.optimiser.learning_rate, c.stage1.batch_size) for c in configs}
+    rates, sizes = (1e-4, 2e-4, 5e-4, 1e-3), (64, 128, 256, 512)
+    assert values == {(rate, size) for rate in rates for size in sizes}
+    assert len({point.name for point in grid.points}) == len(values) == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty; write a setting and its values"),
+        ("stage1.batch_size: 4", "stage1.batch_size has no list of values"),
+        ("stage1.batch_size: [4, 4]", "batch_size=4 is there twice"),
+        ("stage1.batch_size: [4, zero]", "stage1.batch_size"),
+        ("stage1.batch_sise: [4]", "stage1.batch_sise"),
+        ("a: [", "grid.yaml:1"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_line(hqvox, tiny, tmp_path: Path, text, why) -> None:
+    (tmp_path / "grid.yaml").write_text(text)
+    given = ["train", "sf2f-64-tiny", "--data", tiny.url, "--out", tmp_path / "out"]
+    code, said = hqvox(*given, "--sweep", tmp_path / "grid.yaml")
+    assert code == 1
+    assert why in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_takes_no_resume_and_needs_its_file(hqvox, tiny, tmp_path: Path) -> None:
+    given = ["train", "sf2f-64-tiny", "--data", tiny.url, "--out", tmp_path / "out"]
+    assert "leave --resume out" in hqvox(*given, "--sweep", "table-14", "--resume")[1]
+    assert "name a file, or table-14" in hqvox(*given, "--sweep", "table-15")[1]
 
 
 def test_mistakes_are_one_line_each(hqvox, tiny: Release, tmp_path: Path) -> None:
