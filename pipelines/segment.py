@@ -1,9 +1,10 @@
 """The person, cut out: a soft mask, and the crop blended onto white by it.
 
 The network's probability is cleaned at its own scale: other people of the photo are cut away, of
-what is left the piece that holds the face is kept, and holes in it are filled. A guided filter
-(He, Sun, Tang: Guided Image Filtering, 2013) then carries the edge to the crop's resolution along
-the picture's own edges.
+what is left the piece that holds the face is kept, and holes in it are filled. Where the network is
+not certain near the outline, alpha is solved from the picture (:mod:`models.segmentation.matting`).
+A guided filter (He, Sun, Tang: Guided Image Filtering, 2013) then carries alpha to the crop's
+resolution along the picture's own edges.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hqvox.config.build import SegmentConfig
 from hqvox.workspace.tables import Row
 from models.geometry import apply_transform
 from models.protocols import PersonMasker, Photo
+from models.segmentation.matting import BACKGROUND_BELOW, PERSON_ABOVE, matte
 from models.store import ModelStore
 from pipelines.faces import compute_device, landmarks_of
 from pipelines.stage import Pixels, Stage
@@ -31,6 +33,13 @@ _HOLE_FRACTION = 0.004
 _BODY_REACH = 3.0
 """How far below a face its body claims pixels, in face heights."""
 _SAME_FACE_IOU = 0.4
+_BAND = 0.05
+"""How far from the outline alpha may be between 0 and 1, in sides of the mask."""
+_RADIUS_PX = 2
+_COLOUR_VARIANCE = 1e-4
+"""Radius of the guided filter's windows in the mask, and what is added to their variance."""
+_HAZE = 0.1
+"""Alpha below it becomes 0, and alpha above one minus it 1."""
 
 
 def _resize(picture: cv2.typing.MatLike, side_px: int, interpolation: int) -> Map:
@@ -98,38 +107,55 @@ def clean(probability: Map, hull: Mask, territory: Mask) -> Map:
         if label > 0 and not at_border and area <= _HOLE_FRACTION * size**2:
             filled |= holes == label
             healed |= holes == label
-    # Within the piece that is kept the network's doubts must not show through: only its rim is
-    # soft, and that not where a hole was healed.
-    kernel = np.ones((5, 5), np.uint8)
-    rim = cv2.dilate(filled.astype(np.uint8), kernel) != cv2.erode(filled.astype(np.uint8), kernel)
-    near_hole = cv2.dilate(healed.astype(np.uint8), kernel).astype(bool)
-    firm = filled & (~rim | near_hole | (own <= 0.5))
-    return np.where(firm, 1.0, np.where(rim, own, 0)).astype(np.float32)
+    # Within the piece that is kept the network's doubts must not show through: only a band along
+    # its outline is soft, and that not where a hole was healed.
+    reach = 2 * max(2, round(_BAND * size)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    band = cv2.dilate(filled.astype(np.uint8), kernel) != cv2.erode(filled.astype(np.uint8), kernel)
+    near_hole = cv2.dilate(healed.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    firm = filled & (~band | near_hole | (own <= 0.5) | _enclosed(filled, own))
+    return np.where(firm, 1.0, np.where(band, own, 0)).astype(np.float32)
+
+
+def _enclosed(filled: Mask, own: Map) -> Mask:
+    """Uncertain pixels of a piece that no certain background, and no other piece, touches."""
+    unknown = (own > BACKGROUND_BELOW) & (own < PERSON_ABOVE)
+    outside = ~filled & ~unknown
+    _, labels = cv2.connectedComponents(unknown.astype(np.uint8), connectivity=8)
+    touched = labels[cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]
+    return unknown & filled & ~np.isin(labels, touched)
 
 
 def refine(crop: Photo, probability: Map) -> Map:
     """Carry a clean mask (n, n) to the resolution of the crop, along the crop's edges.
 
-    Returns alpha, float32 of the crop's size, 0 to 1.
+    Alpha is solved at the mask's resolution, or at the crop's if that is lower. Returns alpha,
+    float32 of the crop's size, 0 to 1.
     """
-    side, size = len(crop), len(probability)
-    if side <= size:
-        return _resize(probability, side, cv2.INTER_AREA)
-    full = crop.astype(np.float32) / 255
-    guide = _resize(full, size, cv2.INTER_AREA)
-    radius = max(2, size // 64)
-    slope, offset = _guided_coefficients(guide, probability, radius, eps=1e-3)
+    side, size = len(crop), min(len(probability), len(crop))
+    full: Map = np.asarray(crop.astype(np.float32) / 255, np.float32)
+    guide = full if size == side else _resize(full, size, cv2.INTER_AREA)
+    if size < len(probability):
+        probability = _resize(probability, size, cv2.INTER_AREA)
+    small = matte(guide, probability)
+    if size == side:
+        return _firm(small)
+    slope, offset = _guided_coefficients(guide, small, _RADIUS_PX, _COLOUR_VARIANCE)
     alpha = _resize(offset, side, cv2.INTER_LINEAR)
     for channel in range(3):
         alpha += _resize(slope[..., channel], side, cv2.INTER_LINEAR) * full[..., channel]
-    # The filter may leak along similar colours: away from the outline the network decides.
-    window = (2 * radius + 1, 2 * radius + 1)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, window)
-    low = cv2.GaussianBlur(cv2.erode(probability, kernel), (0, 0), 1.5)
-    high = cv2.GaussianBlur(cv2.dilate(probability, kernel), (0, 0), 1.5)
-    low, high = (_resize(bound, side, cv2.INTER_LINEAR) for bound in (low, high))
-    alpha = np.clip(alpha, low, np.maximum(high, low))
-    return np.asarray(np.clip((alpha - 0.2) / 0.7, 0, 1), dtype=np.float32)
+    # The filter may leak along similar colours: away from the solved outline it does not count.
+    kernel = np.ones((3, 3), np.uint8)
+    low, high = (
+        _resize(bound, side, cv2.INTER_LINEAR)
+        for bound in (cv2.erode(small, kernel), cv2.dilate(small, kernel))
+    )
+    return _firm(np.clip(alpha, low, np.maximum(high, low)))
+
+
+def _firm(alpha: Map) -> Map:
+    """Alpha with its ends at 0 and 1: haze over the background and dips in the person removed."""
+    return np.asarray(np.clip((alpha - _HAZE) / (1 - 2 * _HAZE), 0, 1), dtype=np.float32)
 
 
 def _guided_coefficients(guide: Map, target: Map, radius: int, eps: float) -> tuple[Map, Map]:
@@ -187,7 +213,7 @@ class SegmentStage(Stage):
         "mask_bytes",
     )
     reasons = ("not_segmented",)
-    version = 1
+    version = 2
     config: SegmentConfig
     masker: PersonMasker
 

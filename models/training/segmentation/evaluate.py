@@ -2,7 +2,9 @@
 
 Compares head crops of the test photographs of ``data/people``, cut as the align stage cuts them,
 with their hand-made masks. Where a crop extends beyond the photo, picture and mask repeat their
-edge. IoU and the outline's F-score are computed at 256 px a side, with the mask thresholded at 0.5.
+edge. IoU and the outline's F-score are computed at 256 px a side, with the mask thresholded at 0.5,
+of the network's probability and of the alpha that is solved from it. A pixel is soft whose value is
+between 0.05 and 0.95.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from models.errors import ModelError
 from models.protocols import PersonMasker, Photo
 from models.segmentation import WEIGHTS, load
+from models.segmentation.matting import matte
 from models.store import ModelStore
 from models.training.segmentation.crops import (
     FaceCrop,
@@ -34,6 +37,9 @@ from models.training.segmentation.metrics import boundary_f, mean_iou, person_io
 EVALUATION_PX = 256
 TOLERANCE_PX = 3.0
 """Tolerance of outline points: 1.2 % of the crop's side, 5 % of the eye distance."""
+
+SOFT = (0.05, 0.95)
+"""Alpha of pixels that are neither person nor background."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +138,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(masker: PersonMasker, crops: list[FaceCrop], pictures: Path | None) -> None:
     for version, change in (("colour", None), ("grey", grey)):
         images = [change(c.image) if change else c.image for c in crops]
-        masks = predict(masker, images)
-        made = scores(masks, crops)
-        ious = np.array([s.person for s in made])
-        print(
-            f"{masker.name} {version}: person IoU mean {ious.mean():.4f}, median "
-            f"{np.median(ious):.4f}, lowest {ious.min():.4f}; mean of person and background IoU "
-            f"{np.mean([s.miou for s in made]):.4f}; boundary F "
-            f"{np.mean([s.boundary for s in made]):.4f}"
+        probability = predict(masker, images)
+        masks = np.stack(
+            [
+                matte(np.asarray(i / 255, np.float32), p)
+                for i, p in zip(images, probability, strict=True)
+            ]
         )
+        for kind, values in (("network", probability), ("matted", masks)):
+            made = scores(values, crops)
+            ious = np.array([s.person for s in made])
+            soft = ((values > SOFT[0]) & (values < SOFT[1])).mean()
+            print(
+                f"{masker.name} {version}, {kind}: person IoU mean {ious.mean():.4f}, median "
+                f"{np.median(ious):.4f}, lowest {ious.min():.4f}; mean of person and background "
+                f"IoU {np.mean([s.miou for s in made]):.4f}; boundary F "
+                f"{np.mean([s.boundary for s in made]):.4f}; soft pixels {soft:.1%}"
+            )
         if pictures is not None and change is None:
             sheet = contact_sheet(masks, crops)
             if not cv2.imwrite(str(pictures), np.ascontiguousarray(sheet[..., ::-1])):
