@@ -67,7 +67,10 @@ def test_voice2face_of_the_cmu_code_has_its_own_data_settings() -> None:
     assert (config.optimiser.learning_rate, config.optimiser.betas) == (2e-4, (0.5, 0.999))
     data = config.data
     assert (data.normalise, data.short, data.flip) == ("utterance", "repeat", True)
+    assert (data.front_end, data.draw) == ("voice2face", "apart")
     assert config.loss.l1.weight == config.loss.perceptual.weight == 0
+    assert (config.stage1.iterations, config.stage1.freeze_encoder) == (50_000, True)
+    assert config.optimiser.first == "critics"
 
 
 def test_voice2face_as_sf2f_trained_it() -> None:
