@@ -2,12 +2,18 @@
 
     python benchmarks/known_answers.py OUT                             everything: half an hour
     python benchmarks/known_answers.py OUT --train 30 --val 6 --test 12 --steps 40 --runs 1
+    python benchmarks/known_answers.py OUT --avp-gan --seeds 3 --runs 2       AVP-GAN, CBAM or not
 
 Makes a corpus of phantoms whose voices share known traits with their faces, and a release of it.
 Trains sf2f-64-tiny and voice2face-64-tiny and measures them on unseen people, between two baselines
 without training: the mean face, which needs no voice (floor), and a ridge regression from the true
 traits of the voice to the face's embedding (ceiling). A stopped run resumes with the same command.
 Writes OUT/known_answers.{json,md}, curves.png and gallery.jpg.
+
+With ``--avp-gan`` it trains avp-gan-64-tiny and avp-gan-64-no-cbam-tiny instead, each with some
+seeds, on a release of the same corpus with voice2face's front end. Each seed first pretrains a
+voice encoder, which both share. Writes OUT/avp_gan.{json,md}, avp_gan_curves.png and
+avp_gan_gallery.jpg.
 
 Nothing is selected on the test people: settings and the strength of the regression were chosen on
 val, and models are those of the last step.
@@ -50,8 +56,12 @@ from hqvox.trainer.evaluate import (
     FUSED,
     LONG,
     SHORT,
+    Condition,
     Protocol,
+    Speaker,
+    diversity,
     evaluate,
+    generate,
     real_embeddings,
     real_faces,
 )
@@ -85,9 +95,9 @@ class Row:
     deviations: dict[str, float]
 
 
-def make_release(out: Path, plan: CorpusPlan) -> Release:
+def make_release(out: Path, plan: CorpusPlan, front_end: str = "sf2f") -> Release:
     """Make the corpus and a release of it, or take those that are there."""
-    corpus, workspace = out / "corpus", out / "workspace"
+    corpus, workspace = out / "corpus", workspace_of(out, front_end)
     if (workspace / "releases" / RELEASE / "release.json").exists():
         return find_release(str(workspace), RELEASE)
     with progress_bar(console, RELEASE) as show:
@@ -101,11 +111,23 @@ def make_release(out: Path, plan: CorpusPlan) -> Release:
     for command in (
         # The first makes the workspace's people, whom the voices are then packed for.
         ["import", "hq-voxceleb", *tree, "--name", "faces", "--no-speech"],
-        ["speech", str(workspace), "--audio", str(corpus / "wav")],
+        [
+            "speech",
+            str(workspace),
+            "--audio",
+            str(corpus / "wav"),
+            "--set",
+            f"speech.front_end={front_end}",
+        ],
         ["import", "hq-voxceleb", *tree, "--name", RELEASE],
     ):
         subprocess.run([*HQVOX, *command], check=True)
     return find_release(str(workspace), RELEASE)
+
+
+def workspace_of(out: Path, front_end: str) -> Path:
+    """Where the log-mels of a front end are."""
+    return out / ("workspace" if front_end == "sf2f" else f"workspace-{front_end}")
 
 
 def train_models(out: Path, settings: list[str]) -> dict[str, float]:
@@ -146,16 +168,21 @@ def rounds(out: Path, recipe: str) -> tuple[Path, Path]:
 
 
 def _run(
-    recipe: str, out: Path, folder: Path, settings: list[str], start: Sequence[str] = ()
+    recipe: str,
+    out: Path,
+    folder: Path,
+    settings: list[str],
+    start: Sequence[str] = (),
+    front_end: str = "sf2f",
 ) -> None:
     """Run `hqvox train`, or go on, unless it is done."""
     if (folder / INFO).exists() and read_info(folder)["sessions"][-1]["state"] == "finished":
         return
-    data = out / "workspace" / "releases" / RELEASE
+    data = workspace_of(out, front_end) / "releases" / RELEASE
     command = [*HQVOX, "train", recipe, "--data", str(data), "--out", str(folder)]
     command += ["--device", "cpu", *(part for text in settings for part in ("--set", text))]
     command += ["--resume"] if (folder / CHECKPOINTS / LAST).exists() else start
-    with (out / f"{recipe}.log").open("ab") as log:
+    with (out / f"{folder.name}.log").open("ab") as log:
         if code := subprocess.run(command, stdout=log, stderr=log).returncode:
             raise SystemExit(f"{recipe}: training ended with {code}; see {log.name}")
 
@@ -379,6 +406,162 @@ def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) ->
     return answers
 
 
+AVP_GAN = {"avp-gan-64-tiny": "AVP-GAN", "avp-gan-64-no-cbam-tiny": "AVP-GAN (no CBAM)"}
+AVP_COLOURS = {"avp-gan-64-tiny": "#1f5a94", "avp-gan-64-no-cbam-tiny": "#d0745f"}
+VOICE2FACE = "voice2face"
+AVP_CONDITIONS = (Condition("4 s", (400, 400)), Condition("8 s", (800, 800)))
+"""As table 4 of the AVP-GAN paper; speech that is shorter is repeated."""
+
+
+def train_avp_gan(out: Path, settings: list[str], seeds: int) -> dict[str, float]:
+    """Train both recipes with every seed, two at a time; return the minutes that each took."""
+    cores = len(os.sched_getaffinity(0))
+    given = [*settings, f"speed.threads={max(1, cores // 2)}"]
+    jobs = [(recipe, seed) for seed in range(seeds) for recipe in AVP_GAN]
+
+    def voice(seed: int) -> None:
+        pretraining = [f"seed={seed}", f"speed.threads={max(1, cores // 2)}"]
+        folder = out / f"voice-{seed}"
+        _run("voice-embedding-tiny", out, folder, pretraining, front_end=VOICE2FACE)
+
+    def face(job: tuple[str, int]) -> float:
+        recipe, seed = job
+        weights = out / f"voice-{seed}" / CHECKPOINTS / LAST
+        folder = out / f"{recipe}-{seed}"
+        more = [f"seed={seed}", f"stage1.encoder_weights={weights}"]
+        _run(recipe, out, folder, [*given, *more], front_end=VOICE2FACE)
+        return _minutes(folder)
+
+    with ThreadPoolExecutor(2) as side_by_side:
+        list(side_by_side.map(voice, range(seeds)))
+        minutes = list(side_by_side.map(face, jobs))
+    return {f"{recipe}-{seed}": value for (recipe, seed), value in zip(jobs, minutes, strict=True)}
+
+
+def avp_gan_figures(
+    out: Path, part: Split, networks: MetricNetworks, protocol: Protocol, seeds: int
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Figures on a part: by recipe and length of speech, one set for each seed."""
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for recipe in AVP_GAN:
+        for seed in range(seeds):
+            loaded = load_generator(out / f"{recipe}-{seed}" / CHECKPOINTS / LAST)
+            normaliser = normaliser_of(loaded)
+            with progress_bar(console, f"evaluating {recipe}, seed {seed}") as show:
+                evaluation = evaluate(
+                    loaded.generator,
+                    normaliser,
+                    part,
+                    AVP_CONDITIONS,
+                    networks,
+                    protocol,
+                    on_progress=show,
+                )
+            speaker = Speaker(part, normaliser, protocol)
+            for result in evaluation.results:
+                means = {name: score.mean for name, score in result.scores.items()}
+                pictures = generate(loaded.generator, speaker, result.condition, 0, 0)
+                means["diversity"] = diversity(pictures, part)
+                of_recipe = figures.setdefault(recipe, {})
+                of_recipe.setdefault(result.condition.length, []).append(means)
+    return figures
+
+
+def avp_gan_table(
+    figures: dict[str, dict[str, list[dict[str, float]]]], baselines: list[Row], people: int
+) -> str:
+    """Means over seeds, ± their standard error, and what CBAM gives, seed by seed."""
+    names = ["cosine", "l1", "recall_1", "recall_5", "recall_10", "diversity"]
+    text = ["| | speech | cosine | L1 | R@1 | R@5 | R@10 | diversity |", "|---|---|" + "---|" * 6]
+    random = {f"recall_{k}": chance(k, people) for k in (1, 5, 10)}
+
+    def line(name: str, length: str, sets: list[dict[str, float]], signed: bool = False) -> str:
+        cells = []
+        for key in names:
+            values = np.array([one[key] for one in sets if key in one])
+            form = {"cosine": ".4f", "l1": ".3f", "diversity": ".2f"}.get(key, ".1f")
+            if not len(values):
+                cells.append("–")
+                continue
+            cell = format(values.mean(), ("+" if signed else "") + form)
+            if len(values) > 1:
+                cell += f" ± {format(values.std(ddof=1) / len(values) ** 0.5, form)}"
+            cells.append(cell)
+        return f"| {name} | {length} | " + " | ".join(cells) + " |"
+
+    text += [line("chance", "–", [random])]
+    text += [line(row.name, "–", [row.figures]) for row in baselines]
+    for recipe in reversed(AVP_GAN):
+        text += [line(AVP_GAN[recipe], length, sets) for length, sets in figures[recipe].items()]
+    with_cbam, without = (figures[recipe] for recipe in AVP_GAN)
+    for length in with_cbam:
+        pairs = zip(with_cbam[length], without[length], strict=True)
+        gains = [
+            {key: one[key] - other[key] for key in names if key in one} for one, other in pairs
+        ]
+        text.append(line("what CBAM gives", length, gains, signed=True))
+    return "\n".join(text) + "\n"
+
+
+def draw_avp_gan(out: Path, seeds: int, val_people: int) -> None:
+    """Figures on val and losses over steps, a line for each seed."""
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), constrained_layout=True)
+    cosines, recalls, diversities, terms = axes.flat
+    for recipe, name in AVP_GAN.items():
+        for seed in range(seeds):
+            log = read_log(out / f"{recipe}-{seed}")
+            label = name if seed == 0 else None
+            lines = [x for x in log if x["kind"] == "evaluate"]
+            steps = [x["step"] for x in lines]
+            of = {"cosine": cosines, "recall_10": recalls, "diversity": diversities}
+            for key, place in of.items():
+                values = [x["figures"][key] for x in lines]
+                place.plot(steps, values, marker="o", ms=3, c=AVP_COLOURS[recipe], label=label)
+            lines = [x for x in log if x["kind"] == "train"]
+            steps = [x["step"] for x in lines]
+            for key, style in (("discriminator_64", "-"), ("classifier_64", ":"), ("gan", "--")):
+                values = _smooth([x["terms"][key] for x in lines])
+                what = f"{name}: {key}" if seed == 0 else None
+                terms.plot(steps, values, style, lw=1, c=AVP_COLOURS[recipe], label=what)
+    recalls.axhline(chance(10, val_people), c="#8a93a0", ls="--", lw=1, label="chance")
+    cosines.set(title=f"cosine on {val_people} people of val", xlabel="step")
+    recalls.set(title="R@10 on val, %", xlabel="step", ylim=(0, 100))
+    diversities.set(title="diversity on val, of the real faces'", xlabel="step", ylim=(0, None))
+    terms.set(title="terms (train)", xlabel="step", yscale="log")
+    for place in axes.flat:
+        place.grid(color="#e8ebef")
+        place.spines[["top", "right"]].set_visible(False)
+        place.legend(fontsize=7, frameon=False)
+    figure.savefig(out / "avp_gan_curves.png", dpi=90)
+    plt.close(figure)
+
+
+def run_avp_gan(
+    out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol, seeds: int
+) -> None:
+    """AVP-GAN with and without CBAM; writes and prints the table."""
+    out.mkdir(parents=True, exist_ok=True)
+    data = TrainingData.open(make_release(out, plan, VOICE2FACE), (PX,))
+    minutes = train_avp_gan(out, settings, seeds)
+    networks = load_metric_networks(ModelStore(), EMBEDDING, scores=False)
+    test = data.split("test")
+    figures = avp_gan_figures(out, test, networks, protocol, seeds)
+    baselines = floor_and_ceiling(out / "corpus", data, networks)
+    table = avp_gan_table(figures, baselines, len(test))
+    loaded = [
+        (recipe, load_generator(out / f"{recipe}-0" / CHECKPOINTS / LAST)) for recipe in AVP_GAN
+    ]
+    shown = [(AVP_GAN[recipe], one, normaliser_of(one), AVP_CONDITIONS) for recipe, one in loaded]
+    (out / "avp_gan_gallery.jpg").write_bytes(encode_jpeg(gallery(test, shown, protocol, 96), 90))
+    draw_avp_gan(out, seeds, len(data.split("val")))
+    answers = {"people": len(test), "minutes": minutes, "figures": figures}
+    (out / "avp_gan.json").write_text(json.dumps(answers, indent=1))
+    (out / "avp_gan.md").write_text(table)
+    console.print(table, markup=False, soft_wrap=True)
+    took = ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items())
+    console.print(f"training: {took}")
+
+
 def main() -> None:
     usual = CorpusPlan()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -388,6 +571,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of stage 1; by default the recipe's")
     parser.add_argument("--runs", type=int, default=10, help="evaluations")
     parser.add_argument("--crops", type=int, default=10, help="of each person in an evaluation")
+    parser.add_argument("--avp-gan", action="store_true", help="AVP-GAN with and without CBAM")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each, with --avp-gan")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     arguments = parser.parse_args()
     plan = CorpusPlan(train=arguments.train, val=arguments.val, test=arguments.test)
@@ -395,6 +580,9 @@ def main() -> None:
     if arguments.steps:
         settings.append(f"stage1.iterations={arguments.steps}")
     protocol = Protocol(arguments.runs, arguments.crops)
+    if arguments.avp_gan:
+        run_avp_gan(arguments.out, plan, settings, protocol, arguments.seeds)
+        return
     answers = run(arguments.out, plan, settings, protocol)
     console.print((arguments.out / "known_answers.md").read_text(), markup=False, soft_wrap=True)
     took = ", ".join(

@@ -68,6 +68,8 @@ def describe_generator(spec: GeneratorSpec, frames: int = 125, windows: int = 1)
     def run(generator: nn.Module) -> object:
         assert isinstance(generator, Generator)
         embeddings = generator.embed(log_mels)
+        if spec.decoder == "none":
+            return embeddings
         if generator.fuser is None:
             return generator.decode(embeddings)
         return generator.decode(generator.fuser(embeddings[None], mask))

@@ -58,6 +58,10 @@ def describe(
     with torch.device("meta"):
         critics = build_critics(config, identities)
     for name, critic in critics.items():
+        if config.task == "speakers":
+            size = sum(parameter.numel() for parameter in critic.parameters())
+            say(f"classifier of {identities:,} speakers: {size:,} parameters")
+            continue
         kind, _, px = name.rpartition("_")
         classes = "" if kind == "discriminator" else f"; {identities:,} identities"
         _show(f"{kind}, {px} × {px} px{classes}", describe_network(critic, int(px)))

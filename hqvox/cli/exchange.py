@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hqvox.cli.common import CONTEXT, console, say
-from hqvox.cli.import_checkpoint import sf2f_checkpoint
+from hqvox.cli.import_checkpoint import sf2f_checkpoint, voice2face_checkpoint
 from hqvox.errors import HqvoxError
 from hqvox.exchange.export import (
     SHARD_MB,
@@ -167,7 +167,7 @@ def hq_voxceleb(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="official|seed:N|FILE",
+            metavar="official|initials|seed:N|FILE",
             help="Default: the tree's split.json; without one official where --voxceleb is given, "
             "else seed:0.",
         ),
@@ -274,3 +274,4 @@ def _say_imported(done: Written) -> None:
 
 
 importing.command("sf2f-checkpoint")(sf2f_checkpoint)
+importing.command("voice2face-checkpoint")(voice2face_checkpoint)

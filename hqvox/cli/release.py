@@ -64,8 +64,9 @@ def release(
     split: Annotated[
         str,
         typer.Option(
-            metavar="official|seed:N|FILE",
-            help="official: by position in the metadata file; seed:N: a tenth each, drawn by seed; "
+            metavar="official|initials|seed:N|FILE",
+            help="official: by position in the metadata file; initials: names from A and B val, "
+            "C to E test, F to Z train; seed:N: a tenth each, drawn by seed; "
             "FILE: a split.json, or a CSV with the columns identity,part.",
         ),
     ] = "official",
@@ -124,7 +125,7 @@ def print_release(written: Written) -> None:
     _name("left out, with too few faces", plan.too_few, "faces")
     _name("kept apart, faces but no speech", plan.without_speech, "faces")
     _name("kept apart, speech but too few faces", plan.speech_only, "utterances")
-    _name("left out, not in the split file", plan.unassigned, "faces")
+    _name("left out, not in the split", plan.unassigned, "faces")
     if plan.split.unknown:
         named = listed(plan.split.unknown, SHOWN)
         say(f"in the split file, but not to be released: {len(plan.split.unknown):,} ({named})")

@@ -79,6 +79,9 @@ def train(
 ) -> None:
     """Train a speech-to-face model on a release: first encoder and decoder, then the fuser.
 
+    The recipe voice-embedding trains a voice encoder alone, to recognise speakers, which
+    voice2face-cmu and avp-gan-64 need.
+
     Stop it at any time with Ctrl-C, and go on with --resume. On several GPUs: torchrun
     --nproc-per-node 8 --no-python hqvox train …
 
@@ -106,6 +109,9 @@ def train(
     if outcome.state == "stopped":
         _say_stopped(outcome, job, out, "--resume")
     last = quote(str(out / CHECKPOINTS / LAST))
+    if config.task == "speakers":
+        say(f"finished; train a generator with it by --set stage1.encoder_weights={last}")
+        return
     say(f"finished; measure it with: hqvox evaluate {last} --data {quote(data)}")
 
 

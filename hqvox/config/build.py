@@ -8,9 +8,9 @@ also declares the stage's limits. Sources: "paper" is Speech Fusion to Face, §3
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hqvox.config.discover import DiscoverConfig
 from hqvox.config.policy import PolicyConfig
@@ -312,14 +312,19 @@ class QualityConfig(StageSection):
 
 
 class SpeechConfig(Section):
-    """From audio files to log-mels (the released SF2F code's front end, unless said otherwise)."""
+    """From audio files to log-mels."""
 
+    front_end: Literal["sf2f", "voice2face"] = Field(
+        "sf2f",
+        description="log-mel and voice activity as in the released code of SF2F or of voice2face; "
+        "voice2face sets n_filters 64 and vad_aggressiveness 2 where they are not set",
+    )
     n_filters: Literal[40, 64] = Field(
-        40, description="mel filters, 0 to 8 kHz (SF2F's code: 40; voice2face: 64)"
+        40, description="mel filters (SF2F's code: 40, 0 to 8 kHz; voice2face: 64, 20 to 7,200 Hz)"
     )
     vad: bool = Field(True, description="WebRTC voice activity detection; false: keep all of it")
     vad_aggressiveness: int = Field(
-        1, ge=0, le=3, description="of the VAD, 3 keeps least (SF2F's code: 1)"
+        1, ge=0, le=3, description="of the VAD, 3 keeps least (SF2F's code: 1; voice2face: 2)"
     )
     min_seconds: float = Field(
         1.0, ge=0.025, le=60, description="least speech left, s: the shortest training crop (house)"
@@ -331,6 +336,21 @@ class SpeechConfig(Section):
     min_peak_dbfs: float = Field(
         -60.0, ge=-96, le=0, description="quieter files count as silent, dB full scale (house)"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_front_end(cls, values: Any) -> Any:
+        """The front end's own numbers, where they are not set."""
+        if isinstance(values, dict) and values.get("front_end") == "voice2face":
+            return {"n_filters": 64, "vad_aggressiveness": 2} | values
+        return values
+
+    @field_validator("n_filters")
+    @classmethod
+    def _filters_of_front_end(cls, count: int, info: ValidationInfo) -> int:
+        if info.data.get("front_end") == "voice2face" and count != 64:
+            raise ValueError("the voice2face front end has 64 filters; set speech.n_filters=64")
+        return count
 
 
 class RunnerConfig(Section):

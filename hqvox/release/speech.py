@@ -58,6 +58,7 @@ class SpeechTask:
     rows: pa.Table
     """Of the workspace's index, with ``split``, in order."""
     filters: int
+    front_end: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class SpeechPart:
     sha256: str
     moments: MeanVariance
     """Over train."""
+    front_end: str
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,10 @@ def speech_tasks(
     rows = rows.filter(pc.is_valid(rows["position"]))
     rows = rows.append_column("split", parts.take(rows["position"].combine_chunks()))
     rows = rows.sort_by([(name, "ascending") for name in ("shard", "position", "number")])
-    filters = SpeechPack(workspace).n_filters()
+    pack = SpeechPack(workspace)
+    filters, front_end = pack.n_filters(), pack.front_end()
     assert filters is not None, workspace.url  # there are utterances
+    assert front_end is not None
     return [
         SpeechTask(
             workspace.url,
@@ -124,6 +128,7 @@ def speech_tasks(
             speech_file(shard),
             rows.filter(pc.equal(rows["shard"], shard)).combine_chunks(),
             filters,
+            front_end,
         )
         for shard in sorted(pc.unique(rows["shard"]).to_pylist())
     ]
@@ -152,7 +157,7 @@ def pack_speech(task: SpeechTask) -> SpeechPart:
                 | {"file": task.file, "offset": offset, "frames": len(log_mel)}
             )
             offset += len(log_mel)
-    return SpeechPart(pa.Table.from_pylist(rows, SPEECH), file.sha256, moments)
+    return SpeechPart(pa.Table.from_pylist(rows, SPEECH), file.sha256, moments, task.front_end)
 
 
 def write_speech(
@@ -189,6 +194,7 @@ def stats_json(parts: Sequence[SpeechPart]) -> dict[str, Any]:
         total = total.merged(part.moments)
     return {
         "filters": len(total.mean),
+        "front_end": parts[0].front_end,
         "frames_per_second": FRAMES_PER_SECOND,
         "dtype": "float16, little-endian",
         "scale": "natural log",

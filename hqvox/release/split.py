@@ -1,4 +1,4 @@
-"""Which identities train, validate and test: HQ-VoxCeleb's own split, one by seed, or by file.
+"""Which identities train, validate and test: HQ-VoxCeleb's own split, by initial, seed or file.
 
 A file is the released ``split.json``, or a CSV of identity and part.
 """
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from hqvox.errors import HqvoxError
 from hqvox.workspace.identities import safe_name
 from hqvox.workspace.tables import Row
 
+INITIALS = "initials"
+"""The split by the initials of names."""
 PARTS = ("train", "val", "test")
 """The parts of a split, in the order they are printed."""
 _PART_OF = {"valid": "val", "validation": "val", "dev": "val"} | {part: part for part in PARTS}
@@ -29,11 +32,11 @@ class SplitPlan:
     """Which part of the split each identity is in."""
 
     how: str
-    """``official``, ``seed:N``, or ``file:`` and the SHA-256 of the file."""
+    """``official``, ``initials``, ``seed:N``, or ``file:`` and the SHA-256 of the file."""
     parts: dict[str, str]
     """Part by identity id."""
     unassigned: list[Row] = field(default_factory=list)
-    """Identities that the file does not name: they are not released."""
+    """Identities that the file does not name, or without an initial: they are not released."""
     unknown: list[str] = field(default_factory=list)
     """Names in the file that are none of the identities to be released."""
 
@@ -56,12 +59,24 @@ def official_part(row: int) -> str:
     return {8: "test", 9: "val"}.get(row % 10, "train")
 
 
+def part_by_initial(name: str) -> str | None:
+    """Part by the first letter of a name: A and B val, C to E test, F to Z train.
+
+    As in voice2face (its released code and its paper) and AVP-GAN's table 3. Accents do not count;
+    None for a name that begins with no Latin letter.
+    """
+    letter = unicodedata.normalize("NFKD", name.strip())[:1].upper()
+    if not "A" <= letter <= "Z":
+        return None
+    return "val" if letter <= "B" else "test" if letter <= "E" else "train"
+
+
 def check_split(how: str) -> int | Path | None:
-    """The seed of ``seed:N``, the path of a file, None for ``official``.
+    """The seed of ``seed:N``, the path of a file, None for ``official`` and ``initials``.
 
     Raises HqvoxError for anything else.
     """
-    if how == "official":
+    if how in ("official", INITIALS):
         return None
     match = re.fullmatch(r"seed:(\d{1,18})", how)
     if match:
@@ -69,8 +84,8 @@ def check_split(how: str) -> int | Path | None:
     if how and not how.startswith("seed:") and Path(how).is_file():
         return Path(how)
     raise HqvoxError(
-        f"--split {how}: no such file; write official, seed: and a number (seed:7), or the path of "
-        "a split.json or of a CSV with the columns identity,part"
+        f"--split {how}: no such file; write official, initials, seed: and a number (seed:7), or "
+        "the path of a split.json or of a CSV with the columns identity,part"
     )
 
 
@@ -79,12 +94,17 @@ def make_split(identities: Sequence[Row], how: str = "official") -> SplitPlan:
 
     ``identities``: rows with ``identity_id``, ``subset``, ``row``, and for a file ``name``,
     ``subset_folder`` and ``folder``. ``how``: ``official`` goes by the position in the metadata
-    file; ``seed:N`` draws a tenth of each subset for test and a tenth for validation (at least one
-    each where there are three or more identities), the same for the same N and identities; else
-    the path of a file. Raises HqvoxError where the file cannot be read, puts an identity in two
-    parts, or names none of ``identities``.
+    file; ``initials`` by the first letter of the name (:func:`part_by_initial`); ``seed:N`` draws a
+    tenth of each subset for test and a tenth for validation (at least one each where there are
+    three or more identities), the same for the same N and identities; else the path of a file.
+    Raises HqvoxError where the file cannot be read, puts an identity in two parts, or names none of
+    ``identities``.
     """
     choice = check_split(how)
+    if how == INITIALS:
+        by_name = {row["identity_id"]: part_by_initial(row["name"]) for row in identities}
+        parts = {key: part for key, part in by_name.items() if part is not None}
+        return SplitPlan(how, parts, [r for r in identities if r["identity_id"] not in parts])
     if choice is None:
         return SplitPlan(how, {row["identity_id"]: official_part(row["row"]) for row in identities})
     if isinstance(choice, int):

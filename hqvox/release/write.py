@@ -88,9 +88,9 @@ def write_release(
 
     Raises HqvoxError where the release exists, or the build is not up to date. ``auto``: take the
     best faces by quality, whatever people decided; else take their choice. ``split``:
-    ``official``, ``seed:N``, or the path of a file. ``speech``: release the identities that have
-    faces and speech, where the workspace has any; else faces alone. ``workers``: processes, by
-    default one per core; 1 works in this one.
+    ``official``, ``initials``, ``seed:N``, or the path of a file. ``speech``: release the
+    identities that have faces and speech, where the workspace has any; else faces alone.
+    ``workers``: processes, by default one per core; 1 works in this one.
     """
     check_new(workspace, name)
     check_split(split)

@@ -232,8 +232,12 @@ def _fingerprint(config: SpeechConfig, files: Sequence[AudioFile]) -> dict[str, 
     for file in files:
         key = (file.identity_id, file.video, file.utterance, file.path, file.size, file.mtime_ns)
         inputs.update(json.dumps(key).encode())
+    settings = config.model_dump(mode="json")
+    if config.front_end == "sf2f":
+        # Speech that was packed before there were two front ends stays as it is.
+        del settings["front_end"]
     parts = {
-        "config": config.model_dump(mode="json"),
+        "config": settings,
         "version": utterance.VERSION,
         "input": inputs.hexdigest(),
     }

@@ -30,7 +30,9 @@ from hqvox.workspace.tables import UTTERANCES, Row
 
 FOLDER = "speech"
 STATISTICS = b"hqvox.speech"
-"""Key of a table's schema metadata: JSON with ``n_filters`` and ``statistics``."""
+"""Key of a table's schema metadata: JSON with ``n_filters``, ``front_end``, ``statistics``."""
+SF2F = "sf2f"
+"""The front end of tables that do not name theirs."""
 LITTLE_ENDIAN_F16 = np.dtype("<f2")
 
 
@@ -72,13 +74,24 @@ class SpeechPack:
 
         Raises HqvoxError where shards differ, as after an interrupted rebuild.
         """
-        counts = sorted({self._record(shard)["n_filters"] for shard in self.shards()})
-        if len(counts) > 1:
+        return self._of_all("n_filters", "filters")
+
+    def front_end(self) -> str | None:
+        """Front end of the packed log-mels, ``sf2f`` or ``voice2face``; None where nothing is.
+
+        Raises HqvoxError where shards differ, as after an interrupted rebuild.
+        """
+        return self._of_all("front_end", "as front end")
+
+    def _of_all(self, key: str, what: str) -> Any:
+        """A value that all shards share; None where there is no shard."""
+        values = sorted({self._record(shard)[key] for shard in self.shards()})
+        if len(values) > 1:
             raise HqvoxError(
-                f"{self._storage.shown(FOLDER)}: shards have {counts} filters; "
+                f"{self._storage.shown(FOLDER)}: shards have {values} {what}; "
                 f"run `hqvox speech {self.workspace.url}`, which packs the rest again"
             )
-        return counts[0] if counts else None
+        return values[0] if values else None
 
     def read(self, row: Mapping[str, Any]) -> NDArray[np.float16]:
         """Log-mel (frames, filters) of an index row; uses its shard, offset and frames."""
@@ -135,7 +148,8 @@ class SpeechPack:
     def _record(self, shard: str) -> dict[str, Any]:
         try:
             with self._storage.open(table_name(shard)) as file:
-                return json.loads((pq.read_schema(file).metadata or {})[STATISTICS])
+                record = json.loads((pq.read_schema(file).metadata or {})[STATISTICS])
+                return {"front_end": SF2F, **record}
         except (OSError, pa.ArrowException, KeyError, json.JSONDecodeError) as error:
             raise self._damaged(shard, f"cannot be read ({error})", ".parquet") from None
 
@@ -160,12 +174,14 @@ class SpeechPack:
 class PackWriter:
     """Packs one shard: add every file's row in order, then commit. Discard in a ``finally``."""
 
-    def __init__(self, workspace: Workspace, shard: str, n_filters: int) -> None:
+    def __init__(
+        self, workspace: Workspace, shard: str, n_filters: int, front_end: str = SF2F
+    ) -> None:
         self._storage = workspace.storage
         self.shard = shard
         self._rows: list[Row] = []
         self._statistics = MeanVariance.empty(n_filters)
-        self._n_filters = n_filters
+        self._n_filters, self._front_end = n_filters, front_end
         self._pending: PendingFile = self._storage.begin(array_name(shard))
 
     def add(self, row: Row, log_mel: NDArray[np.float32] | None) -> None:
@@ -184,7 +200,10 @@ class PackWriter:
         # A table must not stand beside a newer array than its own.
         self._storage.remove(table_name(self.shard))
         self._pending.commit()
-        record = {"n_filters": self._n_filters, "statistics": self._statistics.record()}
+        record: dict[str, Any] = {"n_filters": self._n_filters}
+        if self._front_end != SF2F:
+            record["front_end"] = self._front_end
+        record["statistics"] = self._statistics.record()
         table = pa.Table.from_pylist(self._rows, schema=UTTERANCES).replace_schema_metadata(
             {
                 FINGERPRINT: json.dumps(fingerprint, sort_keys=True).encode(),

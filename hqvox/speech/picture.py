@@ -20,7 +20,7 @@ from PIL import Image
 
 from hqvox.speech.decode import decode
 from hqvox.speech.log_mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, log_mel
-from hqvox.speech.vad import FRAME_SAMPLES, speech_frames, voiced_frames
+from hqvox.speech.vad import SF2F, speech_frames, voiced_frames
 
 BLUE, GREEN, GREY = "#1f5a94", "#2e9c6a", "#9aa3ad"
 
@@ -32,7 +32,9 @@ def draw_utterance(samples: NDArray[np.int16], n_filters: int = 40, title: str =
     """
     voiced = voiced_frames(samples)
     kept = speech_frames(voiced)
-    spoken = samples[: len(kept) * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)[kept].reshape(-1)
+    spoken = (
+        samples[: len(kept) * SF2F.frame_samples].reshape(-1, SF2F.frame_samples)[kept].reshape(-1)
+    )
     energies = log_mel(spoken, n_filters)
     seconds = len(samples) / SAMPLE_RATE_HZ
     figure, (wave, activity, mel) = plt.subplots(
@@ -40,8 +42,8 @@ def draw_utterance(samples: NDArray[np.int16], n_filters: int = 40, title: str =
     )
     wave.plot(np.arange(len(samples)) / SAMPLE_RATE_HZ, samples / 32768, color=BLUE, lw=0.4)
     wave.set(xlim=(0, seconds), ylabel="amplitude", title=title)
-    starts = np.arange(len(voiced)) * FRAME_SAMPLES / SAMPLE_RATE_HZ
-    width = FRAME_SAMPLES / SAMPLE_RATE_HZ
+    starts = np.arange(len(voiced)) * SF2F.frame_samples / SAMPLE_RATE_HZ
+    width = SF2F.frame_samples / SAMPLE_RATE_HZ
     activity.bar(starts[voiced], 1, width, 1.1, align="edge", color=GREY)
     activity.bar(starts[kept], 1, width, 0, align="edge", color=GREEN)
     activity.set(xlim=(0, seconds), ylim=(0, 2.1), xlabel="seconds")

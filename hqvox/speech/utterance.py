@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.speech import decode as decoding
+from hqvox.speech import vad, voice2face
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ, log_mel
-from hqvox.speech.vad import speech
 from hqvox.workspace.tables import Row
 
 VERSION = 2
@@ -84,6 +84,7 @@ def process(data: bytes, config: SpeechConfig) -> tuple[Row, NDArray[np.float32]
 
 def _log_mel(data: bytes, config: SpeechConfig, row: Row) -> NDArray[np.float32]:
     """The log-mel; adds columns to the row on the way. Raises AudioError."""
+    ring = vad.VOICE2FACE if config.front_end == "voice2face" else vad.SF2F
     audio = decoding.decode(data, config.max_seconds)
     loudest = int(np.abs(audio.samples.astype(np.int32)).max(initial=0))
     peak_dbfs = 20 * math.log10(loudest / 32768) if loudest else None
@@ -97,26 +98,35 @@ def _log_mel(data: bytes, config: SpeechConfig, row: Row) -> NDArray[np.float32]
     }
     if peak_dbfs is None or peak_dbfs < config.min_peak_dbfs:
         raise AudioError("silent", "digital silence" if peak_dbfs is None else "")
-    spoken = speech(audio.samples, config.vad_aggressiveness) if config.vad else audio.samples
+    spoken = audio.samples
+    if config.vad:
+        spoken = vad.speech(audio.samples, config.vad_aggressiveness, ring)
     seconds = len(spoken) / SAMPLE_RATE_HZ
     row["seconds"] = seconds
     if not len(spoken):
         raise AudioError("no_voice")
     if seconds < config.min_seconds:
         raise AudioError("too_short", f"{seconds:.2f} s of speech, {config.min_seconds:g} needed")
+    if config.front_end == "voice2face":
+        return voice2face.log_mel(spoken)
     return log_mel(spoken, config.n_filters)
 
 
 def speech_of(
-    audio: Path, n_filters: int = 40, *, vad: bool = True
+    audio: Path, n_filters: int = 40, *, vad: bool = True, front_end: str = "sf2f"
 ) -> tuple[NDArray[np.float32], float]:
     """The log-mel (frames, n_filters) of a file's speech, and its length, s.
 
     Made as `hqvox speech` does, however short. ``vad=False``: of all that the file holds, pauses
-    included. Raises HqvoxError where there is no speech.
+    included. ``front_end``: as ``speech.front_end``. Raises HqvoxError where there is no speech.
     """
     config = SpeechConfig.model_validate(
-        {"n_filters": n_filters, "min_seconds": LEAST_SECONDS, "vad": vad}
+        {
+            "front_end": front_end,
+            "n_filters": n_filters,
+            "min_seconds": LEAST_SECONDS,
+            "vad": vad,
+        }
     )
     try:
         row, frames = process(read_file(audio, config), config)

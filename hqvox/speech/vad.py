@@ -1,13 +1,16 @@
-"""Voice activity: WebRTC's detector on 30 ms frames, smoothed over 300 ms, as in the SF2F code.
+"""Voice activity: WebRTC's detector, smoothed by a ring of its last decisions.
 
-A ring of the last 10 decisions (300 ms) starts speech once more than 90 % of it, hence all 10, are
-voiced, from the first of these 10 frames on; it ends speech once all 10 are unvoiced, these 10
-still kept. The ring starts empty after each change. Two runs of 10, one voiced and one unvoiced,
-cannot overlap, so emptying the ring changes nothing, and runs of 10 can be found all at once.
+The SF2F code has frames of 30 ms and a ring of 300 ms (10 decisions), voice2face's code frames of
+20 ms and a ring of 50 ms (2 decisions, rounded down). The ring starts speech once more than 90 %
+of it, hence all of it, is voiced, from its first frame on; it ends speech once all of it is
+unvoiced, these frames still kept. The ring starts empty after each change. Two full rings, one
+voiced and one unvoiced, cannot overlap, so emptying the ring changes nothing, and full rings can be
+found all at once.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
@@ -16,36 +19,49 @@ from numpy.typing import NDArray
 
 from hqvox.speech.log_mel import SAMPLE_RATE_HZ
 
-FRAME_SAMPLES = SAMPLE_RATE_HZ * 30 // 1000
-RING_FRAMES = 10
+
+@dataclass(frozen=True)
+class Ring:
+    """How the detector's decisions are taken and smoothed."""
+
+    frame_samples: int
+    """Samples of a frame at 16 kHz."""
+    frames: int
+    """Decisions in the ring."""
 
 
-def voiced_frames(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArray[np.bool_]:
-    """The detector's decision on every 30 ms frame of 16 kHz mono samples.
+SF2F = Ring(SAMPLE_RATE_HZ * 30 // 1000, 10)
+VOICE2FACE = Ring(SAMPLE_RATE_HZ * 20 // 1000, 50 // 20)
 
-    As in the released code, a frame counts only if a sample follows it, so up to 30 ms at the end
-    are dropped. ``aggressiveness``: 0 to 3; 3 finds the fewest voiced frames.
+
+def voiced_frames(
+    samples: NDArray[np.int16], aggressiveness: int = 1, ring: Ring = SF2F
+) -> NDArray[np.bool_]:
+    """The detector's decision on every frame of 16 kHz mono samples.
+
+    As in the released codes, a frame counts only if a sample follows it, so up to one frame at the
+    end is dropped. ``aggressiveness``: 0 to 3; 3 finds the fewest voiced frames.
     """
-    count = max(0, (len(samples) - 1) // FRAME_SAMPLES)
+    size = ring.frame_samples
+    count = max(0, (len(samples) - 1) // size)
     # The detector adapts to the signal, so every utterance needs a new one.
     detector = webrtcvad.Vad(aggressiveness)
-    data = samples[: count * FRAME_SAMPLES].astype("<i2").tobytes()
-    size = 2 * FRAME_SAMPLES
-    pieces = (data[start : start + size] for start in range(0, count * size, size))
-    decisions = map(detector.is_speech, pieces, repeat(SAMPLE_RATE_HZ), repeat(FRAME_SAMPLES))
+    data = samples[: count * size].astype("<i2").tobytes()
+    pieces = (data[start : start + 2 * size] for start in range(0, len(data), 2 * size))
+    decisions = map(detector.is_speech, pieces, repeat(SAMPLE_RATE_HZ), repeat(size))
     return np.fromiter(decisions, np.bool_, count)
 
 
-def speech_frames(voiced: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def speech_frames(voiced: NDArray[np.bool_], ring: Ring = SF2F) -> NDArray[np.bool_]:
     """Which frames the ring keeps, from the detector's decision on each."""
-    count = len(voiced)
-    if count < RING_FRAMES:
+    count, size = len(voiced), ring.frames
+    if count < size:
         return np.zeros(count, np.bool_)
     total = np.concatenate([[0], np.cumsum(voiced)])
-    in_ring = total[RING_FRAMES:] - total[:-RING_FRAMES]
+    in_ring = total[size:] - total[:-size]
     # Frames at which the ring is all voiced or all unvoiced; the last of these holds.
-    decided = np.flatnonzero((in_ring == RING_FRAMES) | (in_ring == 0)) + RING_FRAMES - 1
-    starts = in_ring[decided - RING_FRAMES + 1] == RING_FRAMES
+    decided = np.flatnonzero((in_ring == size) | (in_ring == 0)) + size - 1
+    starts = in_ring[decided - size + 1] == size
     latest = np.searchsorted(decided, np.arange(count), side="right") - 1
     speaking = (latest >= 0) & np.append(starts, False)[latest]
     # Speech includes the ring that began it and the frame that ended it.
@@ -53,11 +69,14 @@ def speech_frames(voiced: NDArray[np.bool_]) -> NDArray[np.bool_]:
     ended = np.flatnonzero(~speaking & np.concatenate([[False], speaking[:-1]]))
     kept = speaking.copy()
     kept[ended] = True
-    kept[(began[:, None] - np.arange(RING_FRAMES)).ravel()] = True
+    kept[(began[:, None] - np.arange(size)).ravel()] = True
     return kept
 
 
-def speech(samples: NDArray[np.int16], aggressiveness: int = 1) -> NDArray[np.int16]:
+def speech(
+    samples: NDArray[np.int16], aggressiveness: int = 1, ring: Ring = SF2F
+) -> NDArray[np.int16]:
     """The samples with speech of 16 kHz mono audio, joined; empty if there is none."""
-    kept = speech_frames(voiced_frames(samples, aggressiveness))
-    return samples[: len(kept) * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)[kept].reshape(-1)
+    kept = speech_frames(voiced_frames(samples, aggressiveness, ring), ring)
+    size = ring.frame_samples
+    return samples[: len(kept) * size].reshape(-1, size)[kept].reshape(-1)

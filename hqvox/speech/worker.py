@@ -82,7 +82,7 @@ def pack_shard(
     """
     started = time.perf_counter()
     try:
-        writer = PackWriter(workspace, job.shard, config.n_filters)
+        writer = PackWriter(workspace, job.shard, config.n_filters, config.front_end)
         try:
             for files in _by_identity(job.files):
                 report(_pack_identity(writer, files, config))

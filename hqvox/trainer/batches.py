@@ -19,7 +19,7 @@ from hqvox.errors import HqvoxError
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import Split
 from hqvox.trainer.sampler import Sampler, SpeechCrops, SpeechWindows
-from hqvox.trainer.speech_input import Normaliser
+from hqvox.trainer.speech_input import Normaliser, check_front_end
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD
 
 SHARE_OF_MEMORY = 0.5
@@ -38,9 +38,11 @@ class Batch:
     pictures: tuple[torch.Tensor, ...]
     """Per resolution, low to high: float32 (n, 3, px, px), RGB, ImageNet-normalised."""
     identity: torch.Tensor
-    """int64 (n,), the person's position in the split."""
+    """int64 (n,), position in the split of whoever speaks."""
     face: torch.Tensor
     """int64 (n,), row of ``TrainingData.faces``."""
+    face_identity: torch.Tensor
+    """int64 (n,), position in the split of whose face it is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class FusedBatch:
     identity: torch.Tensor
     face: torch.Tensor
 
+    @property
+    def face_identity(self) -> torch.Tensor:
+        """As ``identity``: a voice and a face of one person."""
+        return self.identity
+
 
 @dataclass
 class _Gathered:
@@ -64,11 +71,11 @@ class _Gathered:
     mask: torch.Tensor
     pictures: list[torch.Tensor]
     numbers: torch.Tensor
-    """int64 (3, n): identity, face, mirrored."""
+    """int64 (4, n): identity, face, identity of the face, mirrored."""
 
 
 def check_split(split: Split, config: TrainConfig) -> None:
-    """Raise HqvoxError where a split has fewer than two people, or not the model's mel filters."""
+    """Raise HqvoxError where a split has fewer than two people, or not the model's log-mels."""
     url, filters = split.data.release.url, split.data.n_filters
     if len(split) < 2:
         raise HqvoxError(
@@ -80,6 +87,7 @@ def check_split(split: Split, config: TrainConfig) -> None:
             f"{config.model.n_filters}; run `hqvox speech WORKSPACE --set "
             f"speech.n_filters={config.model.n_filters}`, then release under a new name"
         )
+    check_front_end(split.data, config.data.front_end)
 
 
 class BatchSource:
@@ -124,13 +132,14 @@ class BatchSource:
         if self.resident:
             crops = self._sampler.stage1(step)
             return self._crops_on_device(crops)
-        log_mel, _, pictures, identity, face = self._on_device(self._gathered(1, step))
-        return Batch(log_mel[:, 0], pictures, identity, face)
+        log_mel, _, pictures, numbers = self._on_device(self._gathered(1, step))
+        identity, face, face_identity = numbers
+        return Batch(log_mel[:, 0], pictures, identity, face, face_identity)
 
     def stage2(self, step: int) -> FusedBatch:
         """The batch of a step, counted from 0."""
-        log_mel, mask, pictures, identity, face = self._on_device(self._gathered(2, step))
-        return FusedBatch(log_mel, mask, pictures, identity, face)
+        log_mel, mask, pictures, numbers = self._on_device(self._gathered(2, step))
+        return FusedBatch(log_mel, mask, pictures, numbers[0], numbers[1])
 
     def close(self) -> None:
         """Stop the thread that prepares the next batch."""
@@ -175,9 +184,10 @@ class BatchSource:
             mask[row, : len(windows)] = True
             for column, (utterance, start) in enumerate(windows.tolist()):
                 piece = self._data.log_mel(utterance)
-                if self._repeat and len(piece) < frames:
-                    piece = piece[np.arange(frames) % len(piece)]
-                piece = piece[start : start + frames]
+                if self._repeat and len(piece) < start + frames:
+                    piece = piece[np.arange(start, start + frames) % len(piece)]
+                else:
+                    piece = piece[start : start + frames]
                 window = values[row, column, : len(piece)]
                 window[:] = piece
                 if self._moments is not None:
@@ -188,7 +198,8 @@ class BatchSource:
                 filled = values[row, : len(windows)]
                 filled -= self.normaliser.mean
                 filled /= self.normaliser.std
-        numbers = np.stack([sample.identity, sample.face, sample.mirrored])
+        whose = sample.face_identity if isinstance(sample, SpeechCrops) else sample.identity
+        numbers = np.stack([sample.identity, sample.face, whose, sample.mirrored])
         pictures = [self._data.faces[px][sample.face] for px in self._resolutions]
         return _Gathered(
             self._tensor(values), self._tensor(mask), [self._tensor(p) for p in pictures],
@@ -201,14 +212,15 @@ class BatchSource:
 
     def _on_device(
         self, batch: _Gathered
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], list[torch.Tensor]]:
+        """Log-mels, mask, pictures; identity, face and identity of the face."""
         log_mel = batch.log_mel.to(self._device, non_blocking=True).transpose(2, 3)
         if self._device.type == "cpu":
             log_mel = torch.from_numpy(np.ascontiguousarray(log_mel.numpy()))
         mask = batch.mask.to(self._device, non_blocking=True)
-        identity, face, mirrored = batch.numbers.to(self._device, non_blocking=True)
+        *numbers, mirrored = batch.numbers.to(self._device, non_blocking=True)
         raw = [p.to(self._device, non_blocking=True) for p in batch.pictures]
-        return log_mel.contiguous(), mask, self._coloured(raw, mirrored), identity, face
+        return log_mel.contiguous(), mask, self._coloured(raw, mirrored), numbers
 
     def _coloured(
         self, raw: list[torch.Tensor], mirrored: torch.Tensor
@@ -264,9 +276,16 @@ class BatchSource:
             self._moments_on_device = torch.from_numpy(np.array(self._moments)).to(self._device)
 
     def _crops_on_device(self, crops: SpeechCrops) -> Batch:
-        columns = (crops.identity, crops.face, crops.mirrored, crops.utterance, crops.start)
-        numbers = self._tensor(np.stack(columns))
-        identity, face, mirrored, utterance, start = numbers.to(self._device, non_blocking=True)
+        columns = (
+            crops.identity,
+            crops.face,
+            crops.face_identity,
+            crops.mirrored,
+            crops.utterance,
+            crops.start,
+        )
+        numbers = self._tensor(np.stack(columns)).to(self._device, non_blocking=True)
+        identity, face, face_identity, mirrored, utterance, start = numbers
         time = torch.arange(crops.frames, device=self._device) + start[:, None]
         length = self._frames[utterance][:, None]
         if self._repeat:
@@ -282,7 +301,8 @@ class BatchSource:
             log_mel = ((values - mean[:, None]) / std[:, None]).where(inside, 0)
         raw = [faces[face] for faces in self._faces]
         pictures = self._coloured(raw, mirrored)
-        return Batch(log_mel.transpose(1, 2).contiguous(), pictures, identity, face)
+        log_mel = log_mel.transpose(1, 2).contiguous()
+        return Batch(log_mel, pictures, identity, face, face_identity)
 
 
 def _colour(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,9 @@ The weights of the losses are :class:`L1Config`, :class:`GanConfig`, :class:`Cla
 :class:`PerceptualConfig` (table 13), set in a recipe or with ``--set loss.l1.weight=5``.
 
 Sources: "paper" is Speech Fusion to Face, §4, §5, appendices C to E and table 13; "code" is the
-code that its authors released; "cmu" is voice2face as its authors released it; "house" is our own
-choice. Recipes are files of values for this, see :mod:`hqvox.trainer.recipes`.
+code that its authors released; "cmu" is voice2face as its authors released it; "avp_gan" is the
+AVP-GAN paper, §3 and §4; "house" is our own choice. Recipes are files of values for this, see
+:mod:`hqvox.trainer.recipes`.
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ class ModelConfig(Section):
     encoder: Literal["inception", "plain", "inception_released", "plain_released", "cmu"] = Field(
         "inception", description="voice encoder (paper: inception, table 9; baseline: plain)"
     )
-    decoder: Literal["upsampling", "deconvolution", "upsampling_released", "cmu"] = Field(
-        "upsampling", description="face decoder (paper: upsampling, table 10; baseline: other)"
+    decoder: Literal[
+        "upsampling", "deconvolution", "upsampling_released", "cmu", "avp_gan", "none"
+    ] = Field(
+        "upsampling",
+        description="face decoder (paper: upsampling, table 10; baseline: other); none: for "
+        "task=speakers",
     )
     fuser: Literal["attention", "attention_released"] | None = Field(
         "attention", description="embedding fuser of stage 2 (paper, section 4); null: none"
@@ -67,11 +72,17 @@ class ModelConfig(Section):
     embedding_dim: Whole = Field(
         512, ge=8, le=2048, description="of the voice embedding (paper: 512; cmu: 64)"
     )
-    discriminators: Literal["sf2f", "sf2f_released", "voice2face", "cmu"] = Field(
+    discriminators: Literal[
+        "sf2f", "sf2f_released", "voice2face", "cmu", "avp_gan", "avp_gan_shared"
+    ] = Field(
         "sf2f", description="sf2f: table 11, per resolution; sf2f_released: those of SF2F's code, "
         "per resolution; else D_real and D_id on one trunk, as voice2face in SF2F's code, or by "
-        "its authors (cmu)",
+        "its authors (cmu); avp_gan: AVP-GAN's, each with its own trunk, or on one "
+        "(avp_gan_shared)",
     )  # fmt: skip
+    attention: bool = Field(
+        False, description="CBAM in AVP-GAN's generator and discriminators (avp_gan: yes)"
+    )
     width: Real = Field(
         1.0, gt=0, le=4, description="factor of every network's channels (paper: 1; tiny: less)"
     )
@@ -189,6 +200,11 @@ class ScheduleConfig(Section):
 class OptimiserConfig(Section):
     """Adam; the generator and each discriminator have their own."""
 
+    first: Literal["generator", "critics"] = Field(
+        "generator",
+        description="who takes the first step of an iteration (code: generator; cmu, avp_gan: "
+        "discriminator, classifier, then generator)",
+    )
     learning_rate: Real = Field(5e-4, gt=0, le=1, description="(paper, table 13: 5e-4)")
     betas: Annotated[tuple[Real, Real], BeforeValidator(_pair)] = Field(
         (0.9, 0.98), description="(paper, table 13: 0.9, 0.98)"
@@ -220,10 +236,15 @@ class Stage1Config(Section):
     crop_frames: Annotated[tuple[Whole, Whole], BeforeValidator(_pair)] = Field(
         (100, 150), description="shortest, longest crop, frames of 10 ms (paper: 1 to 1.5 s)"
     )
+    freeze_encoder: bool = Field(
+        False,
+        description="the voice encoder is not trained (cmu, avp_gan: yes); its weights come from "
+        "stage1.encoder_weights or --from",
+    )
     encoder_weights: str | None = Field(
         None,
-        description="torch file of a voice encoder, which is then frozen (cmu: pretrained for "
-        "speaker recognition); null: trained with the rest (paper)",
+        description="voice encoder, pretrained for speaker recognition, which is then frozen: the "
+        "checkpoint of a run of `hqvox train voice-embedding`, or cmu's file",
     )
 
     @model_validator(mode="after")
@@ -273,6 +294,15 @@ class Stage2Config(Section):
 class DataConfig(Section):
     """Which pictures, and how pictures and voices are prepared."""
 
+    front_end: Literal["sf2f", "voice2face"] = Field(
+        "sf2f", description="of the log-mels (speech.front_end); the release must have it"
+    )
+    draw: Literal["people", "apart"] = Field(
+        "people",
+        description="people: a voice and a face of one person (code); apart: voices and faces "
+        "independently, each file once an epoch (cmu; AVP-GAN, algorithm 1)",
+    )
+
     pictures: Literal["masked", "origin"] = Field(
         "masked", description="on white, or with their background (paper: void, white)"
     )
@@ -282,8 +312,8 @@ class DataConfig(Section):
         "or per utterance and filter (cmu)",
     )
     short: Literal["pad", "repeat"] = Field(
-        "pad", description="utterances shorter than a crop: padded with zeros (code), or repeated "
-        "until they are long enough (cmu)",
+        "pad", description="utterances shorter than a crop: padded with zeros (code), or repeated; "
+        "those shorter than 10 s are then repeated up to that (cmu)",
     )  # fmt: skip
     flip: bool = Field(False, description="mirror half of the pictures (paper: no; cmu: yes)")
     resize: Literal["area", "bilinear"] = Field(
@@ -341,6 +371,11 @@ class TrainConfig(Section):
     """A whole training run."""
 
     recipe: str = Field("sf2f-64", description="name of the recipe that it comes from")
+    task: Literal["faces", "speakers"] = Field(
+        "faces",
+        description="faces: speech to face; speakers: the voice encoder alone, to recognise "
+        "speakers (cmu, avp_gan: its pretraining)",
+    )
     seed: Whole = Field(0, ge=0, lt=2**63, description="of the weights and the sampler")
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -362,6 +397,31 @@ class TrainConfig(Section):
                 f"optimiser.schedule.begin is {begin}, after the last of {self.stage1.iterations} "
                 "iterations of stage 1; set it to null, or lower"
             )
+        if (self.task == "speakers") != (self.model.decoder == "none"):
+            raise ValueError(
+                f"task={self.task} and model.decoder={self.model.decoder} do not fit: a voice "
+                "encoder without decoder is for task=speakers, and that for nothing else"
+            )
+        if self.task == "speakers":
+            others = [
+                name for name in ("l1", "gan", "perceptual") if getattr(self.loss, name).weight
+            ]
+            if others or self.stage2.iterations:
+                raise ValueError(
+                    "task=speakers has the loss classifier and stage 1 only; set "
+                    + " ".join(f"loss.{name}.weight=0" for name in others)
+                    + " stage2.iterations=0"
+                )
+        if self.data.draw == "apart":
+            pairs = [name for name in ("l1", "perceptual") if getattr(self.loss, name).weight]
+            if pairs:
+                raise ValueError(
+                    "data.draw=apart: a face is not that of the voice, and "
+                    f"{' and '.join(pairs)} compare them; set "
+                    + " and ".join(f"loss.{name}.weight=0" for name in pairs)
+                )
+            if self.stage2.iterations:
+                raise ValueError("data.draw=apart is for stage 1 only; set stage2.iterations=0")
         if self.model.fuser is None and self.stage2.iterations:
             raise ValueError(
                 "stage 2 trains the fuser, and model.fuser is null; set stage2.iterations=0"

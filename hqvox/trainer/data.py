@@ -150,6 +150,11 @@ class TrainingData:
         start = int(table.offset[utterance])
         return self.voices[table.file[utterance]][start : start + int(table.frames[utterance])]
 
+    @property
+    def front_end(self) -> str:
+        """What the log-mels were made by, ``sf2f`` or ``voice2face``."""
+        return str(self.speech_stats.get("front_end", "sf2f"))
+
     @cached_property
     def speech_stats(self) -> dict[str, Any]:
         """``speech/stats.json``: mean and variance over train."""

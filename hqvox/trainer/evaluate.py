@@ -29,8 +29,15 @@ from hqvox.trainer.metrics import (
     inception_scores,
     l1,
     recall_at_k,
+    spread,
 )
-from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser, windows
+from hqvox.trainer.speech_input import (
+    STRIDE_FRAMES,
+    WINDOW_FRAMES,
+    Normaliser,
+    check_front_end,
+    windows,
+)
 from models.sf2f.colour import to_unit
 from models.sf2f.generator import Generator
 
@@ -154,7 +161,8 @@ class Speaker:
     """The speech of a split's people, cropped by a protocol, as a generator's input."""
 
     def __init__(self, split: Split, normaliser: Normaliser, protocol: Protocol) -> None:
-        """Raises HqvoxError for a split without people."""
+        """Raises HqvoxError for a split without people, or with another front end's log-mels."""
+        check_front_end(split.data, normaliser.front_end)
         if not len(split):
             raise HqvoxError(
                 f"{split.data.release.url}: nobody in {split.name}; name another --split, or "
@@ -177,21 +185,30 @@ class Speaker:
         frames = self._frames[person]
         crop_ = self.protocol.crop(frames, condition, run, crop, person)
         row = int(self.split.utterances_of[person][crop_.utterance])
+        wanted = self.protocol.length(condition, run, crop)
         if length is None:
-            length = self.protocol.length(condition, run, crop)
-        return self.cut(row, crop_.start, crop_.stop, length)
+            length = wanted
+        return self.cut(row, crop_.start, crop_.stop, length, least=wanted)
 
     def cut(
-        self, row: int, start: int, stop: int, length: int, stride: int = STRIDE_FRAMES
+        self,
+        row: int,
+        start: int,
+        stop: int,
+        length: int,
+        stride: int = STRIDE_FRAMES,
+        least: int = 0,
     ) -> torch.Tensor:
         """Frames [start, stop) of the utterance ``row`` of the data, as :meth:`windows` has them.
 
-        ``stride``: frames between windows.
+        ``stride``: frames between windows; ``least``: frames that shorter speech is repeated to,
+        where the normaliser repeats.
         """
         log_mel = self.split.data.log_mel(row)[start:stop].astype(np.float32)
         if self._moments is not None:
             mean, std = self._moments[row]
             log_mel = (log_mel - mean) / std
+        log_mel = self.normaliser.filled(log_mel, least)
         tensor = torch.from_numpy(windows(log_mel, length, stride))
         return tensor if self._moments is not None else self.normaliser.scaled(tensor)
 
@@ -415,20 +432,36 @@ def quick_metrics(
     networks: MetricNetworks,
     normaliser: Normaliser,
     fused: bool,
+    frames: int = SHORT.frames[0],
     truth: NDArray[np.float64] | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """Metrics of a generator in training, to choose its best checkpoint: few crops, one run.
 
-    On 1.25 s, or ``fused`` on 5 s. ``truth``: the result of :func:`real_embeddings`, computed here
-    where it is None. Keys as of :class:`Result`, for the ``networks`` that are there. The generator
-    is in evaluation mode. Uses no random numbers of torch.
+    On crops of ``frames``, or ``fused`` on 5 s. ``truth``: the result of :func:`real_embeddings`,
+    computed here where it is None. Keys as of :class:`Result`, for the ``networks`` that are there,
+    and ``diversity``. The generator is in evaluation mode. Uses no random numbers of torch.
     """
     protocol = Protocol(QUICK.runs, QUICK.crops, seed)
     speaker = Speaker(split, normaliser, protocol)
-    condition = FUSED if fused else SHORT
+    condition = FUSED if fused else Condition(f"{frames / 100:g} s", (frames, frames))
     if truth is None and networks.embed is not None:
         truth = real_embeddings(split, generator.spec.resolutions[-1], networks)
     crops = [generate(generator, speaker, condition, 0, crop) for crop in range(protocol.crops)]
     figures = _measure(crops, truth, networks, seed)
-    return {name: float(np.mean(values)) for name, values in figures.items()}
+    means = {name: float(np.mean(values)) for name, values in figures.items()}
+    if len(split) > 1:
+        means["diversity"] = diversity(crops[0], split)
+    return means
+
+
+def diversity(pictures: Pictures, split: Split) -> float:
+    """How far faces generated for different people are apart, relative to their real faces.
+
+    Mean distance (:func:`~hqvox.trainer.metrics.spread`) of ``pictures``, (people, 3, px, px) of 0
+    to 1, over that of the first real face of each. 0: everybody gets the same face, as where an
+    adversarial training has collapsed.
+    """
+    px = pictures.shape[-1]
+    real = np.stack([split.data.faces[px][rows[0]] for rows in split.faces_of]) / 255.0
+    return spread(pictures.numpy()) / spread(real)

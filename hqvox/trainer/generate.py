@@ -16,6 +16,7 @@ from hqvox.imaging.pictures import encode_jpeg
 from hqvox.speech.utterance import speech_of
 from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.evaluate import fuse
+from hqvox.trainer.sampler import REPEATED_FRAMES
 from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
 from hqvox.workspace.storage import Storage
 from models.protocols import Photo
@@ -49,10 +50,17 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
 
     Raises HqvoxError, in one line, for a file that is no audio or holds no speech.
     """
-    log_mel, seconds = speech_of(audio, loaded.spec.n_filters)
-    inputs = normaliser_of(loaded).windows(log_mel, WINDOW_FRAMES, STRIDE_FRAMES)
+    normaliser = normaliser_of(loaded)
+    log_mel, seconds = speech_of(audio, loaded.spec.n_filters, front_end=normaliser.front_end)
     generator = loaded.generator
-    inputs = inputs.to(next(generator.parameters()).device)
+    device = next(generator.parameters()).device
+    fused_by = "the fuser" if generator.fuser is not None else "the mean of their embeddings"
+    if normaliser.front_end == "voice2face":
+        # As its authors do: the whole recording at once, 10 s at least.
+        inputs = normaliser.whole(log_mel, REPEATED_FRAMES).to(device)
+        fused_by = "hearing the recording whole"
+    else:
+        inputs = normaliser.windows(log_mel, WINDOW_FRAMES, STRIDE_FRAMES).to(device)
     with torch.inference_mode():
         face = generator.decode(fuse(generator, [inputs]))[-1]
         batches = inputs.split(WINDOWS_AT_ONCE) if windows else ()
@@ -67,7 +75,7 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
         whole=whole,
         seconds=seconds,
         n_windows=len(inputs),
-        fused_by="the fuser" if generator.fuser is not None else "the mean of their embeddings",
+        fused_by=fused_by,
     )
 
 

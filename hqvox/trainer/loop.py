@@ -18,6 +18,7 @@ from hqvox.release.read import Release
 from hqvox.trainer import distributed, runs
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.session import Session, open_session
+from hqvox.trainer.speakers import SpeakerStep
 from hqvox.trainer.state import enter_stage_2, prepare_step
 from hqvox.trainer.step import TrainStep
 
@@ -101,7 +102,7 @@ def train(
 def _run(session: Session, stop: StopRequest, tell: Callable[[Event], None]) -> TrainOutcome:
     first = session.config.stage1.iterations
     for stage, end in ((1, first), (2, session.steps)):
-        if session.state.step < end:
+        if session.state.step < end and not stop.agreed:
             _run_stage(session, stage, end, stop, tell)
     state = session.state
     how: Literal["finished", "stopped"] = "finished" if state.step == session.steps else "stopped"
@@ -117,9 +118,13 @@ def _run_stage(
         enter_stage_2(state, session.config, session.speed)
     load_batch = session.source.stage1 if stage == 1 else session.source.stage2
     first = 0 if stage == 1 else session.config.stage1.iterations
-    train_step = TrainStep(
-        state, session.network, session.real_features, session.config, session.speed, group
-    )
+    train_step: TrainStep | SpeakerStep
+    if session.config.task == "speakers":
+        train_step = SpeakerStep(state, session.config, session.speed, group)
+    else:
+        train_step = TrainStep(
+            state, session.network, session.real_features, session.config, session.speed, group
+        )
     clock = Clock()
     while state.step < end and not stop.agreed:
         with clock.waiting():

@@ -140,6 +140,65 @@ class Score:
         return Score(float(numbers.mean()), float(numbers.std()))
 
 
+def spread(pictures: ArrayLike) -> float:
+    """Mean distance of two pictures of a set: the root mean square over pixels and channels.
+
+    ``pictures``: (n, …), two or more. Raises ValueError for fewer.
+    """
+    rows = np.asarray(pictures, dtype=np.float64)
+    rows = rows.reshape(len(rows), -1)
+    if len(rows) < 2:
+        raise ValueError("a distance needs two pictures")
+    squares = (rows**2).sum(axis=1)
+    products = rows @ rows.T
+    first, second = np.triu_indices(len(rows), 1)
+    apart = squares[first] + squares[second] - 2 * products[first, second]
+    return float(np.sqrt(np.maximum(apart, 0.0) / rows.shape[1]).mean())
+
+
+def identification(embeddings: ArrayLike, people: ArrayLike) -> float:
+    """Share of clips (%) that are nearest to their own person, by cosine.
+
+    ``embeddings``: (clips, d); ``people``: (clips,), 0, 1, …, each with a clip. A person is the
+    mean of the normalised clips, without the clip in question. Clips of people with one clip only
+    are no queries; NaN where there is no query. Ties count as wrong.
+    """
+    rows, label = normalised(embeddings), np.asarray(people, dtype=np.int64)
+    count = int(label.max()) + 1
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, label, rows)
+    similarity = rows @ normalised(sums).T
+    each = np.arange(len(rows))
+    similarity[each, label] = (rows * normalised(sums[label] - rows)).sum(axis=1)
+    mine = similarity[each, label].copy()
+    similarity[each, label] = -np.inf
+    asked = np.bincount(label)[label] > 1
+    return 100.0 * float((similarity.max(axis=1) < mine)[asked].mean()) if asked.any() else np.nan
+
+
+def equal_error_rate(embeddings: ArrayLike, people: ArrayLike) -> float:
+    """The rate (%) at which as many pairs of one person are refused as of two are accepted.
+
+    Over all pairs of clips, by cosine; arguments as for ``identification``. NaN without pairs of
+    both kinds. Between two thresholds the rates are interpolated.
+    """
+    rows, label = normalised(embeddings), np.asarray(people, dtype=np.int64)
+    first, second = np.triu_indices(len(rows), 1)
+    scores, same = (rows @ rows.T)[first, second], label[first] == label[second]
+    if not same.any() or same.all():
+        return float("nan")
+    order = np.argsort(scores, kind="stable")
+    values, same = scores[order], same[order]
+    # Thresholds between values; equal ones are accepted or refused together.
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
+    refused = np.concatenate([[0], np.cumsum(same)[ends]]) / same.sum()
+    accepted = 1 - np.concatenate([[0], np.cumsum(~same)[ends]]) / (~same).sum()
+    after = int(np.argmax(refused >= accepted))
+    gap_before, gap_after = (accepted - refused)[[after - 1, after]]
+    share = gap_before / (gap_before - gap_after)
+    return 100.0 * float(refused[after - 1] + share * (refused[after] - refused[after - 1]))
+
+
 def inception_scores(
     probabilities: ArrayLike, splits: int = SCORE_SPLITS, seed: int | Sequence[int] | None = 0
 ) -> F64:

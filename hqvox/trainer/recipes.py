@@ -3,7 +3,9 @@
 A recipe is a YAML file: one of ``hqvox/recipes/train/``, or the user's own. ``extends: NAME``
 starts from another recipe, whose values the file overrides. Every recipe has a small version for a
 CPU, ``<name>-tiny``: ``_tiny.yaml`` changes the recipe's values. Its ``at_most`` caps numbers, so
-that what a recipe switches off stays off; its ``set`` replaces values.
+that what a recipe switches off stays off; its ``set`` replaces values. An installed recipe may have
+a section ``tiny``: values that replace those in its own small version, and in that of recipes that
+extend it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from hqvox.errors import HqvoxError
 from hqvox.trainer.config import TrainConfig
 
 TINY = "-tiny"
+TINY_SECTION = "tiny"
 EXTENDS = "extends"
 HINT = "docs/training.md and hqvox/trainer/config.py name every key with its unit"
 
@@ -68,18 +71,29 @@ def _read(recipe: str, above: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
     elif recipe.endswith(TINY) and recipe.removesuffix(TINY) in recipe_names(tiny=False):
         _, values, _ = _read(recipe.removesuffix(TINY), (*above, recipe))
         tiny, _ = read_yaml(_installed("_tiny"), "_tiny.yaml")
-        return recipe, merge(_capped(values, tiny["at_most"]), tiny["set"]), None
+        small = merge(_capped(values, tiny["at_most"]), tiny["set"])
+        return recipe, merge(small, _tiny_section(recipe.removesuffix(TINY))), None
     else:
         raise HqvoxError(
             f"no recipe {recipe!r}; there are {', '.join(recipe_names(tiny=False))}, each also as "
             f"NAME{TINY}, or name a .yaml file"
         )
     written, lines = read_yaml(text, recipe)
+    if not _is_file(recipe):
+        written.pop(TINY_SECTION, None)
     below = written.pop(EXTENDS, None)
     if below is not None:
         _, values, _ = _read(str(below), (*above, recipe))
         written = merge(values, written)
     return str(written.get("recipe", name)), written, lines
+
+
+def _tiny_section(recipe: str) -> dict[str, Any]:
+    """What an installed recipe, and those that it extends, change in its small version."""
+    written, _ = read_yaml(_installed(recipe), recipe)
+    below = written.get(EXTENDS)
+    inherited = {} if below is None else _tiny_section(str(below))
+    return merge(inherited, written.get(TINY_SECTION, {}))
 
 
 def _capped(values: Mapping[str, Any], most: Mapping[str, Any]) -> dict[str, Any]:

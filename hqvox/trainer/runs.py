@@ -40,8 +40,11 @@ HIGHER_IS_BETTER = {
     "recall_5": True,
     "recall_10": True,
     "vfs": True,
+    "eer": False,
+    "accuracy": True,
 }
-"""The metrics whose best checkpoint is kept, as in the released code."""
+"""The metrics whose best checkpoint is kept, as in the released code; the last two are those of a
+voice encoder alone."""
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 A sample is a function of (seed, step) alone, so a resumed run needs no stored state. As a data
 loader over the released code's list of identities does, each epoch goes through all people once, in
 a random order, however many faces or utterances they have; with ``data.drop_last`` it ends with its
-last whole batch. A person's face, utterance and the crop's position are uniform. Every process
-samples the whole batch and takes its slice, so the number of processes changes nothing.
+last whole batch. A person's face, utterance and the crop's position are uniform. With
+``data.draw=apart`` an epoch goes through all utterances once, and one of its own through all faces.
+Every process samples the whole batch and takes its slice, so the number of processes changes
+nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from hqvox.trainer.data import Split
 
 Integers = NDArray[np.int64]
 FRAMES_PER_SECOND = 100
-_EPOCHS, _STAGE_1, _STAGE_2 = 0, 1, 2
+REPEATED_FRAMES = 1000
+"""Utterances that are repeated are so long at least, as in voice2face's released code."""
+_EPOCHS, _STAGE_1, _STAGE_2, _UTTERANCES, _FACES = 0, 1, 2, 3, 4
 """Second number of each random seed, so that no two streams of random numbers are the same."""
 
 
@@ -31,13 +35,15 @@ class SpeechCrops:
     frames: int
     """Length of every crop, frames of 10 ms."""
     identity: Integers
-    """The person's position in the split."""
+    """Position in the split of whoever speaks."""
     face: Integers
     """Row of ``TrainingData.faces``."""
+    face_identity: Integers
+    """Position in the split of whose face it is; ``identity`` unless they are drawn apart."""
     utterance: Integers
     """Row of ``TrainingData.utterances``."""
     start: Integers
-    """First frame of the crop; 0 where the utterance is shorter than it."""
+    """First frame of the crop; 0 where the utterance is shorter than it and not repeated."""
     mirrored: NDArray[np.bool_]
     """Whether the picture is mirrored."""
 
@@ -67,10 +73,15 @@ class Sampler:
                     f"set {stage}.batch_size={max(1, size // world) * world}"
                 )
         self._people = len(split)
+        self._apart = config.data.draw == "apart"
+        self._repeat = config.data.short == "repeat"
+        # Every file of the split, and the person of each.
+        self._all_utterances = _with_people(split.utterances_of)
+        self._all_faces = _with_people(split.faces_of)
         self._faces, self._face_counts = _padded(split.faces_of)
         self._utterances, self._utterance_counts = _padded(split.utterances_of)
         self._frames = split.data.utterances.frames
-        self._epochs: dict[int, Integers] = {}
+        self._epochs: dict[tuple[int, int], Integers] = {}
 
     def stage1(self, step: int) -> SpeechCrops:
         """The crops of a step, counted from 0; this process's slice."""
@@ -81,12 +92,24 @@ class Sampler:
         frames = int(rng.integers(low, high, endpoint=True))
         chances = rng.random((4, size))
         mine = self._slice(size)
-        identity, chances = self._identities(step, size)[mine], chances[:, mine]
-        face = self._faces[identity, _pick(chances[0], self._face_counts[identity])]
-        utterance = self._utterances[identity, _pick(chances[1], self._utterance_counts[identity])]
-        room = np.maximum(self._frames[utterance] - frames + 1, 1)
-        start = _pick(chances[2], room)
-        return SpeechCrops(frames, identity, face, utterance, start, self._mirrored(chances[3]))
+        chances = chances[:, mine]
+        if self._apart:
+            spoken = self._shuffled(_UTTERANCES, len(self._all_utterances), step, size)[mine]
+            shown = self._shuffled(_FACES, len(self._all_faces), step, size)[mine]
+            utterance, identity = self._all_utterances[spoken].T
+            face, face_identity = self._all_faces[shown].T
+        else:
+            identity = face_identity = self._identities(step, size)[mine]
+            face = self._faces[identity, _pick(chances[0], self._face_counts[identity])]
+            number = _pick(chances[1], self._utterance_counts[identity])
+            utterance = self._utterances[identity, number]
+        length = self._frames[utterance]
+        if self._repeat:
+            length = np.maximum(length, max(REPEATED_FRAMES, frames))
+        start = _pick(chances[2], np.maximum(length - frames + 1, 1))
+        return SpeechCrops(
+            frames, identity, face, face_identity, utterance, start, self._mirrored(chances[3])
+        )
 
     def stage2(self, step: int) -> SpeechWindows:
         """The windows of a step, counted from 0; this process's slice."""
@@ -159,19 +182,33 @@ class Sampler:
 
     def _identities(self, step: int, size: int) -> Integers:
         """The people of a whole batch: positions in the split, (size,)."""
-        per_epoch = self._people
+        return self._shuffled(_EPOCHS, self._people, step, size)
+
+    def _shuffled(self, stream: int, count: int, step: int, size: int) -> Integers:
+        """Numbers below ``count`` of a whole batch, (size,); each once an epoch, shuffled."""
+        per_epoch = count
         if self._config.data.drop_last and size < per_epoch:
             per_epoch -= per_epoch % size
         epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), per_epoch)
         needed = range(int(epochs[0]), int(epochs[-1]) + 1)
         cached = self._epochs  # Another thread may replace it meanwhile.
-        orders = {n: cached[n] if n in cached else self._shuffled(n) for n in needed}
-        self._epochs = orders
+        orders = {
+            n: cached[stream, n] if (stream, n) in cached else self._order(stream, count, n)
+            for n in needed
+        }
+        others = {key: order for key, order in cached.items() if key[0] != stream}
+        self._epochs = others | {(stream, n): order for n, order in orders.items()}
         return np.stack([orders[n] for n in needed])[epochs - epochs[0], places]
 
-    def _shuffled(self, epoch: int) -> Integers:
-        rng = np.random.default_rng([self._config.seed, _EPOCHS, epoch])
-        return rng.permutation(self._people)
+    def _order(self, stream: int, count: int, epoch: int) -> Integers:
+        rng = np.random.default_rng([self._config.seed, stream, epoch])
+        return rng.permutation(count)
+
+
+def _with_people(rows: tuple[Integers, ...]) -> Integers:
+    """Rows of all people, each with the person's position: (rows, 2)."""
+    people = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
+    return np.stack([np.concatenate(rows), people], axis=1)
 
 
 def _pick(chances: NDArray[np.float64], counts: Integers) -> Integers:

@@ -33,6 +33,7 @@ from hqvox.trainer.features import FeatureNetwork, RealFeatures, load_features
 from hqvox.trainer.log import TrainLog
 from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
 from hqvox.trainer.schedule import decay_begin
+from hqvox.trainer.speakers import speaker_figures
 from hqvox.trainer.speed import Speed, resolve, set_up
 from hqvox.trainer.state import State, begin_decay, build_state, enter_stage_2, start_from
 from hqvox.workspace.storage import Storage
@@ -163,8 +164,8 @@ class Session:
         return means
 
     def show_samples(self) -> None:
-        """Write the sample grid of this step."""
-        if self._log is None:
+        """Write the sample grid of this step, where faces are generated."""
+        if self._log is None or self.config.task == "speakers":
             return
         step, fused = self.state.step, self.state.stage == 2
         grid = samples.sample_grid(
@@ -194,6 +195,8 @@ class Session:
         return figures, best
 
     def _measure(self, generator: Generator, fused: bool) -> dict[str, float]:
+        if self.config.task == "speakers":
+            return speaker_figures(generator, self._unseen, self.source.normaliser)
         if self.config.evaluation.reading == "released":
             figures = self._released.measure(generator, ALL if fused else EACH)
             return {name: sum(values) / len(values) for name, values in figures.items()}
@@ -203,6 +206,8 @@ class Session:
             networks=self._metric_networks,
             normaliser=self.source.normaliser,
             fused=fused,
+            # The middle of what it is trained on; 1.25 s in SF2F.
+            frames=sum(self.config.stage1.crop_frames) // 2,
             truth=self._truth,
             seed=self.config.seed,
         )
@@ -294,7 +299,8 @@ def open_session(
         )
     split = data.split("train")
     check_split(split, config)
-    state = build_state(config, len(split), speed, group)
+    follow = content is not None or start is not None
+    state = build_state(config, len(split), speed, group, weights_follow=follow)
     if content is not None:
         check_people(content, split.identity_ids, release)
         if content["stage"] == 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,17 +32,23 @@ class Normaliser:
     ``kind``: ``sf2f`` and ``release`` use one ``mean`` and ``std`` for everything; crops that are
     too short are first padded with zeros, as in SF2F's released code. ``utterance`` uses each
     filter's mean and deviation over the whole utterance (voice2face), and pads afterwards.
+    ``short``: how speech shorter than a crop is filled up, ``pad`` or ``repeat``. ``front_end``:
+    what the log-mels are made by, see ``speech.front_end``.
     """
 
     kind: Literal["sf2f", "release", "utterance"] = "sf2f"
     mean: float = SF2F_MEAN
     std: float = SF2F_STD
+    short: Literal["pad", "repeat"] = "pad"
+    front_end: Literal["sf2f", "voice2face"] = "sf2f"
 
     @classmethod
     def of(cls, config: TrainConfig, data: TrainingData) -> Normaliser:
         """The configuration's normaliser. Raises HqvoxError where the release has no frames."""
         kind = config.data.normalise
-        return cls.of_release(data) if kind == "release" else cls(kind)
+        short, front_end = config.data.short, config.data.front_end
+        base = cls.of_release(data) if kind == "release" else cls(kind)
+        return replace(base, short=short, front_end=front_end)
 
     @classmethod
     def of_release(cls, data: TrainingData) -> Normaliser:
@@ -79,17 +85,35 @@ class Normaliser:
         """
         step = (length + 1) // 2 if stride is None else stride
         if self.kind != "utterance":
-            return self.scaled(torch.from_numpy(windows(log_mel, length, step)))
+            filled = self.filled(log_mel, length)
+            return self.scaled(torch.from_numpy(windows(filled, length, step)))
         mean, std = mean_deviation(log_mel)
-        return torch.from_numpy(windows((log_mel.astype(np.float32) - mean) / std, length, step))
+        filled = self.filled((log_mel.astype(np.float32) - mean) / std, length)
+        return torch.from_numpy(windows(filled, length, step))
 
     def whole(self, log_mel: NDArray[np.floating], least_frames: int = 32) -> torch.Tensor:
         """An utterance or crop, (frames, filters), as one window: float32 (1, filters, frames)."""
         return self.windows(log_mel, max(len(log_mel), least_frames))
 
+    def filled(self, log_mel: NDArray[np.floating], frames: int) -> NDArray[np.floating]:
+        """Speech (t, filters) repeated to so many frames, where short speech is repeated."""
+        if self.short != "repeat" or len(log_mel) >= frames:
+            return log_mel
+        return log_mel[np.arange(frames) % len(log_mel)]
+
     def scaled(self, log_mel: torch.Tensor) -> torch.Tensor:
         """Normalise with the one mean and deviation; not in place."""
         return (log_mel - self.mean) / self.std
+
+
+def check_front_end(data: TrainingData, needs: str) -> None:
+    """Raise HqvoxError where a release's log-mels were made by another front end."""
+    if data.front_end != needs:
+        raise HqvoxError(
+            f"{data.release.url}: its log-mels are made by the {data.front_end} front end, the "
+            f"model needs {needs}; run `hqvox speech WORKSPACE --set speech.front_end={needs}`, "
+            "then release under a new name"
+        )
 
 
 def normalise(log_mel: torch.Tensor) -> torch.Tensor:

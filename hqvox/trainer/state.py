@@ -16,6 +16,7 @@ from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.schedule import decay_begin, set_rates
 from hqvox.trainer.speed import Speed, make_adam, place
+from models.avp_gan import AvpClassifier, AvpDiscriminator, AvpSharedDiscriminator
 from models.errors import ModelError
 from models.sf2f.discriminators import (
     IdentityClassifier,
@@ -31,7 +32,11 @@ from models.sf2f.generator import (
     freeze_norms,
 )
 from models.sf2f.released import load_voice_encoder
+from models.speakers import SpeakerClassifier
 from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
+
+SPEAKERS = "speakers"
+"""Name of the classifier of task speakers."""
 
 
 def generator_spec(config: TrainConfig) -> GeneratorSpec:
@@ -98,11 +103,15 @@ def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
 
     ``discriminator_64`` and ``classifier_64`` (table 11, or of the released code, whose classifier
     has both heads), or ``shared_64`` with both heads, and the same of every other resolution;
-    discriminators come before classifiers. ``identities``: their number. Raises ModelError where
-    there is no such network.
+    discriminators come before classifiers. Of task speakers, ``speakers`` alone. ``identities``:
+    their number. Raises ModelError where there is no such network.
     """
+    if config.task == "speakers":
+        return {SPEAKERS: SpeakerClassifier(config.model.embedding_dim, identities)}
     width, loss = config.model.width, config.loss
     sides = config.model.resolutions
+    if config.model.discriminators in ("avp_gan", "avp_gan_shared"):
+        return _avp_critics(config, identities)
     released = config.model.discriminators == "sf2f_released"
     if config.model.discriminators in ("voice2face", "cmu"):
         kind = (
@@ -122,23 +131,59 @@ def build_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
     return critics
 
 
-def build_state(config: TrainConfig, identities: int, speed: Speed, group: ProcessGroup) -> State:
+def _avp_critics(config: TrainConfig, identities: int) -> dict[str, nn.Module]:
+    """AVP-GAN's, whose losses are on; named as in :func:`build_critics`."""
+    width, attention = config.model.width, config.model.attention
+    gan, classifier = bool(config.loss.gan.weight), bool(config.loss.classifier.weight)
+    critics: dict[str, nn.Module] = {}
+    for px in config.model.resolutions:
+        if config.model.discriminators == "avp_gan_shared":
+            if gan or classifier:
+                shared = AvpSharedDiscriminator(px, identities, width, attention)
+                critics[f"shared_{px}"] = shared
+            continue
+        if gan:
+            critics[f"discriminator_{px}"] = AvpDiscriminator(px, width, attention)
+        if classifier:
+            critics[f"classifier_{px}"] = AvpClassifier(px, identities, width, attention)
+    return critics
+
+
+def build_state(
+    config: TrainConfig,
+    identities: int,
+    speed: Speed,
+    group: ProcessGroup,
+    *,
+    weights_follow: bool = False,
+) -> State:
     """A run before its first step, in stage 1, with random weights from the configuration's seed.
 
     ``identities``: number of classes of D_id. A voice encoder with ``stage1.encoder_weights`` gets
-    them and stays frozen. Raises ModelError where there is no such model, or those weights do not
-    fit the encoder.
+    them and stays frozen. ``weights_follow``: a checkpoint's weights come next, so that the
+    encoder's need not be there. Raises ModelError where there is no such model, or those weights do
+    not fit the encoder; HqvoxError where a frozen encoder has no weights, or its speech is other.
     """
     torch.manual_seed(config.seed)
     generator = build_generator(generator_spec(config))
-    if config.stage1.encoder_weights is not None:
-        load_voice_encoder(generator.encoder, Path(config.stage1.encoder_weights))
-        freeze(generator.encoder)
+    stage = config.stage1
+    if not weights_follow:
+        if stage.encoder_weights is not None:
+            _read_encoder(generator, Path(stage.encoder_weights), config)
+        elif stage.freeze_encoder:
+            raise HqvoxError(
+                f"recipe {config.recipe} has a pretrained voice encoder: train one with `hqvox "
+                "train voice-embedding`, and name its checkpoints/last.pt with --set "
+                "stage1.encoder_weights=FILE; --set stage1.freeze_encoder=false trains it with "
+                "the rest"
+            )
     state = State(
         generator, build_critics(config, identities), {}, stage=1, step=0, best={}, pending=[]
     )
     for network in state.networks().values():
         place(group.synchronise(network), speed, group.device).train()
+    if stage.encoder_weights is not None or stage.freeze_encoder:
+        freeze(generator.encoder)
     for name, network in state.networks().items():
         state.optimisers[name] = make_adam(_trained(network), config.optimiser, speed)
     state.optimisers["generator"] = _stage_1_adam(generator, config, speed)
@@ -168,6 +213,18 @@ def prepare_step(state: State, config: TrainConfig, speed: Speed) -> None:
     if state.stage == 1 and state.step == decay_begin(config):
         begin_decay(state, config, speed)
     set_rates(state.optimisers, config, state.stage, state.step - first)
+
+
+def _read_encoder(generator: Generator, path: Path, config: TrainConfig) -> None:
+    """Fill the voice encoder; check that it was trained on log-mels as this run's."""
+    hears = load_voice_encoder(generator.encoder, path)
+    needs = {"kind": config.data.normalise, "front_end": config.data.front_end}
+    for name, key in (("front_end", "data.front_end"), ("kind", "data.normalise")):
+        if hears and hears.get(name, "sf2f") != needs[name]:
+            raise HqvoxError(
+                f"{path}: a voice encoder for {key}={hears.get(name, 'sf2f')}, not {needs[name]}; "
+                "name another one, or change that setting"
+            )
 
 
 def enter_stage_2(state: State, config: TrainConfig, speed: Speed) -> None:

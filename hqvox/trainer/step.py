@@ -1,7 +1,8 @@
 """One iteration: the generator, then the image discriminators, then the identity classifiers.
 
-Each has its own Adam, in the order of SF2F's released code. Pictures are generated once: the
-critics learn from those of the generator's step, which came before its weights moved.
+Each has its own Adam, in the order of SF2F's released code; with ``optimiser.first=critics`` the
+generator comes last, as in voice2face and AVP-GAN. Pictures are generated once, before any weights
+move: all learn from the same ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.features import FeatureNetwork, Features, RealFeatures
 from hqvox.trainer.speed import Speed, autocast, begin_step, compiled
 from hqvox.trainer.state import State, parameters_of
+from models.avp_gan import AvpClassifier, AvpDiscriminator
 from models.sf2f.discriminators import (
     IdentityClassifier,
     IdentityDiscriminator,
@@ -70,6 +72,7 @@ class TrainStep:
             config.loss, features, classifier_gan=config.model.discriminators == "sf2f_released"
         )
         self._real_features = real_features
+        self._critics_first = config.optimiser.first == "critics"
         self._optimisers = state.optimisers
         self._trained = parameters_of(state.optimisers["generator"])
         self.names = ("total", *self._losses.weights, *self._critics)
@@ -78,15 +81,22 @@ class TrainStep:
     def __call__(self, batch: Batch | FusedBatch) -> torch.Tensor:
         """Do one iteration; return the losses in the order of :attr:`names`, float32, detached."""
         begin_step(self._speed)
-        generated, terms = self._generator_step(batch)
-        for name, critic in self._critics.items():
-            terms.append(self._critic_step(name, critic, batch, generated))
-        return torch.stack(terms)
+        with autocast(self._speed, self._group.device):
+            generated = self._generate(batch)
+        detached = tuple(pictures.detach() for pictures in generated)
+        if self._critics_first:
+            critics = self._critic_steps(batch, detached)
+            return torch.stack([*self._generator_step(batch, generated), *critics])
+        terms = self._generator_step(batch, generated)
+        return torch.stack([*terms, *self._critic_steps(batch, detached)])
 
-    def _generator_step(self, batch: Batch | FusedBatch) -> tuple[Pictures, list[torch.Tensor]]:
+    def _critic_steps(self, batch: Batch | FusedBatch, generated: Pictures) -> list[torch.Tensor]:
+        critics = self._critics.items()
+        return [self._critic_step(name, critic, batch, generated) for name, critic in critics]
+
+    def _generator_step(self, batch: Batch | FusedBatch, generated: Pictures) -> list[torch.Tensor]:
         with _without_weight_gradients(critic.network for critic in self._critics.values()):
             with autocast(self._speed, self._group.device):
-                generated = self._generate(batch)
                 logits = self._logits(generated)
                 loss = self._losses(
                     generated,
@@ -99,8 +109,7 @@ class TrainStep:
                 )
             loss.total.backward()
         self._update("generator", self._trained, self._clip_norm)
-        terms = [loss.total.detach(), *(loss.terms[name] for name in self._losses.weights)]
-        return tuple(pictures.detach() for pictures in generated), terms
+        return [loss.total.detach(), *(loss.terms[name] for name in self._losses.weights)]
 
     def _generate(self, batch: Batch | FusedBatch) -> Pictures:
         if isinstance(batch, Batch):
@@ -139,7 +148,7 @@ class TrainStep:
                 assert fake is not None
                 terms.append(losses.gan_discriminator(real, fake))
             if identity is not None:
-                terms.append(losses.classifier(identity, batch.identity))
+                terms.append(losses.classifier(identity, batch.face_identity))
             loss = torch.stack(terms).sum()
         loss.backward()
         self._update(name, list(critic.network.parameters()))
@@ -167,8 +176,10 @@ class Critic:
         """Index of the generator's resolution that it sees, 0 for the lowest."""
         self.second_opinion = isinstance(network, IdentityDiscriminator)
         """Whether its real/fake head is one beside D_real."""
-        self._real = not isinstance(network, IdentityClassifier)
-        self._identity = not isinstance(network, ImageDiscriminator | PatchDiscriminator)
+        self._real = not isinstance(network, IdentityClassifier | AvpClassifier)
+        self._identity = not isinstance(
+            network, ImageDiscriminator | PatchDiscriminator | AvpDiscriminator
+        )
         self._forward = compiled(network, speed)
 
     def __call__(self, pictures: torch.Tensor) -> tuple[Logits | None, Logits | None]:

@@ -9,12 +9,24 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.avp_gan import AvpDecoder
 from models.errors import ModelError
 from models.sf2f.decoders import GatedDecoder, UpsamplingDecoder
 from models.sf2f.encoders import build_encoder, build_fuser
 from models.sf2f.precision import at_least_float32
 from models.sf2f.spec import GeneratorSpec
 from models.voice2face import DeconvolutionDecoder
+
+
+class NoDecoder(nn.Module):
+    """In place of a decoder, where there is a voice encoder alone."""
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Raise ModelError."""
+        raise ModelError(
+            "this is a voice encoder without a face decoder; train a generator with it, by --set "
+            "stage1.encoder_weights"
+        )
 
 
 class Generator(nn.Module):
@@ -76,6 +88,10 @@ def _decoder(spec: GeneratorSpec) -> nn.Module:
         return UpsamplingDecoder(spec.embedding_dim, spec.resolutions, spec.width)
     if spec.decoder == "upsampling_released":
         return GatedDecoder(spec.embedding_dim, spec.resolutions, spec.width)
+    if spec.decoder == "none":
+        return NoDecoder()
+    if spec.decoder == "avp_gan":
+        return AvpDecoder(spec.embedding_dim, spec.width, spec.attention)
     return DeconvolutionDecoder(
         spec.embedding_dim, spec.resolutions[0], spec.width, signed=spec.decoder == "cmu"
     )

@@ -5,8 +5,10 @@
   made), ``counters``, and optimisers, discriminators, losses and pictures, which are skipped here.
   Its networks are ``V2F1DCNN`` with ``AttentionFuserV1``, and the decoders ``FaceGanDecoder`` (one
   resolution), ``FaceGanDecoder_v2`` (64 and 128 px) and ``V2FDecoder`` (voice2face).
-* The voice network that voice2face's authors pretrained for speaker recognition
-  (:func:`load_voice_encoder`).
+* voice2face as its authors released it, github.com/cmu-mlsp/reconstructing_faces_from_voices:
+  ``generator.pth`` with ``voice_embedding.pth`` (:func:`read_voice2face`), or the second alone,
+  their voice network pretrained for speaker recognition (:func:`load_voice_encoder`). Both are
+  bare state dicts.
 """
 
 from __future__ import annotations
@@ -309,22 +311,56 @@ def _same(ours: str, theirs: str, kinds: tuple[str, ...]) -> Pairs:
 
 
 VOICE_PREFIX = "model"
-"""Prefix of the tensors in ``voice_embedding.pth`` of
-github.com/cmu-mlsp/reconstructing_faces_from_voices: a bare state dict."""
+"""Prefix of the tensors in voice2face's files."""
+VOICE2FACE_SPEC = GeneratorSpec("cmu", "cmu", (64,), None, n_filters=64, embedding_dim=64)
+VOICE2FACE_INPUT = {"kind": "utterance", "front_end": "voice2face"}
+"""What voice2face's own networks hear: the log-mels' normalisation and front end."""
 
 
-def load_voice_encoder(encoder: Encoder, path: Path) -> None:
-    """Fill a plain voice encoder from the authors' file, or from one by our own names.
+def read_voice2face(generator: Path, voice: Path) -> Released:
+    """Read voice2face's ``generator.pth`` and ``voice_embedding.pth`` as one generator.
 
-    Raises ModelError where the file cannot be read, does not fit, or the encoder is no plain one.
+    Raises ModelError where a file cannot be read, would need code to be run, or is another's.
+    """
+    decoder = {}
+    for index in range(6):
+        ours = "to_rgb" if index == 5 else f"blocks.{index}"
+        for kind in AFFINE:
+            decoder[f"{VOICE_PREFIX}.{2 * index}.{kind}"] = f"decoder.{ours}.{kind}"
+    network = build_generator(VOICE2FACE_SPEC)
+    given = {decoder.get(k, k).removeprefix("decoder."): v for k, v in
+             read_checkpoint(generator).items()}  # fmt: skip
+    fill(network.decoder, given, generator, "voice2face's generator.pth")
+    tensors = _renamed_voice_encoder(read_checkpoint(voice))
+    fill(network.encoder, tensors, voice, "voice2face's voice_embedding.pth")
+    return Released(VOICE2FACE_SPEC, network.state_dict(), None, ())
+
+
+def load_voice_encoder(encoder: Encoder, path: Path) -> Mapping[str, Any]:
+    """Fill a plain voice encoder from a file; return what it hears, see :data:`VOICE2FACE_INPUT`.
+
+    The file is the authors', a checkpoint of ``hqvox train voice-embedding``, or holds the tensors
+    by our names; the last does not say what it hears, and nothing is returned. Raises ModelError
+    where the file cannot be read, does not fit, or the encoder is no plain one.
     """
     if not all(isinstance(layer, PlainModule) for layer in encoder.layers[:4]):
         raise ModelError(
             f"{path}: these are weights for a plain voice encoder; set model.encoder to cmu, plain "
             "or plain_released"
         )
-    tensors = read_checkpoint(path)
+    content = read_torch_file(path)
+    hears: Mapping[str, Any] = {}
+    if isinstance(content, Mapping) and isinstance(content.get("generator"), Mapping):
+        stored = content["generator"].items()
+        tensors = {k.removeprefix("encoder."): v for k, v in stored if k.startswith("encoder.")}
+        normalise = content.get("normalise")
+        hears = normalise if isinstance(normalise, Mapping) else {}
+    else:
+        tensors = read_checkpoint(path)
+        if f"{VOICE_PREFIX}.0.weight" in tensors:
+            hears = VOICE2FACE_INPUT
     fill(encoder, _renamed_voice_encoder(tensors), path, "a voice encoder of this size")
+    return hears
 
 
 def _renamed_voice_encoder(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from models.errors import ModelError
 
 ENCODERS = ("inception", "plain", "inception_released", "plain_released", "cmu")
-DECODERS = ("upsampling", "deconvolution", "upsampling_released", "cmu")
+DECODERS = ("upsampling", "deconvolution", "upsampling_released", "cmu", "avp_gan", "none")
 FUSERS = ("attention", "attention_released")
 RESOLUTIONS = ((64,), (128,), (64, 128))
 MULTI_RESOLUTION = ("upsampling", "upsampling_released")
@@ -24,9 +24,11 @@ class GeneratorSpec:
     (four inception modules and a convolution), ``plain_released`` and ``cmu`` (the 1-D CNN with
     noise of 0.05 on the embedding in training). ``decoder``: ``upsampling`` (table 10),
     ``deconvolution`` (the baseline's), ``upsampling_released`` (gated units), ``cmu``
-    (``deconvolution`` that works in -1 to 1). ``resolutions``: sides of the pictures in pixels,
-    low to high. ``fuser``: ``attention`` (section 4), ``attention_released``, or none.
-    ``n_filters``: mel filters of the input. ``width``: multiplier of all inner channels.
+    (``deconvolution`` that works in -1 to 1), ``avp_gan`` (``cmu`` with spectral normalisation, and
+    with CBAM where ``attention`` is on; 64 px), ``none`` (a voice encoder alone). ``resolutions``:
+    sides of the pictures in pixels, low to high. ``fuser``: ``attention`` (section 4),
+    ``attention_released``, or none. ``n_filters``: mel filters of the input. ``width``: multiplier
+    of all inner channels.
     """
 
     encoder: str = "inception"
@@ -36,6 +38,7 @@ class GeneratorSpec:
     n_filters: int = 40
     embedding_dim: int = 512
     width: float = 1.0
+    attention: bool = False
 
     def __post_init__(self) -> None:
         """Raise ModelError where there is no such network."""
@@ -48,6 +51,13 @@ class GeneratorSpec:
             raise ModelError(
                 f"decoder '{self.decoder}' gives one resolution, not {self.resolutions}; "
                 f"take one, or the decoder {' or '.join(MULTI_RESOLUTION)}"
+            )
+        if self.decoder == "avp_gan" and self.resolutions != (64,):
+            raise ModelError(f"decoder 'avp_gan' gives 64 px, not {self.resolutions}")
+        if self.attention and self.decoder != "avp_gan":
+            raise ModelError(
+                f"decoder '{self.decoder}' has no attention; set attention to false, or take the "
+                "decoder avp_gan"
             )
         _whole("n_filters", self.n_filters, 1, 1)
         _whole("embedding_dim", self.embedding_dim, 8, 8)

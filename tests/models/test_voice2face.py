@@ -13,9 +13,10 @@ from torch import nn
 from models.errors import ModelError
 from models.sf2f.colour import IMAGENET_MEAN, IMAGENET_STD, from_signed, to_unit
 from models.sf2f.generator import build_generator
-from models.sf2f.released import load_voice_encoder
+from models.sf2f.released import VOICE2FACE_INPUT, load_voice_encoder, read_voice2face
 from models.sf2f.spec import GeneratorSpec
 from models.voice2face import CmuDiscriminator, Sf2fVoice2faceDiscriminator
+from tests.helpers import voice2face_published as published
 
 CMU = GeneratorSpec("cmu", "cmu", (64,), None, 64, 64)
 TINY = GeneratorSpec("cmu", "cmu", (64,), None, 64, 16, 0.05)
@@ -149,7 +150,8 @@ def test_the_authors_voice_network_is_loaded(tmp_path: Path) -> None:
     state = authors_state(TINY)
     torch.save(state, tmp_path / "voice_embedding.pth")
     generator = build_generator(TINY).eval()
-    load_voice_encoder(generator.encoder, tmp_path / "voice_embedding.pth")
+    hears = load_voice_encoder(generator.encoder, tmp_path / "voice_embedding.pth")
+    assert hears == VOICE2FACE_INPUT
     x = given = torch.randn(2, 64, 200)
     for layer in range(4):
         x = F.conv1d(x, state[f"model.{3 * layer}.weight"], stride=2, padding=1)
@@ -160,11 +162,30 @@ def test_the_authors_voice_network_is_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(generator.encoder(given), x)
 
 
+def test_the_authors_generator_is_read(tmp_path: Path) -> None:
+    face, voice = published.generator(), published.voice_embedding()
+    torch.save(face, tmp_path / "generator.pth")
+    torch.save(voice, tmp_path / "voice_embedding.pth")
+    read = read_voice2face(tmp_path / "generator.pth", tmp_path / "voice_embedding.pth")
+    log_mel = torch.randn(2, 64, 300)
+    wanted = published.decode(face, published.embed(voice, log_mel))
+    with torch.inference_mode():
+        picture = to_unit(read.build()(log_mel)[0]) * 2 - 1
+    torch.testing.assert_close(picture.double(), wanted, rtol=0, atol=1e-5)
+
+    other = {k: v for k, v in face.items() if k != "model.4.bias"}
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"not voice2face's generator\.pth: lacks blocks\.2\.bias"):
+        read_voice2face(tmp_path / "other.pth", tmp_path / "voice_embedding.pth")
+    with pytest.raises(ModelError, match=r"not voice2face's voice_embedding\.pth"):
+        read_voice2face(tmp_path / "generator.pth", tmp_path / "generator.pth")
+
+
 def test_a_voice_network_by_our_own_names_is_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = build_generator(TINY).eval(), build_generator(TINY).eval()
     torch.save(first.encoder.state_dict(), tmp_path / "encoder.pt")
-    load_voice_encoder(second.encoder, tmp_path / "encoder.pt")
+    assert load_voice_encoder(second.encoder, tmp_path / "encoder.pt") == {}
     x = torch.randn(2, 64, 100)
     torch.testing.assert_close(second.embed(x), first.embed(x), rtol=0.0, atol=0.0)
 

@@ -6,14 +6,20 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+from PIL import Image
 
 from hqvox.cli.app import main
 from hqvox.cli.common import console
+from hqvox.phantom.identity import VoiceIdentity
+from hqvox.phantom.voices import RATE_HZ, speak
 from hqvox.trainer.checkpoint import load_generator
 from hqvox.trainer.recipes import recipe_names
 from tests.helpers import sf2f_published as published
+from tests.helpers import voice2face_published
 
 
 @pytest.fixture
@@ -104,6 +110,34 @@ def test_a_released_checkpoint_becomes_one_of_ours(hq, released: Path, tmp_path:
     with torch.inference_mode():
         found = loaded.generator(log_mels)[0].double()
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-4)
+
+
+def test_voice2face_as_released_becomes_one_of_ours(hq, tmp_path: Path) -> None:
+    """From audio to face through our commands, against the restated one."""
+    face, voice = voice2face_published.generator(), voice2face_published.voice_embedding()
+    torch.save(face, tmp_path / "generator.pth")
+    torch.save(voice, tmp_path / "voice_embedding.pth")
+    given = (tmp_path / "generator.pth", "--voice", tmp_path / "voice_embedding.pth")
+    out = tmp_path / "voice2face.pt"
+    code, said, err = hq("import", "voice2face-checkpoint", *given, "--out", out)
+    assert (code, err) == (0, "")
+    assert "decoder: cmu, 12,191,875 parameters" in said
+    assert "encoder: cmu, 2,670,720 parameters" in said
+    taken = hq("import", "voice2face-checkpoint", *given, "--out", out)
+    assert "is there already" in one_line(taken)
+    mixed = hq("import", "voice2face-checkpoint", given[2], "--voice", given[0])
+    assert "is not voice2face's generator.pth" in one_line(mixed)
+
+    rng = np.random.default_rng(4)
+    samples = speak(VoiceIdentity.sample(rng), 4.0, rng).samples
+    soundfile.write(tmp_path / "voice.wav", samples, RATE_HZ)
+    code, said, _ = hq("generate", out, tmp_path / "voice.wav", "-o", tmp_path / "face.png")
+    assert code == 0
+    assert "hearing the recording whole" in said
+    embedding = voice2face_published.embed(voice, voice2face_published.hear(samples))
+    wanted = (voice2face_published.decode(face, embedding).clamp(-1, 1)[0] + 1) * 127.5
+    picture = np.asarray(Image.open(tmp_path / "face.png"), np.float64)
+    assert np.abs(picture - wanted.permute(1, 2, 0).numpy()).max() < 1.0
 
 
 def test_mistakes_of_an_import_are_one_line(hq, released: Path, tmp_path: Path) -> None:

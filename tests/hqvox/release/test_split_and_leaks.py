@@ -40,6 +40,17 @@ def write(folder: Path, text: str, name: str = "split.csv") -> str:
     return str(folder / name)
 
 
+def test_split_by_initials() -> None:
+    names = ("Ada", "bob", "Çelik", "Emmy", "Édith", "Frida", "Zoë", "Ølaf", "50 Cent", "Ödön")
+    split = make_split(people(*names), "initials")
+    parts = [split.parts.get(f"id{n}") for n in range(len(names))]
+    assert parts == [
+        "val", "val", "test", "test", "test", "train", "train", None, None, "train"
+    ]  # fmt: skip
+    assert [row["name"] for row in split.unassigned] == ["Ølaf", "50 Cent"]
+    assert split.how == "initials"
+
+
 def test_split_by_the_released_file(tmp_path: Path) -> None:
     text = json.dumps({"vox1": {"train": ["A_B"], "val": ["C"], "test": ["Gone"]}})
     split = make_split(people("A B", "C", "D"), write(tmp_path, text))

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from python_speech_features import get_filterbanks, logfbank
 
+from hqvox.speech import voice2face
 from hqvox.speech.log_mel import filters, log_mel, n_frames
-from hqvox.speech.vad import speech, speech_frames, voiced_frames
-from tests.helpers.speech_references import ring_reference, speech_reference
+from hqvox.speech.vad import VOICE2FACE, Ring, speech, speech_frames, voiced_frames
+from tests.helpers.speech_references import (
+    ring_reference,
+    speech_reference,
+    voice2face_log_mel,
+)
 
 RATE = 16000
 VOICES = (
@@ -78,8 +83,9 @@ def test_filters_are_the_reference_filters(n_filters: int) -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 25)), max_size=30))
 def test_ring_equals_the_reference(runs: list[tuple[bool, int]]) -> None:
     decisions = [voiced for voiced, length in runs for _ in range(length)]
-    kept = speech_frames(np.array(decisions, np.bool_))
-    assert np.flatnonzero(kept).tolist() == ring_reference(decisions)
+    for size in (10, 2):
+        kept = speech_frames(np.array(decisions, np.bool_), Ring(480, size))
+        assert np.flatnonzero(kept).tolist() == ring_reference(decisions, size)
 
 
 def test_vad_drops_a_last_frame_that_nothing_follows() -> None:
@@ -87,6 +93,51 @@ def test_vad_drops_a_last_frame_that_nothing_follows() -> None:
     assert len(voiced_frames(samples)) == 3
     assert len(voiced_frames(np.append(samples, samples[:1]))) == 4
     assert len(voiced_frames(samples[:0])) == 0
+
+
+@pytest.mark.parametrize("name", signals())
+def test_voice2face_log_mel_equals_the_restatement(name: str) -> None:
+    samples = signals()[name]
+    expected = voice2face_log_mel(samples)
+    computed = voice2face.log_mel(samples)
+    assert computed.shape == expected.shape == (301, 64)
+    assert np.abs(computed - expected).max() < 1e-5
+    assert computed.min() >= np.float32(np.log(1e-5))
+
+
+@pytest.mark.parametrize("count", [1, 100, 159, 160, 161, 399, 400, 16000, 45_003])
+def test_voice2face_log_mel_of_any_length(count: int) -> None:
+    samples = np.random.default_rng(count).normal(0, 900, count).astype(np.int16)
+    expected = voice2face_log_mel(samples)
+    computed = voice2face.log_mel(samples)
+    assert computed.shape == expected.shape == (voice2face.n_frames(count), 64)
+    assert np.abs(computed - expected).max() < 1e-5
+
+
+def test_voice2face_triangles_have_their_bins_and_heights() -> None:
+    weights = voice2face.filters()
+    assert weights.shape == (513, 64)
+    used = np.flatnonzero(weights.any(axis=1)) * 15.625
+    assert used[0] > 20 - 8
+    assert used[-1] < 7200 + 8
+    assert (weights.max(axis=0) > 0).all()
+    width_hz = 2 / weights.max(axis=0)
+    # Narrow at the bottom, as broad as the scale's slope at the top.
+    assert width_hz[0] < 63 < 500 < width_hz[-1] < 700
+
+
+def test_voice2face_of_no_samples_has_no_frames() -> None:
+    assert voice2face.log_mel(np.zeros(0, np.int16)).shape == (0, 64)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("voice", VOICES)
+def test_real_voices_equal_the_voice2face_references(voice: str, real_data_dir: Path) -> None:
+    samples, _ = soundfile.read(real_data_dir / "voices" / f"{voice}.wav", dtype="int16")
+    spoken = speech(samples, 2, VOICE2FACE)
+    assert np.array_equal(spoken, speech_reference(samples, 2, 320, 2))
+    assert 0.3 * len(samples) < len(spoken) <= len(samples)
+    assert np.abs(voice2face.log_mel(spoken) - voice2face_log_mel(spoken)).max() < 1e-5
 
 
 @pytest.mark.real_data

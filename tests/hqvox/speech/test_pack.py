@@ -13,14 +13,14 @@ from hqvox.cli.app import app
 from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
 from hqvox.runner.jobs import Failed
-from hqvox.speech import worker
+from hqvox.speech import voice2face, worker
 from hqvox.speech.build import plan_speech, run_speech, sources, summarise
 from hqvox.speech.decode import AudioError
 from hqvox.speech.log_mel import log_mel
 from hqvox.speech.pack import SpeechPack
 from hqvox.speech.statistics import MeanVariance
 from hqvox.speech.utterance import REASONS, process, read_file
-from hqvox.speech.vad import speech
+from hqvox.speech.vad import VOICE2FACE, speech
 from hqvox.speech.worker import SpeechProgress
 from hqvox.workspace import identities
 from hqvox.workspace.layout import Workspace
@@ -130,6 +130,30 @@ def test_only_what_changed_is_packed_again(tmp_path: Path, audio: Path) -> None:
         (audio / f"p2/video/{clip}.wav").unlink()
     pack(workspace)
     assert SpeechPack(workspace).shards() == ["00000", "00001"]
+
+
+def test_the_voice2face_front_end_is_packed_and_recorded(tmp_path: Path, audio: Path) -> None:
+    workspace = make_workspace(tmp_path)
+    pack(workspace, audio)
+    opened = SpeechPack(workspace)
+    assert (opened.front_end(), opened.n_filters()) == ("sf2f", 40)
+    fingerprint = opened.fingerprint("00000")
+    assert fingerprint is not None
+    assert "front_end" not in fingerprint["parts"]["config"], "as packed before there were two"
+
+    packed = pack(workspace, settings=["speech.front_end=voice2face"])
+    assert packed == ["00000", "00001", "00002"]
+    opened = SpeechPack(workspace)
+    assert (opened.front_end(), opened.n_filters()) == ("voice2face", 64)
+    row = opened.index().to_pylist()[0]
+    samples = np.frombuffer((audio / row["path"]).read_bytes()[44:], np.int16)
+    expected = voice2face.log_mel(speech(samples, 2, VOICE2FACE)).astype(np.float16)
+    assert np.array_equal(opened.read(row), expected)
+    assert pack(workspace, settings=["speech.front_end=voice2face"]) == []
+
+    settings = ["speech.front_end=voice2face", "speech.n_filters=40"]
+    with pytest.raises(HqvoxError, match=r"n_filters.*64 filters"):
+        pack(workspace, settings=settings)
 
 
 def test_whoever_was_taken_down_is_not_packed(tmp_path: Path, audio: Path) -> None:

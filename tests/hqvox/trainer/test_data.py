@@ -26,6 +26,7 @@ from hqvox.speech.pack import PackWriter
 from hqvox.trainer.batches import Batch, BatchSource, FusedBatch
 from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.data import TrainingData
+from hqvox.trainer.evaluate import Protocol, Speaker
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.sampler import Sampler
 from hqvox.trainer.speech_input import SF2F_MEAN, SF2F_STD, Normaliser, normalise, windows
@@ -33,6 +34,9 @@ from hqvox.workspace.tables import UTTERANCES
 from models.sf2f.colour import from_unit
 from tests.helpers.synthetic_build import make_build
 from tests.helpers.tiny_release import make_tiny_release, write_checksums
+
+UNPAIRED = ("loss.l1.weight=0", "loss.perceptual.weight=0", "stage2.iterations=0")
+"""Without the losses that compare a voice with a face."""
 
 
 def tiny_config(*given: str) -> TrainConfig:
@@ -269,6 +273,14 @@ def test_filters_and_batches_that_do_not_fit_are_one_line(tiny_data: TrainingDat
         BatchSource(split, tiny_config(), rank=0, world=3)
 
 
+def test_a_release_of_another_front_end_is_one_line(tiny: Release, cache_dir: Path) -> None:
+    split = TrainingData.open(tiny, (64,), cache_dir=cache_dir).split("train")
+    with pytest.raises(HqvoxError, match=r"by the sf2f front end.*speech\.front_end=voice2face"):
+        BatchSource(split, tiny_config("data.front_end=voice2face"))
+    with pytest.raises(HqvoxError, match=r"by the sf2f front end, the model needs voice2face"):
+        Speaker(split, Normaliser(front_end="voice2face"), Protocol())
+
+
 # Sampler.
 
 
@@ -381,10 +393,47 @@ def test_short_utterances_are_said_again_where_asked(tiny_data: TrainingData) ->
     config = tiny_config("data.short=repeat", "stage1.crop_frames=[420,420]")
     split = tiny_data.split("train")
     batch, drawn = BatchSource(split, config).stage1(0), Sampler(split, config).stage1(0)
+    assert drawn.start.any()
     for row, said in enumerate(tiny_data.log_mel(u) for u in drawn.utterance):
-        twice = np.concatenate([said] * 5).astype(np.float32)[:420]
+        # A crop of what is repeated to 10 s, as voice2face's released code has it.
+        again = np.concatenate([said] * 12).astype(np.float32)[:1000]
+        twice = again[drawn.start[row] :][:420]
         wanted = ((twice - SF2F_MEAN) / SF2F_STD).T
         np.testing.assert_allclose(batch.log_mel[row], wanted, atol=1e-5)
+
+
+def test_voices_and_faces_are_drawn_apart(tiny_data: TrainingData) -> None:
+    split = tiny_data.split("train")
+    apart = ("data.draw=apart", "stage1.batch_size=6", *UNPAIRED)
+    sampler = Sampler(split, tiny_config(*apart))
+    steps = [sampler.stage1(step) for step in range(6)]
+    utterances, faces = np.concatenate(split.utterances_of), np.concatenate(split.faces_of)
+    heard = np.concatenate([s.utterance for s in steps])
+    seen = np.concatenate([s.face for s in steps])
+    # Each file once an epoch: 12 utterances in two steps, 18 faces in three.
+    for start in range(0, 36, 12):
+        assert sorted(heard[start : start + 12]) == sorted(utterances)
+    for start in range(0, 36, 18):
+        assert sorted(seen[start : start + 18]) == sorted(faces)
+    for step in steps:
+        for person, row in zip(step.identity, step.utterance, strict=True):
+            assert row in split.utterances_of[person]
+        for person, row in zip(step.face_identity, step.face, strict=True):
+            assert row in split.faces_of[person]
+    same_person = np.mean([step.identity == step.face_identity for step in steps])
+    assert same_person < 0.5, "one in six by chance"
+    batch = BatchSource(split, tiny_config(*apart)).stage1(2)
+    assert batch.identity.tolist() == steps[2].identity.tolist()
+    assert batch.face_identity.tolist() == steps[2].face_identity.tolist()
+    halves = [Sampler(split, tiny_config(*apart), rank, 2).stage1(2) for rank in range(2)]
+    assert np.concatenate([h.face for h in halves]).tolist() == steps[2].face.tolist()
+    paired = Sampler(split, tiny_config()).stage1(0)
+    assert (paired.identity == paired.face_identity).all()
+
+
+def test_losses_of_pairs_refuse_what_is_drawn_apart() -> None:
+    with pytest.raises(HqvoxError, match=r"data\.draw=apart.*loss\.l1\.weight"):
+        tiny_config("data.draw=apart")
 
 
 def test_mirrored_pictures_are_about_half_and_only_where_asked(tiny_data: TrainingData) -> None:

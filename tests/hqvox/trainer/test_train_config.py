@@ -67,7 +67,44 @@ def test_voice2face_of_the_cmu_code_has_its_own_data_settings() -> None:
     assert (config.optimiser.learning_rate, config.optimiser.betas) == (2e-4, (0.5, 0.999))
     data = config.data
     assert (data.normalise, data.short, data.flip) == ("utterance", "repeat", True)
+    assert (data.front_end, data.draw) == ("voice2face", "apart")
     assert config.loss.l1.weight == config.loss.perceptual.weight == 0
+    assert (config.stage1.iterations, config.stage1.freeze_encoder) == (50_000, True)
+    assert config.optimiser.first == "critics"
+
+
+def test_avp_gan_has_the_numbers_of_its_paper() -> None:
+    config = load_train_config("avp-gan-64")
+    assert (config.optimiser.learning_rate, config.optimiser.betas) == (2e-4, (0.5, 0.999))
+    assert (config.stage1.iterations, config.stage1.batch_size) == (50_000, 128)
+    assert (config.stage1.crop_frames, config.data.flip) == ((300, 800), True)
+    assert (config.data.front_end, config.data.draw) == ("voice2face", "apart")
+    assert config.optimiser.first == "critics"
+    assert (config.loss.gan.weight, config.loss.classifier.weight) == (1, 1)
+    assert config.loss.l1.weight == config.loss.perceptual.weight == 0
+    model = config.model
+    assert (model.discriminators, model.decoder, model.attention) == ("avp_gan", "avp_gan", True)
+    assert (model.n_filters, model.embedding_dim, config.stage1.freeze_encoder) == (64, 64, True)
+    assert changed("avp-gan-64-no-cbam", "avp-gan-64") == {"model.attention": False}
+
+
+def test_a_recipe_says_what_its_small_version_changes(tmp_path: Path) -> None:
+    for name in ("avp-gan-64-tiny", "avp-gan-64-no-cbam-tiny"):
+        config = load_train_config(name)
+        assert (config.loss.gan.weight, config.loss.classifier.weight) == (1, 1)
+        assert config.stage1.iterations == 3000
+    # One of the user's own has no small version, so a section for it is an error.
+    (tmp_path / "mine.yaml").write_text("extends: avp-gan-64\ntiny: {seed: 3}\n")
+    with pytest.raises(HqvoxError, match="tiny"):
+        load_train_config(tmp_path / "mine.yaml")
+
+
+def test_a_voice_encoder_alone_has_no_other_losses() -> None:
+    assert load_train_config("voice-embedding").task == "speakers"
+    with pytest.raises(HqvoxError, match=r"task=speakers and model\.decoder=upsampling do not fit"):
+        load_train_config("sf2f-64", ["task=speakers"])
+    with pytest.raises(HqvoxError, match=r"set loss\.gan\.weight=0"):
+        load_train_config("voice-embedding", ["loss.gan.weight=1"])
 
 
 def test_voice2face_as_sf2f_trained_it() -> None:
