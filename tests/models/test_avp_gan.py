@@ -131,6 +131,18 @@ def test_the_largest_singular_value_becomes_1() -> None:
         assert torch.equal(layer.weight, 3 * before)
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_new_network_depends_on_its_input(attention: bool) -> None:
+    """With torch's own initial weights the deviations are 1e-4 and less."""
+    torch.manual_seed(0)
+    decoder, trunk = AvpDecoder(64, 0.25, attention), AvpTrunk(64, 0.25, attention)
+    voices = F.normalize(torch.randn(32, 64), dim=1)
+    assert 0.03 < (decoder(voices)[0].std(dim=0) * 0.45).mean() < 0.3
+    assert 0.03 < trunk(torch.randn(16, 3, 64, 64)).std(dim=0).mean() < 0.8
+    assert decoder.training
+    assert trunk.training
+
+
 def test_the_power_iteration_moves_in_training_only() -> None:
     torch.manual_seed(0)
     network = AvpDiscriminator(64, 0.25)
