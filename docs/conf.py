@@ -10,7 +10,7 @@ copyright = "the hqvox authors, Apache License 2.0"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.apidoc", "sphinx.ext.viewcode", "myst_parser"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 root_doc = "index"
-exclude_patterns = ["images/*.py", "api/*/modules.rst", "api/annotator/annotator.app.rst"]
+exclude_patterns = ["images/*.py", "api/*/modules.rst", "api/annotator/annotator.script.rst"]
 html_theme = "furo"
 html_title = "hqvox"
 
