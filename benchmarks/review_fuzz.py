@@ -96,10 +96,12 @@ RECORDER = """(() => {
     };
     fuzz.presses.push(press);
     const at = screen;
-    setTimeout(() => {
-      press.taken = press.before !== "sent" && at === screen && review?.dataset.state === "sent";
+    // The page calls this after it has done something for a key.
+    event.stopPropagation = () => {
+      Event.prototype.stopPropagation.call(event);
+      press.taken = press.before !== "sent" && review.dataset.state === "sent";
       press.screen = at;
-    });
+    };
   }, true);
   fuzz.take = () => {  // refused: the same person is here once more, and nothing is on its way
     const pending = find() && review.dataset.state === "sent";
@@ -156,7 +158,8 @@ class Hands:
     # Who is there ------------------------------------------------------------------------------
 
     def joins(self) -> None:
-        """Somebody new signs in, on a page of their own."""
+        """Somebody new signs in, on a page of their own; nobody has decided on anything yet."""
+        wait_for(self.erased, "the server to leave the log alone")
         self.number += 1
         self.name = f"hand {self.number}"
         token = self.tokens.add(self.name, "annotator")
@@ -195,7 +198,8 @@ class Hands:
     def sequence(self, number: int) -> None:
         before, events = len(self.judge.notes), []
         if self.left() < FEWEST_LEFT:
-            self.begins_again()
+            self.leaves()
+            self.joins()
         for _ in range(self.random.randint(10, 20)):
             events.append(self.event())
             time.sleep(self.random.choice(PAUSES))
@@ -222,19 +226,13 @@ class Hands:
     def left(self) -> int:
         return len(self.people) - len(self.store.state())
 
-    def begins_again(self) -> None:
-        """Erase the log, for which nobody may be reading it."""
-        self.leaves()
-
-        def erased() -> bool:
-            try:
-                self.store.forget(self.people)
-            except HqvoxError:
-                return False
-            return True
-
-        wait_for(erased, "the server to leave the log alone")
-        self.joins()
+    def erased(self) -> bool:
+        """Erase all decisions and leases; False where somebody reads the log."""
+        try:
+            self.store.forget(self.people)
+        except HqvoxError:
+            return False
+        return True
 
     def event(self) -> str:
         weights = {

@@ -292,6 +292,7 @@ def _remedy(error: DBAPIError) -> str:
         "read-only": "cannot be written; choose a place that you may write",
         "unable to open": "cannot be opened; see that the folder is there and may be written",
         "connection failed": "cannot be reached; see that the server runs, and who may log in",
+        "connection is bad": "cannot be reached; see that the server runs",
         "locking protocol": "this file system cannot lock; put the file on a local disk",
     }
     for sign, remedy in remedies.items():

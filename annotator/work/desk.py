@@ -162,10 +162,13 @@ class Desk:
         if do == "undo":
             self._undo(act, key)
             return
+        if self.screen is None and do in ("alive", "accept", "drop", "skip"):
+            # Something may have come free; and a desk that was opened while the store was away has
+            # not found yet what its annotator holds.
+            self.go_on()
+            if do == "alive":
+                return
         screen = self.screen
-        if screen is None and do == "alive":
-            self.go_on()  # something may have come free
-            return
         if screen is None or act.get("screen") != screen.name:
             if do in ("accept", "drop") and self._stored(key) is None:
                 self._tell("That person was no longer yours to decide on; nothing was saved.")

@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -20,8 +20,17 @@ _numbers = count()
 class Server:
     """A server on a Unix socket; everybody may log in as postgres."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, start: Callable[[], None], stop: Callable[[], None]) -> None:
+        self.folder, self._start, self._stop = folder, start, stop
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stopped within the block."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
 
     def new_database(self) -> str:
         """Url of an empty database."""
@@ -61,11 +70,19 @@ def running() -> Iterator[Server]:
             folder,
         )
         control = [*as_owner, programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-        _run([*control, "-o", f"-k {folder} -c listen_addresses= -c fsync=off", "start"], folder)
-        try:
-            yield Server(folder)
-        finally:
+        options = ["-o", f"-k {folder} -c listen_addresses= -c fsync=off"]
+
+        def start() -> None:
+            _run([*control, *options, "start"], folder)
+
+        def stop() -> None:
             _run([*control, "-m", "immediate", "stop"], folder)
+
+        start()
+        try:
+            yield Server(folder, start, stop)
+        finally:
+            stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -5,7 +5,18 @@
 const RESEND_MS = 4000; // without an answer: the server may be slow
 const AWAY_MS = 1500; // after the answer that the store could not be asked
 const HOLD_BACK_MS = 30000;
-const outbox = { waiting: [], sent: null, sentAt: 0, late: false, timer: 0, heldUntil: 0, transmit: null, onChange: () => {} };
+// It hangs on the window, so that it outlives the component, which Streamlit takes down and puts up
+// again when a server was restarted.
+const outbox = (globalThis.hqvoxOutbox ??= {
+  waiting: [],
+  sent: null,
+  sentAt: 0,
+  late: false,
+  timer: 0,
+  heldUntil: 0,
+  transmit: null,
+  onChange: () => {},
+});
 
 function newKey() {
   // crypto.randomUUID is missing on plain http addresses

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from annotator.log.access import Actor
+from annotator.log.decisions import StoreAwayError
 from annotator.log.place import VARIABLE
 from annotator.log.store import Store, open_store
 from annotator.work.queue import Queue, is_second
@@ -167,6 +168,18 @@ def test_a_newer_postgresql_store_is_left_alone(server: Server) -> None:
         raw.execute("UPDATE review_meta SET version = 99")
     with pytest.raises(HqvoxError, match="a newer hqvox"):
         Store.open(url)
+
+
+@pytest.mark.slow
+def test_postgresql_that_is_stopped_is_away_and_comes_back(server: Server) -> None:
+    store = Store.open(server.new_database())
+    first = decide(store, ANNA, chosen("id1", 0, 4))
+    with server.stopped(), pytest.raises(StoreAwayError, match="cannot be reached"):
+        store.last_seq()
+    decide(store, BERT, dropped("id2"))
+    assert store.entries()[0] == first
+    assert store.last_seq() == 2
+    store.close()
 
 
 @pytest.mark.slow

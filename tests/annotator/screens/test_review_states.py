@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,8 @@ from hqvox.workspace.layout import Workspace
 from tests.helpers.browser_tools import Reviewer, Team, expect
 from tests.helpers.small_review import IDS
 
+SCREENS = os.environ.get("HQVOX_SCREENS")
+"""Folder for pictures of the page, where somebody wants to see them."""
 PICTURES = (
     """grid => [...grid.children].map(tile => tile.querySelector("img")?.naturalWidth ?? 0)"""
 )
@@ -25,6 +28,12 @@ def store(team: Team) -> Iterator[Store]:
     store = open_store(Workspace.open(team.workspace))
     yield store
     store.close()
+
+
+def picture(who: Reviewer, name: str) -> None:
+    """Keep the page as people see it."""
+    if SCREENS:
+        who.page.screenshot(path=Path(SCREENS) / f"{name}.png")
 
 
 def saved(store: Store) -> list[tuple[str, str]]:
@@ -117,6 +126,7 @@ def test_a_comment_written_while_an_answer_is_pending_is_kept(team: Team, store:
     who.page.keyboard.type("s x1 too dark")
     expect(who.message()).to_contain_text("Enter leaves the comment and goes on")
     assert (who.identity_id(), comment.input_value()) == (first, "s x1 too dark")
+    picture(who, "review-comment")
     who.page.keyboard.type(", u")
     who.press("Enter").shown(before)
     expect(who.message()).to_contain_text(f"The comment on {name} came after")
@@ -173,6 +183,7 @@ def test_a_store_that_is_away_keeps_the_decision_waiting(
     who.press("Enter")
     expect(unsaved).to_contain_text("Not saved yet: the database cannot be reached.")
     assert (state(who), who.identity_id()) == ("sent", first)
+    picture(who, "review-away")
     page = who.page.get_by_test_id("stMain").inner_text()
     for word in ("sqlite", "Streamlit", "Error", str(team.workspace), "Cloud"):
         assert word not in page
@@ -206,3 +217,26 @@ def test_a_store_that_is_locked_is_said_to_be_slow(team: Team, store: Store) -> 
     expect(who.page.locator(".unsaved")).to_be_hidden()
     assert saved(store) == [(first, "chosen")]
     assert who.errors == []
+
+
+THIRD_PICTURE_FAILS = """(() => {
+    const decode = HTMLImageElement.prototype.decode, seen = [];
+    HTMLImageElement.prototype.decode = function () {
+        if (!seen.includes(this)) seen.push(this);
+        return seen[2] === this ? Promise.reject(new Error("damaged")) : decode.call(this);
+    };
+})()"""
+
+
+def test_a_face_whose_picture_cannot_be_read_is_not_taken(team: Team, store: Store) -> None:
+    who = team.join().shown().at_rest()
+    who.page.add_init_script(THIRD_PICTURE_FAILS)
+    who.page.reload()
+    who.shown().has_taken(0, 1, 3, 4, 5, 6)
+    who.press("3")
+    expect(who.message()).to_contain_text("cannot be read")
+    picture(who, "review-unreadable")
+    who.on("Enter")
+    [entry] = store.entries()
+    shown = [face.key for face in entry.decision.shown]
+    assert [shown.index(face.key) for face in entry.decision.faces] == [0, 1, 3, 4, 5, 6]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from annotator.candidates.candidates import Candidates
 from annotator.log.access import AccessRemovedError, Actor, Role, TokenFile
+from annotator.log.decisions import StoreAwayError
 from annotator.log.store import Store
 from annotator.work.desk import Desk
 from annotator.work.packs import FIRST_FACES, piece_now, pieces
@@ -250,3 +251,72 @@ def test_pieces_hold_every_face_once(candidates: Candidates) -> None:
         data = piece_now(candidates, parts[0])
         length = int.from_bytes(data[:4])
         assert data[4 + length :].count(b"\xff\xd8\xff") == parts[0].last
+
+
+class Away:
+    """Moves a store's file away within the block."""
+
+    def __init__(self, store: Store) -> None:
+        self.place = Path(store.database.where)
+        self.elsewhere = self.place.with_suffix(".away")
+
+    def __enter__(self) -> None:
+        self.place.rename(self.elsewhere)
+
+    def __exit__(self, *_: object) -> None:
+        self.elsewhere.rename(self.place)
+
+
+def test_what_could_not_be_saved_is_not_answered_until_it_is(
+    store: Store, candidates: Candidates
+) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    sent = {"do": "accept", "key": "k", "screen": at.screen.name, "faces": [0, 1, 2]}
+    with Away(store):
+        at.handle(sent)
+        at.handle(sent)
+        # After a restart meanwhile: what its annotator holds is not known yet.
+        later = desk(store, candidates)
+        assert (later.screen, later.away) == (None, 1)
+    assert (at.answered, at.away, at.message, at.decided) == ("", 2, "", 0)
+    assert not list(Path(store.database.where).parent.glob("*.sqlite.*"))
+    later.handle(sent)
+    assert (later.answered, later.away, later.message) == ("k", 0, "")
+    at.handle(sent)
+    assert (at.answered, at.away, at.message, at.decided) == ("k", 0, "", 1)
+    assert [entry.key for entry in store.entries()] == ["k"]
+
+
+def test_an_undo_that_was_interrupted_undoes_nothing_else(
+    store: Store, candidates: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = desk(store, candidates)
+    for key in ("one", "two"):
+        assert at.screen is not None
+        act(at, "accept", key, faces=[0, 1, 2])
+    two = store.entries()[-1]
+    with monkeypatch.context() as patch:
+        with Away(store):
+            act(at, "undo", "u", entry=two.seq)
+        assert at.answered == "two"
+
+        def away(*_: object) -> None:
+            raise StoreAwayError("gone")
+
+        patch.setattr(at.queue, "lease", away)
+        act(at, "undo", "u", entry=two.seq)  # undone, but what follows fails
+        assert at.answered == "two"
+    act(at, "undo", "u", entry=two.seq)
+    assert at.answered == "u"
+    assert at.screen is not None
+    assert at.screen.person.identity_id == two.decision.identity_id
+    assert [entry.decision.undoes for entry in store.entries()] == [None, None, two.seq]
+
+
+def test_a_screen_with_other_faces_has_another_name(store: Store, candidates: Candidates) -> None:
+    at = desk(store, candidates)
+    assert at.screen is not None
+    assert desk(store, candidates).screen.name == at.screen.name  # type: ignore[union-attr]
+    fewer = replace(at.screen, faces=at.screen.faces[1:])
+    assert fewer.name != at.screen.name
