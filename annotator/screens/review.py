@@ -16,7 +16,7 @@ import streamlit as st
 
 from annotator.candidates.candidates import FaceCandidate
 from annotator.log.decisions import DROP_REASONS, Entry, StoreAwayError
-from annotator.screens.look import plain
+from annotator.screens.look import problem
 from annotator.screens.session import Context, renewed
 from annotator.work.desk import Desk, Screen
 from annotator.work.packs import Piece, close_up_pack, pack_name, piece_now, piece_soon, pieces
@@ -88,7 +88,7 @@ def _work(page: Context) -> None:
         except StoreAwayError:
             pass  # the browser asks again
         except HqvoxError as error:
-            st.error(plain(str(error)))
+            st.error(problem(error))
 
 
 def _send(context: Context, desk: Desk) -> None:

@@ -152,7 +152,10 @@ class Desk:
             self._is_away(error)
             return
         except HqvoxError as error:
-            self._tell(without_paths(str(error)))
+            shown = without_paths(str(error))
+            if shown != str(error):
+                _LOG.warning("%s", error)  # with the paths, for whoever runs the server
+            self._tell(shown)
         self.answered, self.away = key, 0
         self._answers[key] = None
         while len(self._answers) > ANSWERED_KEPT:

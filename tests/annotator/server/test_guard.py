@@ -267,6 +267,21 @@ def test_cookies_are_secure_behind_tls(team: Browser, workspace: Workspace) -> N
     assert "Secure" in out
 
 
+def test_with_accounts_streamlit_shows_the_sign_in(team: Browser, workspace: Workspace) -> None:
+    folder = Path(workspace.url)
+    (folder / ".streamlit").mkdir()
+    (folder / ".streamlit/secrets.toml").write_text('[auth]\nclient_id = "a"\n')
+    assert team.get("/").status == 401  # a provider, but nobody is allowed
+    with (folder / "hqvox.yaml").open("a") as file:
+        file.write("review: {allow: {ada@example.org: lead}}\n")
+    answer = team.get("/history")
+    assert answer.body == "the review"
+    assert answer.header("set-cookie") == "_streamlit_xsrf=1; Path=/; SameSite=Lax"
+    assert team.websocket().status == 101
+    assert team.websocket("http://evil.example").status == 403
+    assert team.get("/_stcore/metrics").status == 404
+
+
 def test_a_damaged_file_of_tokens_lets_nobody_in(team: Browser, workspace: Workspace) -> None:
     token = TokenFile(workspace).add("ada", "lead")
     team.post("/sign-in", token=token)

@@ -18,6 +18,7 @@ from annotator.log.store import Store
 from annotator.work.desk import Desk
 from annotator.work.packs import FIRST_FACES, piece_now, pieces
 from annotator.work.queue import Queue, QueueItem
+from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from tests.helpers.small_review import FACES, make_review
 
@@ -173,6 +174,20 @@ def test_the_store_asks_for_the_rights_itself(
     with pytest.raises(AccessRemovedError, match="Your role has changed"):
         store.undo(entry.seq, key="undo", actor=demoted)
     assert store.entries() == [entry]
+
+
+def test_annotators_are_told_no_paths(
+    store: Store, candidates: Candidates, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def fail(*_: object, **__: object) -> None:
+        raise HqvoxError("/srv/data/work/reviews.sqlite: no space left")
+
+    monkeypatch.setattr(store, "append", fail)
+    at = desk(store, candidates)
+    act(at, "accept", "first", faces=[0, 1, 2])
+    assert at.message == "reviews.sqlite: no space left"
+    assert "/srv/data/work/reviews.sqlite" in caplog.text
 
 
 def test_two_tabs_of_one_person_are_one_opinion(store: Store, candidates: Candidates) -> None:
