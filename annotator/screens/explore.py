@@ -14,6 +14,7 @@ from annotator.screens.explore_too_few import too_few
 from annotator.screens.look import plain, plain_tables, problem
 from annotator.screens.session import Context
 from hqvox.config.build import BuildConfig
+from hqvox.config.section import StageSection
 from hqvox.errors import HqvoxError
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.measures import RESTS_ON, Measure
@@ -98,7 +99,7 @@ def _judge(
         with left:
             _chart(verdicts, measure, [], [])
         with right:
-            _no_limit(verdicts, measure)
+            _no_limit(verdicts, measure, getattr(built, verdicts.stage))
         return None
     assert measure.limit is not None
     enabled = getattr(built, verdicts.stage).enabled
@@ -148,8 +149,10 @@ def _chart(verdicts: Verdicts, measure: Measure, now: list[float], new: list[flo
     )
 
 
-def _no_limit(verdicts: Verdicts, measure: Measure) -> None:
-    if measure.setting is not None:
+def _no_limit(verdicts: Verdicts, measure: Measure, section: StageSection) -> None:
+    if measure.limit is not None and not measure.limit.applies(section):
+        st.caption(f"The limit on {measure.label} ({measure.setting}) does not apply here.")
+    elif measure.setting is not None:
         st.info(
             f"{measure.label} is judged by the limit that the network brings, and its weights are "
             "not on this machine: `hqvox models pull` gets them."

@@ -22,6 +22,7 @@ from hqvox.exchange.importing import Order, import_tree
 from hqvox.exchange.push import import_hub, push_folder
 from hqvox.exchange.tree import Tree, read_folders, read_tree
 from hqvox.release.read import find_release
+from hqvox.release.split import INITIALS
 from hqvox.release.write import Written
 from hqvox.runner.bars import progress_bar, progress_bars
 from hqvox.workspace.layout import CONFIG, Workspace
@@ -194,12 +195,13 @@ def vggface(
     name: ReleaseName = "vggface",
     voxceleb: Metadata = None,
     split: Annotated[
-        str | None,
+        str,
         typer.Option(
-            metavar="official|seed:N|FILE",
-            help="Default: official where --voxceleb is given, else seed:0.",
+            metavar="official|initials|seed:N|FILE",
+            help="initials: as voice2face splits this dataset, names from A and B val, C to E "
+            "test, F to Z train.",
         ),
-    ] = None,
+    ] = INITIALS,
     no_speech: NoSpeech = False,
     workers: Workers = None,
 ) -> None:

@@ -67,8 +67,10 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
         each = [picture for batch in batches for picture in generator(batch)[-1]]
         whole = None
         if windows:
-            heard = normaliser_of(loaded).whole(log_mel, WINDOW_FRAMES)
-            whole = to_photo(generator(heard.to(inputs.device))[-1][0])
+            heard = inputs
+            if normaliser.front_end != "voice2face":
+                heard = normaliser.whole(log_mel, WINDOW_FRAMES).to(device)
+            whole = to_photo(generator(heard)[-1][0])
     return GeneratedFace(
         face=to_photo(face[0]),
         windows=[to_photo(picture) for picture in each],

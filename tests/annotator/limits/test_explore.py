@@ -59,10 +59,20 @@ def test_stages_are_the_pipeline_s() -> None:
     assert STAGES == STAGE_NAMES
 
 
+def _with_limit(name: str) -> BuildConfig:
+    """A configuration with which the limit of a measure applies and is known."""
+    given = {
+        "emotion": {"min_neutral": 0.5, "min_neutral_lead": 0.0},
+        "identity": {"min_similarity": 0.5},
+        "pose": {"decide_by": "plane"} if name == "plane_deg" else {},
+    }
+    return load_config(yaml.safe_dump(given))
+
+
 def test_every_setting_is_a_limit_of_the_configuration() -> None:
-    config = load_config("emotion: {min_neutral: 0.5}\nidentity: {min_similarity: 0.5}")
-    found = all_bounds(config, ModelStore())
     for name, setting in SETTINGS.items():
+        config = _with_limit(name)
+        found = all_bounds(config, ModelStore())
         section, key = setting.split(".")
         assert section == BY_NAME[name].stage
         assert found[name] == getattr(getattr(config, section), key), name
@@ -347,8 +357,7 @@ def test_limits_are_those_that_the_tables_were_made_with(workspace: Workspace) -
 )
 def test_every_stop_of_a_slider_is_a_value_that_the_setting_takes(name, low, width, where) -> None:
     section, key = SETTINGS[name].split(".")
-    config = load_config("emotion: {min_neutral: 0.5}\nidentity: {min_similarity: 0.5}")
-    bound = all_bounds(config, ModelStore())[name]
+    bound = all_bounds(_with_limit(name), ModelStore())[name]
     slide = what_if.slide(name, bound, low, low + width)
     steps = round((slide.high - slide.low) / slide.step)
     assert 0 < steps <= 2002

@@ -343,7 +343,10 @@ def test_a_folder_for_each_person_is_a_release_as_it_is(small_world: Path, tmp_p
         folder, file = Path(row["origin_file"]).parts[-2:]
         for kind in ("masked", "origin"):
             assert release.read(row[f"{kind}_file"]) == sizes[folder, file]
-    assert {row["identity_id"] for row in faces} == {"id10001", "id10002"}
+    assert {row["identity_id"]: row["split"] for row in faces} == {
+        "id10001": "val",  # by the initial of the name
+        "id10002": "train",
+    }
     assert release.info()["import"]["masked_made_here"] == 0
     assert all(not check.failures for check in verify_release(release))
     packed = ReleaseCache(release, tmp_path / "cache")

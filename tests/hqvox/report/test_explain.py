@@ -133,9 +133,16 @@ def test_a_test_that_does_not_decide_has_no_limit(build: Workspace) -> None:
 
 def test_every_numeric_setting_of_a_filter_is_shown(build: Workspace) -> None:
     """A limit added to the configuration must be added to what people see."""
-    settings = ["emotion.min_neutral=0.5", "identity.min_similarity=0.9"]
+    settings = [
+        "emotion.min_neutral=0.5",
+        "emotion.min_neutral_lead=0.25",
+        "identity.min_similarity=0.9",
+        "pose.max_plane_deg=7",
+    ]
     shown = all_bounds(build.config(settings), ModelStore())
-    bounds = set(shown.values())
+    by_plane = all_bounds(build.config([*settings, "pose.decide_by=plane"]), ModelStore())
+    assert "plane_deg" not in shown
+    bounds = {*shown.values(), by_plane["plane_deg"]}
     config: BuildConfig = build.config(settings)
     for stage in STAGES:
         section = getattr(config, stage.name)
