@@ -21,7 +21,9 @@ from hqvox.workspace.identities import USER_SUBSET
 FACES = {folder: kind for kind, folder in KINDS.items()}
 MELS = "mel_spectrograms"
 SPLIT = "split.json"
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+PICTURES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2"
+}  # fmt: skip
 
 
 @dataclass

@@ -20,7 +20,7 @@ from pipelines.chain import STAGE_NAMES, Stages
 from pipelines.download import DownloadStage
 from pipelines.stage import Stage
 
-CHAIN_VERSION = 1
+CHAIN_VERSION = 2
 """Raised by hand when decoding, batching or storing changes what stages read or write."""
 
 
