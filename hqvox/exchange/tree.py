@@ -22,7 +22,9 @@ FACES = {folder: kind for kind, folder in KINDS.items()}
 SUBSETS = ("vox1", "vox2")
 MELS = "mel_spectrograms"
 SPLIT = "split.json"
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+PICTURES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2"
+}  # fmt: skip
 
 
 @dataclass

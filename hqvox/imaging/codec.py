@@ -1,7 +1,8 @@
-"""Decoding of crawled photographs to upright RGB pixels, and lossless PNG for stored crops.
+"""Decoding of crawled photographs to upright sRGB pixels, and lossless PNG for stored crops.
 
 Pillow decodes photographs; what it cannot decode raises :class:`UndecodableError`. Only formats
 that photographs come in are opened. Types and sizes are read from the header, without decoding.
+Colours with an embedded profile (Adobe RGB, Display P3, CMYK) are converted to sRGB.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from models.protocols import Photo
 
 Image.init()
+pillow_heif.register_heif_opener(thumbnails=False)
 FORMATS = tuple(
     name
-    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
     if name in Image.OPEN
 )
 """Pillow's names of the formats that are opened, of those that this Pillow supports."""
@@ -58,9 +62,9 @@ def read_header(data: bytes) -> Header:
 def decode(data: bytes, max_side_px: int | None = None) -> Photo:
     """Decode to upright uint8 RGB (height, width, 3), reduced to ``max_side_px`` if larger.
 
-    Transparent parts become white, 16-bit samples are scaled to 8, CMYK is converted, and of an
-    animation the first frame is taken. JPEGs are decoded at a reduced scale where that is enough.
-    Raises UndecodableError.
+    Transparent parts become white, 16-bit samples are scaled to 8, and of an animation the first
+    frame is taken. Colours are converted to sRGB by the embedded profile; a damaged profile is
+    ignored. JPEGs are decoded at a reduced scale where that is enough. Raises UndecodableError.
     """
     with _open(data) as image:
         try:
@@ -71,7 +75,7 @@ def decode(data: bytes, max_side_px: int | None = None) -> Photo:
                 image.draft("RGB", (wanted[0] * 2, wanted[1] * 2))
             image.load()
             upright = ImageOps.exif_transpose(image)
-            pixels = np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+            pixels = np.ascontiguousarray(np.asarray(_to_rgb(_to_srgb(upright))))
         except _DECODER_ERRORS as error:
             raise UndecodableError(str(error) or type(error).__name__) from None
     return reduce_to(pixels, max_side_px) if max_side_px is not None else pixels
@@ -119,6 +123,66 @@ def _orientation(image: Image.Image) -> int:
     except _DECODER_ERRORS:
         return 1  # damaged EXIF: the picture stays as it is stored
     return value if isinstance(value, int) else 1
+
+
+_PROFILED = {"RGB": "RGB", "RGBA": "RGBA", "L": "RGB", "CMYK": "RGB"}
+"""Pixel modes whose colours a profile describes, and the mode of the converted picture."""
+_SPACES = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+_SAME_COLOUR = 1
+"""Levels that a profile may move a colour by and still count as sRGB itself."""
+
+
+def srgb_profile() -> bytes:
+    """ICC profile of sRGB for pictures that are written; the same bytes every time."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)  # the time at which it was made
+    return bytes(profile)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """The picture in sRGB by its embedded profile; unchanged without a usable one."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not profile:
+        return image
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode not in _PROFILED:
+        return image
+    conversion = _conversion(profile, image.mode)
+    if conversion is None:
+        return image
+    converted = ImageCms.applyTransform(image, conversion)
+    return image if converted is None else converted
+
+
+@lru_cache(maxsize=16)
+def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """How colours of a profile become sRGB; None where they are already, or it is damaged."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() != _SPACES[mode]:
+            return None
+        conversion = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            _PROFILED[mode],
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if mode in ("RGB", "L"):
+            shades = _SHADES.convert(mode)
+            moved = np.asarray(ImageCms.applyTransform(shades, conversion), dtype=np.int16)
+            if np.abs(moved - np.asarray(shades.convert("RGB"))).max() <= _SAME_COLOUR:
+                return None  # pixels that are sRGB keep their bits
+    except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+        return None
+    return conversion
+
+
+_SHADES = Image.fromarray(
+    np.stack(np.meshgrid(*[np.arange(0, 256, 51, np.uint8)] * 3), -1).reshape(6, 36, 3)
+)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

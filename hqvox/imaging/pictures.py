@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hqvox.imaging.codec import srgb_profile
 from models.protocols import Photo
 
 INK = (31, 36, 43)
@@ -40,11 +41,19 @@ def fitted(picture: Photo, width_px: int, height_px: int) -> Photo:
     return np.asarray(cv2.resize(picture, size, interpolation=how), dtype=np.uint8)
 
 
+@cache
+def _profile() -> bytes:
+    return srgb_profile()
+
+
 def encode_jpeg(picture: Photo | Image.Image, quality: int) -> bytes:
-    """JPEG with full colour resolution (4:4:4); the same picture gives the same bytes."""
+    """JPEG in sRGB, with its profile and full colour resolution (4:4:4).
+
+    The same picture gives the same bytes.
+    """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=quality, subsampling=0)
+    image.save(sink, "JPEG", quality=quality, subsampling=0, icc_profile=_profile())
     return sink.getvalue()
 
 

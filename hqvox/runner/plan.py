@@ -24,7 +24,7 @@ LEFT_OUT = "left_out"
 """Key of discover's record: how many photographs ``discover.limit`` left out."""
 NOT_BUILT = "not built yet"
 
-CHAIN_VERSION = 1
+CHAIN_VERSION = 2
 """Raised by hand when decoding, batching or storing changes what stages read or write."""
 
 

@@ -19,8 +19,8 @@ _SVG = re.compile(rb"(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg[\s>
 def unsupported_type(data: bytes) -> str | None:
     """Media type of a picture in a format that is known by name but not read; else None.
 
-    For bytes that could not be opened: SVG, ICO, HEIC, JPEG XL, Photoshop, and AVIF where Pillow
-    was built without it.
+    For bytes that could not be opened: SVG, ICO, JPEG XL, Photoshop, HEIC that libheif cannot
+    read, and AVIF where Pillow was built without it.
     """
     for magic, media_type in _MAGIC:
         if data.startswith(magic):
