@@ -3,11 +3,18 @@
 Run: python benchmarks/crawl.py                    (one core against nginx, no latency)
      python benchmarks/crawl.py --latency-ms 200   (rate reached, and the rate that latency allows)
      python benchmarks/crawl.py --urls 100000 --files 20   (memory; each file under many urls)
+     python benchmarks/crawl.py --urls 2400 --beside PROGRAM   (img2dataset's program)
 
 nginx serves JPEGs of about 83 kB on the loopback address. With latency, or without nginx, a small
 server in this script serves them. The crawl runs in a process bound to one core, the server on the
 others. On a busy machine, photographs per second of the crawl's CPU time estimate the rate on an
 idle core.
+
+With ``--beside``, ``hqvox build --stage download`` and img2dataset take turns on the same core and
+the same photographs. Each command runs with all its processes. The server's log says when
+photographs were sent, so the start of a program does not count as fetching. img2dataset is told to
+keep the bytes as they are, to write tars, and to leave out EXIF: what is left is to fetch, to hash
+and to store.
 """
 
 from __future__ import annotations
@@ -21,12 +28,15 @@ import os
 import resource
 import shutil
 import socket
+import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +53,16 @@ from models.store import ModelStore
 
 PHOTO_BYTES = 83_000
 PER_IDENTITY = 300
+SENT = "sent.log"
+"""The server's log: the moment of each photograph, in seconds since 1970."""
+SAMPLE_SECONDS = 0.1
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; types {{ }}
+  log_format moment '$msec'; access_log {folder}/sent.log moment;
+  sendfile on; tcp_nopush on; keepalive_requests 1000000; types {{ }}
   default_type image/jpeg;
   client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
   uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
@@ -63,6 +77,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2_400, help="different photographs")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--beside", metavar="PROGRAM", help="compare with this img2dataset")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
+    parser.add_argument("--threads", type=int, default=64, help="of img2dataset")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -71,8 +88,10 @@ def main() -> None:
         latency = options.latency_ms / 1000
         cores = sorted(os.sched_getaffinity(0))
         with serve(root, latency, set(cores[1:]) or set(cores)) as port:
-            workspace = make_workspace(root, port, options)
-            measure(workspace, cores[0], options)
+            if options.beside:
+                compare(root, port, cores[0], options)
+            else:
+                measure(make_workspace(root, port, options), cores[0], options)
 
 
 def make_photos(folder: Path, count: int) -> None:
@@ -111,7 +130,7 @@ def serve(root: Path, latency: float, cores: set[int]) -> Iterator[int]:
     else:
         print(f"server: a small one of this script, {1000 * latency:.0f} ms before each answer")
         child = multiprocessing.get_context("spawn").Process(
-            target=run_server, args=(root / "photos", port, latency)
+            target=run_server, args=(root / "photos", port, latency, root / SENT)
         )
         child.start()
         assert child.pid is not None
@@ -139,8 +158,9 @@ def wait_for(port: int) -> None:
     raise SystemExit("the server does not come up")
 
 
-def run_server(folder: Path, port: int, latency: float) -> None:
-    """Answer each request after ``latency`` seconds."""
+def run_server(folder: Path, port: int, latency: float, log: Path) -> None:
+    """Answer each request after ``latency`` seconds; log the moment of each photograph sent."""
+    sent = open(log, "w", buffering=1)  # noqa: SIM115 - as long as the process
     photos = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,6 +173,8 @@ def run_server(folder: Path, port: int, latency: float) -> None:
                 writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\n\r\n".encode())
                 writer.write(body)
                 await writer.drain()
+                if body:
+                    sent.write(f"{time.time():.3f}\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -163,7 +185,9 @@ def run_server(folder: Path, port: int, latency: float) -> None:
     asyncio.run(run())
 
 
-def make_workspace(root: Path, port: int, options: argparse.Namespace) -> Workspace:
+def make_workspace(
+    root: Path, port: int, options: argparse.Namespace, name: str = "w"
+) -> Workspace:
     """Candidates of as many identities as it takes, 300 each."""
     count = -(-options.urls // PER_IDENTITY)
     (root / "people.csv").write_text("id,name\n" + "".join(f"p{n},p{n}\n" for n in range(count)))
@@ -185,7 +209,7 @@ def make_workspace(root: Path, port: int, options: argparse.Namespace) -> Worksp
         },
     }
     people = identities.to_table(identities.read_csv(root / "people.csv"))
-    return Workspace.create(str(root / "w"), yaml.safe_dump(values), people)
+    return Workspace.create(str(root / name), yaml.safe_dump(values), people)
 
 
 def measure(workspace: Workspace, core: int, options: argparse.Namespace) -> None:
@@ -236,6 +260,123 @@ def run_crawl(
     over.set()
     watcher.join()
     results.put((wall, cpu, memory, reports[-1]))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one program did in one round."""
+
+    photos: int
+    rate: float
+    """Photographs a second, from the first one sent to the last."""
+    cpu_ms: float
+    """CPU time for each photograph, between the same moments."""
+    memory_mb: float
+    """Peak over time of the sum over its processes, each page shared among those that use it."""
+    seconds: float
+    """Of the whole command."""
+
+
+def compare(root: Path, port: int, core: int, options: argparse.Namespace) -> None:
+    """Let hqvox and img2dataset take turns, and print the medians."""
+    turns: dict[str, list[Turn]] = {"hqvox": [], "img2dataset": []}
+    for number in range(options.rounds):
+        names = list(turns) if number % 2 == 0 else list(turns)[::-1]
+        for name in names:
+            folder = root / f"{name}{number}"
+            if name == "hqvox":
+                workspace = make_workspace(root, port, options, folder.name)
+                build = ["-m", "hqvox.cli.app", "build", workspace.url, "--stage", "download"]
+                command = [sys.executable, *build]
+            else:
+                command = beside_command(root, port, folder, options)
+            turn = take_turn(command, root, core)
+            turns[name].append(turn)
+            load = os.getloadavg()[0]
+            print(
+                f"round {number + 1}, {name}: {turn.photos} photographs, {turn.rate:.0f}/s, "
+                f"{turn.cpu_ms:.2f} ms of CPU each, {turn.memory_mb:.0f} MB, whole command "
+                f"{turn.seconds:.1f} s (load {load:.1f})",
+                flush=True,
+            )
+            shutil.rmtree(folder)
+    ours, theirs = turns.values()
+    for label, value in (
+        ("photographs a second", lambda turn: turn.rate),
+        ("photographs per second of CPU time", lambda turn: 1000 / turn.cpu_ms),
+        ("memory, MB", lambda turn: turn.memory_mb),
+        ("seconds of the whole command", lambda turn: turn.seconds),
+    ):
+        a, b = [value(turn) for turn in ours], [value(turn) for turn in theirs]
+        print(f"{label}: hqvox {spread(a)}, img2dataset {spread(b)}, ", end="")
+        print(f"ratio {statistics.median(a) / statistics.median(b):.2f}")
+
+
+def spread(values: list[float]) -> str:
+    """Median, lowest and highest."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def beside_command(root: Path, port: int, folder: Path, options: argparse.Namespace) -> list[str]:
+    """img2dataset's command line: bytes as they came, in tars, with their SHA-256."""
+    urls = root / "urls.txt"
+    lines = [f"http://127.0.0.1:{port}/{n % options.files}.jpg?n={n}" for n in range(options.urls)]
+    urls.write_text("\n".join(lines) + "\n")
+    settings = {
+        "url_list": urls,
+        "output_folder": folder,
+        "output_format": "webdataset",
+        "disable_all_reencoding": True,
+        "extract_exif": False,
+        "processes_count": 1,
+        "thread_count": options.threads,
+    }
+    return [options.beside, *(f"--{name}={value}" for name, value in settings.items())]
+
+
+def take_turn(command: list[str], root: Path, core: int) -> Turn:
+    """Run a command with all its processes on one core."""
+    log = root / SENT
+    before = log.stat().st_size if log.exists() else 0
+    samples: list[tuple[float, float, float]] = []
+    started = time.perf_counter()
+    with open(root / "output.txt", "wb") as output:
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    while child.poll() is None:
+        samples.append((time.time(), *used_by(child.pid)))
+        time.sleep(SAMPLE_SECONDS)
+    seconds = time.perf_counter() - started
+    moments = sorted(float(line) for line in log.read_bytes()[before:].split())
+    if child.returncode or len(moments) < 2:
+        raise SystemExit((root / "output.txt").read_text()[-2000:])
+    first, last = moments[0], moments[-1]
+    times, cpu, memory = map(list, zip(*samples, strict=True))
+    spent = np.interp(last, times, cpu) - np.interp(first, times, cpu)
+    photos = len(moments)
+    return Turn(photos, photos / (last - first), 1e3 * spent / photos, max(memory), seconds)
+
+
+def used_by(pid: int) -> tuple[float, float]:
+    """CPU seconds so far, and megabytes in memory now, of a process and those below it."""
+    cpu = memory = 0.0
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu = sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")  # own, and of ended children
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        memory = int(rollup.partition("\nPss:")[2].split()[0]) * 1024 / 1e6
+        below = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children"))
+    except (OSError, IndexError):  # it has ended meanwhile
+        return cpu, memory
+    for child in below.split():
+        parts = used_by(int(child))
+        cpu, memory = cpu + parts[0], memory + parts[1]
+    return cpu, memory
 
 
 def cpu_seconds() -> float:

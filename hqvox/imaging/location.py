@@ -11,6 +11,9 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import product
+
+from hqvox.imaging.metadata import Spans, metadata_spans
 
 _GPS_POINTER = 0x8825
 """EXIF 2.32, 4.6.6: tag in the first directory that points to the directory of GPS fields."""
@@ -26,12 +29,20 @@ _XMP_KEY = b"XML:com.adobe.xmp"
 _MAX_TEXT = 4_000_000
 
 
-def without_location(data: bytes) -> bytes:
-    """The photograph's file without the place; the same object if it states none."""
+def without_location(data: bytes, spans: Spans | None = None) -> bytes:
+    """The photograph's file without the place; the same object if it states none.
+
+    ``spans``: its :func:`metadata_spans`, where they are known.
+    """
+    spans = metadata_spans(data) if spans is None else spans
+    headers = list(_tiff_headers(data, spans))
+    in_xmp = any(data.find(b"exif:GPS", first, end) >= 0 for first, end in spans)
+    if not headers and not in_xmp and not data.startswith(_PNG):
+        return data
     out = bytearray(data)
-    for start in _tiff_headers(data):
+    for start in headers:
         _blank_gps(out, start)
-    if b"exif:GPS" in data:
+    if in_xmp:
         _blank_xmp(out)
     if data.startswith(_PNG):
         return _png(data, bytes(out))
@@ -46,16 +57,16 @@ def _blank_xmp(out: bytearray) -> None:
                 out[first:end] = b" " * (end - first)
 
 
-def _tiff_headers(data: bytes) -> Iterator[int]:
+def _tiff_headers(data: bytes, spans: Spans) -> Iterator[int]:
     """Offsets of TIFF headers that begin EXIF data: of the file, or after what announces them."""
-    for magic in (b"II*\0", b"MM\0*"):
-        start = data.find(magic)
+    for magic, (first, end) in product((b"II*\0", b"MM\0*"), spans):
+        start = data.find(magic, first, end)
         while start >= 0:
             before = data[max(0, start - 8) : start]
             announced = before.endswith((b"Exif\0\0", b"eXIf", bytes(4))) or before[:4] == b"EXIF"
             if not start or announced:
                 yield start
-            start = data.find(magic, start + 4)
+            start = data.find(magic, start + 4, end)
 
 
 def _blank_gps(out: bytearray, start: int) -> None:

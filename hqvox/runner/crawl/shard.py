@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hqvox.errors import HqvoxError
 from hqvox.imaging.location import without_location
+from hqvox.imaging.metadata import Spans, metadata_spans
 from hqvox.runner.crawl.retry import Request, replaces, request_for
 from hqvox.runner.crawl.spool import Spool
 from hqvox.runner.plan import DOWNLOAD, ShardJob
@@ -123,12 +124,14 @@ class ShardCrawl:
         if self.takedowns.covers_photo(row["photo_id"]):
             return False
         row["reason"] = self.stage.inspect(row, data)
+        spans: Spans = []
         if row["reason"] is None:
-            row["reservations"] = sorted({*(row["reservations"] or ()), *embedded(data)})
+            spans = metadata_spans(data)
+            row["reservations"] = sorted({*(row["reservations"] or ()), *embedded(data, spans)})
             row["reason"] = self.stage.reserved(row)
         if row["reason"] is not None:
             return True
-        stored = data if keep_location else without_location(data)
+        stored = data if keep_location else without_location(data, spans)
         if stored is not data:
             row["photo_id"] = hashlib.sha256(stored).hexdigest()
             if self.takedowns.covers_photo(row["photo_id"]):
