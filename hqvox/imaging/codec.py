@@ -181,7 +181,7 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 _SHADES = Image.fromarray(
-    np.stack(np.meshgrid(*[np.arange(0, 256, 51, np.uint8)] * 3), -1).reshape(6, 36, 3)
+    (np.indices((6, 6, 6)) * 51).reshape(3, 6, 36).transpose(1, 2, 0).astype(np.uint8)
 )
 
 
