@@ -314,13 +314,13 @@ class Hands:
         """Take over what the page noted; what is on its way may or may not come to the log."""
         for press in self.page.evaluate("fuzz.take()"):
             taken = press.pop("taken", False) and not press["refused"]
-            certain = rested and self.removed is None
-            on_its_way = press["pending"]
+            # Without access nothing may be saved any more.
+            certain = self.removed is None and (rested or not press["pending"])
             self.presses.append(
                 Press(
                     kind=press["kind"], who=press["who"], looked=press["looked"],
                     faces=tuple(press["faces"]), comment=press["comment"], digit=press["digit"],
-                    taken=taken, certain=certain or not on_its_way,
+                    taken=taken, certain=certain,
                 )
             )  # fmt: skip
 
