@@ -16,6 +16,18 @@ if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
     from hqvox.api import FaceGenerator
     from hqvox.trainer.tables import FilledTable
 
+EnhanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--enhance", help="Enhance the faces to 512 px by GFPGAN (hqvox models pull gfpgan_v1_4)."
+    ),
+]
+EnhancerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="As --enhance, by a file that hqvox train-enhancer fine-tuned."
+    ),
+]
 WIDE = 150
 """Columns of a terminal that has room for deviations."""
 TABLES = ("2", "3", "4", "5", "7", "8")
@@ -192,6 +204,8 @@ def generate(
             "figure 4.",
         ),
     ] = False,
+    enhance: EnhanceOption = False,
+    enhancer: EnhancerOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Generate the face of whoever speaks in an audio file, or in each file of a folder.
@@ -204,7 +218,9 @@ def generate(
     from hqvox.api import open_generator
     from hqvox.trainer.generate import audio_files, check_picture
 
-    generator = open_generator(checkpoint, device)
+    generator = open_generator(
+        checkpoint, device, enhancer=enhancer or ("gfpgan_v1_4" if enhance else None)
+    )
     if not audio.is_dir():
         check_picture(out)
         say(_generate_one(generator, audio, out, windows))

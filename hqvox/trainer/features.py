@@ -19,6 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from hqvox.errors import HqvoxError
 from hqvox.trainer.config import Switch
 from hqvox.trainer.data import Split
+from models.embedding.arcface import EMBEDDING_DIM, IResNet50, arcface_box, load_arcface
+from models.embedding.arcface import INPUT_PX as ARCFACE_PX
 from models.embedding.dlib_resnet import INPUT_PX, UNITS, DlibFaceNetwork, read_network
 from models.embedding.facenet import ConvUnit, InceptionResnetV1, face_input, load_network
 from models.errors import ModelError
@@ -94,6 +96,25 @@ class DlibFeatures:
         return maps, F.normalize(network.fc(x.mean(dim=(2, 3))).float(), dim=1)
 
 
+ARCFACE_BOX = arcface_box()
+
+
+class ArcFaceFeatures:
+    """ArcFace's features after its levels of 128, 256 and 512 channels (AVP-GAN, equation 10)."""
+
+    name = "arcface_r50"
+
+    def __init__(self, network: IResNet50, device: torch.device | str = "cpu") -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.dim = EMBEDDING_DIM
+
+    def features(self, unit_pictures: torch.Tensor) -> Features:
+        """Return maps (n, 128 | 256 | 512, h, w) and the embedding (n, 512)."""
+        crops = cut_box(unit_pictures * 2 - 1, ARCFACE_BOX, ARCFACE_PX)
+        *maps, embedding = self.network.features_of(crops)
+        return maps, embedding
+
+
 def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
     """Fold batch norms into the convolutions before them: one pass over memory less for each."""
     for unit in [module for module in network.modules() if isinstance(module, ConvUnit)]:
@@ -123,6 +144,8 @@ def load_features(
         path = store.path(name)
         if name == DlibFeatures.name:
             return DlibFeatures(read_network(path), device)
+        if name == ArcFaceFeatures.name:
+            return ArcFaceFeatures(load_arcface(path), device)
         return FaceNetFeatures(load_network(path), device)
     except ModelError as error:
         other = (

@@ -66,13 +66,15 @@ def from_ffhq(pictures: torch.Tensor) -> torch.Tensor:
     return cut_box(pictures, OUR_BOX, pictures.shape[-1])
 
 
-def restore(network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+def restore(network: nn.Module, pictures: torch.Tensor, stored_noise: bool = True) -> torch.Tensor:
     """What the network makes of RGB (n, 3, side, side), 0 to 1, in FFHQ's geometry.
 
-    Same shape; values may lie outside 0 to 1. The noise is the stored one, so that one picture
-    always gives one result.
+    Same shape; values may lie outside 0 to 1. ``stored_noise``: one picture always gives one
+    result; False, as in training: new noise each time.
     """
-    restored: torch.Tensor = network(pictures * 2 - 1, return_rgb=False, randomize_noise=False)[0]
+    restored: torch.Tensor = network(
+        pictures * 2 - 1, return_rgb=False, randomize_noise=not stored_noise
+    )[0]
     return restored * 0.5 + 0.5
 
 
