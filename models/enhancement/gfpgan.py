@@ -21,7 +21,7 @@ from torch import nn
 
 from models.errors import ModelError
 from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, IPD_PER_SIDE
-from models.inference import fill_batch, on_device
+from models.inference import fill_batch, pick_device
 from models.resampling import Box, cut_box
 from models.store import ModelStore
 from models.weight_files import fill, read_torch_file
@@ -81,10 +81,13 @@ def restore(network: nn.Module, pictures: torch.Tensor, stored_noise: bool = Tru
 class FaceEnhancer:
     """Enhances generated faces; ``name`` says by which weights."""
 
-    def __init__(self, network: nn.Module, name: str = NAME, device: str = "cpu") -> None:
-        """Put ``network`` on ``device``, frozen. Raises ModelError where the device is missing."""
+    def __init__(self, network: nn.Module, name: str = NAME, device: str | None = "cpu") -> None:
+        """Put ``network`` on ``device``, frozen. Raises ModelError where the device is missing.
+
+        ``device``: see :func:`models.inference.pick_device`.
+        """
         self.name = name
-        self.network = on_device(network, device)
+        self.network = network.eval().requires_grad_(False).to(pick_device(device))
         self.side_px = side_of(network)
         """Side of the enhanced pictures; 512 as published."""
         self._device = next(network.parameters()).device
@@ -109,7 +112,7 @@ class FaceEnhancer:
 
 
 def load_enhancer(
-    where: Path | None = None, device: str = "cpu", store: ModelStore | None = None
+    where: Path | None = None, device: str | None = "cpu", store: ModelStore | None = None
 ) -> FaceEnhancer:
     """The published GFPGAN, or that of a file of the same names; nothing is downloaded.
 

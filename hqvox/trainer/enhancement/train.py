@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ class FineTuner:
         self.side_px = side_of(network)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            critics = {"face": WholeFaceCritic(self.side_px, config.critic_width)}
+            critics: dict[str, nn.Module] = {
+                "face": WholeFaceCritic(self.side_px, config.critic_width)
+            }
             critics |= {name: PartCritic(config.critic_width) for name in FFHQ_PARTS}
         self.network = network.to(self.device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -341,7 +343,7 @@ class Faces:
             yield self._pairs([row], np.zeros(1, bool), rng)
 
     def _pairs(
-        self, rows: Sequence[int], mirrored: np.ndarray, rng: np.random.Generator
+        self, rows: Iterable[int], mirrored: np.ndarray, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = np.stack([self._pictures[row] for row in rows])
         pixels[mirrored] = pixels[mirrored][..., ::-1]

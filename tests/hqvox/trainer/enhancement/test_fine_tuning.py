@@ -220,8 +220,8 @@ def test_a_resumed_fine_tuning_ends_with_the_same_weights(
     parts = torch.load(run("parts", 8, resume=True), weights_only=True)
     for name, value in whole["params_ema"].items():
         torch.testing.assert_close(parts["params_ema"][name], value, rtol=0, atol=0)
+    other = enhancement_config([*TINY, "r1_every=4", "learning_rate=0.1"])
     with pytest.raises(HqvoxError, match="has another learning_rate; resume it with the same"):
-        other = enhancement_config([*TINY, "r1_every=4", "learning_rate=0.1"])
         fine_tune(other, tiny, tmp_path / "parts", start=start, device="cpu", cache_dir=cache_dir,
                   resume=True)  # fmt: skip
 
