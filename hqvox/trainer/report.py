@@ -174,6 +174,7 @@ def evaluate_checkpoints(
         conditions = conditions_of(number, one, seconds)
         one.generator.to(torch_device)
         if released:
+            assert isinstance(number, int), number
             result = evaluate_as_released(
                 one.generator,
                 normaliser,
@@ -208,7 +209,8 @@ def evaluate_checkpoints(
             shown.append(Shown(where, one, normaliser, conditions, people, enhance))
     picture = gallery(next(iter(opened.values())), shown, protocol)
     how = HOW_RELEASED.format(seed=protocol.seed) if released else _how(protocol)
-    names = " and ".join(dict.fromkeys(split.data.release.name for split in opened.values()))
+    used = {url for url, *_ in opened}
+    names = " and ".join(one.name for one in (release, *also) if one.url in used)
     notes = notes_on(evaluated, networks, split_name, how, names, of_paper(number))
     if number in (AVP_4, CROSS):
         notes += _notes_on_lengths(number, by_length, enhancer, people)
