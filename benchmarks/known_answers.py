@@ -71,7 +71,7 @@ from hqvox.trainer.metric_networks import MetricNetworks, load_metric_networks
 from hqvox.trainer.metrics import chance, cosine, l1, normalised, recall_at_k
 from hqvox.trainer.recipes import load_train_config
 from hqvox.trainer.runs import CHECKPOINTS, INFO, LAST, read_info
-from hqvox.trainer.samples import gallery
+from hqvox.trainer.samples import Shown, gallery
 from models.store import ModelStore
 
 RECIPES = {"sf2f-64-tiny": "SF2F", "voice2face-64-tiny": "voice2face"}
@@ -390,7 +390,7 @@ def run(out: Path, plan: CorpusPlan, settings: list[str], protocol: Protocol) ->
     draw_curves(out, rows, people, len(data.split("val")))
     loaded = [(r, load_generator(rounds(out, r)[1] / CHECKPOINTS / LAST)) for r in RECIPES]
     shown = [
-        (RECIPES[r], x, normaliser_of(x), [SHORT, LONG] + [FUSED] * (x.spec.fuser is not None))
+        Shown(RECIPES[r], x, normaliser_of(x), [SHORT, LONG] + [FUSED] * (x.spec.fuser is not None))
         for r, x in loaded
     ]
     (out / "gallery.jpg").write_bytes(encode_jpeg(gallery(test, shown, protocol, 96), 90))
@@ -551,7 +551,10 @@ def run_avp_gan(
     loaded = [
         (recipe, load_generator(out / f"{recipe}-0" / CHECKPOINTS / LAST)) for recipe in AVP_GAN
     ]
-    shown = [(AVP_GAN[recipe], one, normaliser_of(one), AVP_CONDITIONS) for recipe, one in loaded]
+    shown = [
+        Shown(AVP_GAN[recipe], one, normaliser_of(one), AVP_CONDITIONS, test)
+        for recipe, one in loaded
+    ]
     (out / "avp_gan_gallery.jpg").write_bytes(encode_jpeg(gallery(test, shown, protocol, 96), 90))
     draw_avp_gan(out, seeds, len(data.split("val")))
     answers = {"people": len(test), "minutes": minutes, "figures": figures}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hqvox.trainer.checkpoint import Loaded
     from hqvox.trainer.dataset import FaceVoiceDataset
     from hqvox.trainer.generate import GeneratedFace
+    from models.enhancement.gfpgan import FaceEnhancer
 
 _ELSEWHERE = {
     "FaceVoiceDataset": "hqvox.trainer.dataset",
@@ -55,11 +56,15 @@ def open_release(where: str | Path, name: str | None = None) -> OpenRelease:
     return OpenRelease(find_release(str(where), name))
 
 
-def open_generator(where: str | Path, device: str | None = None) -> FaceGenerator:
+def open_generator(
+    where: str | Path, device: str | None = None, *, enhancer: str | Path | None = None
+) -> FaceGenerator:
     """Open a trained generator: a checkpoint, or the folder of a run (its last checkpoint).
 
-    ``device``: ``cpu``, ``cuda``, ``cuda:1`` …; by default the GPU if there is one. Raises
-    HqvoxError where there is no checkpoint, or a damaged one.
+    ``device``: ``cpu``, ``cuda``, ``cuda:1`` …; by default the GPU if there is one. ``enhancer``:
+    what enhances its faces to 512 px: ``gfpgan_v1_4``, which is the published GFPGAN, or a file of
+    `hqvox train-enhancer`. Raises HqvoxError where there is no checkpoint, or a damaged one, and
+    where the enhancer's weights are missing.
     """
     from hqvox.trainer.checkpoint import load_generator
     from hqvox.trainer.runs import CHECKPOINTS, LAST
@@ -67,8 +72,19 @@ def open_generator(where: str | Path, device: str | None = None) -> FaceGenerato
 
     path = Path(where)
     loaded = load_generator(path / CHECKPOINTS / LAST if path.is_dir() else path)
-    loaded.generator.to(pick_device(device))
-    return FaceGenerator(loaded)
+    chosen = pick_device(device)
+    loaded.generator.to(chosen)
+    return FaceGenerator(loaded, None if enhancer is None else _enhancer(enhancer, str(chosen)))
+
+
+def _enhancer(which: str | Path, device: str) -> FaceEnhancer:
+    from models.enhancement.gfpgan import NAME, load_enhancer
+    from models.errors import ModelError
+
+    try:
+        return load_enhancer(None if which == NAME else Path(which), device)
+    except ModelError as error:
+        raise HqvoxError(str(error)) from None
 
 
 def log_mel(
@@ -326,13 +342,15 @@ class OpenRelease:
 class FaceGenerator:
     """A trained generator of faces from speech; see :func:`open_generator`."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, enhance: FaceEnhancer | None = None) -> None:
         """Use :func:`open_generator`."""
-        self._loaded = loaded
+        self._loaded, self._enhance = loaded, enhance
 
     @property
     def side_px(self) -> int:
         """Side of the faces."""
+        if self._enhance is not None:
+            return self._enhance.side_px
         return self._loaded.spec.resolutions[-1]
 
     def generate(self, audio: str | Path, *, windows: bool = False) -> GeneratedFace:
@@ -343,7 +361,7 @@ class FaceGenerator:
         """
         from hqvox.trainer.generate import generate_face
 
-        return generate_face(self._loaded, Path(audio), windows=windows)
+        return generate_face(self._loaded, Path(audio), windows=windows, enhance=self._enhance)
 
 
 _EXPLAINED = (

@@ -27,6 +27,7 @@ from hqvox.cli import (
     config,
     demo,
     doctor,
+    enhance,
     evaluate,
     exchange,
     explain,
@@ -70,6 +71,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.generate)
 app.command()(train.train)
 app.command()(train.runs)
+app.command()(enhance.train_enhancer)
 app.command()(purge.purge)
 app.command()(demo.demo)
 app.command()(doctor.doctor)

@@ -16,9 +16,21 @@ if TYPE_CHECKING:  # torch takes seconds, which `hqvox --help` should not
     from hqvox.api import FaceGenerator
     from hqvox.trainer.tables import FilledTable
 
+EnhanceOption = Annotated[
+    bool,
+    typer.Option(
+        "--enhance", help="Enhance the faces to 512 px by GFPGAN (hqvox models pull gfpgan_v1_4)."
+    ),
+]
+EnhancerOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="As --enhance, by a file that hqvox train-enhancer fine-tuned."
+    ),
+]
 WIDE = 150
 """Columns of a terminal that has room for deviations."""
-TABLES = ("2", "3", "4", "5", "7", "8")
+TABLES = ("2", "3", "4", "5", "7", "8", "avp-4", "cross")
 LEAST_SECONDS, MOST_SECONDS = 0.5, 600
 """Length of a crop, s."""
 DeviceOption = Annotated[
@@ -29,16 +41,26 @@ DeviceOption = Annotated[
 
 def evaluate(
     data: Annotated[
-        str,
-        typer.Option(metavar="RELEASE", help="A release's folder, or WORKSPACE/NAME."),
+        list[str],
+        typer.Option(
+            metavar="RELEASE",
+            help="A release's folder, or WORKSPACE/NAME. Given again: one of the same people with "
+            "other log-mels; each model takes the first that it can read.",
+        ),
     ],
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CKPT...]", help="Checkpoints of hqvox train; none for table 2."),
+        typer.Argument(
+            metavar="[CKPT...]", help="Checkpoints or runs of hqvox train; none for table 2."
+        ),
     ] = None,
     table: Annotated[
         str,
-        typer.Option(metavar="2|3|4|5|7|8", help="Which of the paper's tables; 2: of real faces."),
+        typer.Option(
+            metavar="2|3|4|5|7|8|avp-4|cross",
+            help="Which of SF2F's tables; 2: of real faces; avp-4: table 4 of AVP-GAN; cross: "
+            "every model by the metrics of both papers.",
+        ),
     ] = "3",
     split: Annotated[
         str,
@@ -72,9 +94,15 @@ def evaluate(
         ),
     ] = "recipe",
     embedding: Annotated[
-        str,
-        typer.Option(help="What cosine, L1 and recall are measured by; or dlib_resnet."),
-    ] = "facenet_vggface2",
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="What cosine, L1 and recall are measured by, for example dlib_resnet. Default: as "
+            "the paper, facenet_vggface2; avp-4: arcface_r50.",
+        ),
+    ] = None,
+    enhance: EnhanceOption = False,
+    enhancer: EnhancerOption = None,
     fid: Annotated[bool, typer.Option("--fid", help="Also FID, by Inception v3.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the crops.")] = 0,
     device: DeviceOption = None,
@@ -84,11 +112,15 @@ def evaluate(
             "--out",
             "-o",
             metavar="DIR",
-            help="Write table-N.csv, table-N.md and gallery-N.jpg there.",
+            help="Write table-N.csv, table-N.md and gallery-N.jpg there; of avp-4 also "
+            "figure-6.jpg to figure-9.jpg.",
         ),
     ] = None,
 ) -> None:
     """Measure trained models as in the paper's tables, and print our figures beside the paper's.
+
+    With --enhance each model is measured as it is and enhanced. A run's folder means its last
+    checkpoint.
 
     Nothing is downloaded: what cannot be measured for want of weights is named, with the command
     that gets them. The same arguments give the same figures.
@@ -98,6 +130,7 @@ def evaluate(
     from hqvox.release.read import find_release
     from hqvox.trainer.evaluate import Protocol
     from hqvox.trainer.report import evaluate_checkpoints, evaluate_real_faces, write_evaluation
+    from models.enhancement.gfpgan import load_enhancer
 
     if table not in TABLES:
         raise HqvoxError(f"--table {table}: there are {', '.join(TABLES)}")
@@ -109,7 +142,11 @@ def evaluate(
         )
     if seconds is not None:
         _check_seconds(seconds, table)
-    release = find_release(data)
+    if (enhance or enhancer) and table == "2":
+        raise HqvoxError("--enhance: table 2 is of real faces, which are not enhanced")
+    release, *also = [find_release(place) for place in data]
+    if also and table == "2":
+        raise HqvoxError("--table 2: is of one release; name one --data")
     protocol = Protocol(runs, crops, seed, crop_once)
     with progress_bars(console) as show:
         if not checkpoints:
@@ -125,13 +162,15 @@ def evaluate(
             report = evaluate_checkpoints(
                 checkpoints,
                 release,
-                int(table),
+                int(table) if table.isdigit() else table,
                 split=split,
                 protocol=protocol,
                 seconds=seconds,
                 reading=reading,
                 embedding=embedding,
                 with_fid=fid,
+                enhancer=load_enhancer(enhancer, device) if enhance or enhancer else None,
+                also=also,
                 device=device,
                 on_progress=show,
             )
@@ -162,10 +201,12 @@ def print_table(filled: FilledTable) -> None:
     from hqvox.trainer.tables import PAPER, headings, lines
 
     wide = not console.is_terminal or console.width >= WIDE
-    number, title = filled.paper.number, filled.paper.title
     words = 2 + bool(filled.paper.second)
     shown = text_table(
-        headings(filled), title=f"table {number}: {title}", align="l" * words + "r", wrap=not wide
+        headings(filled),
+        title=f"{filled.paper.name}: {filled.paper.title}",
+        align="l" * words + "r",
+        wrap=not wide,
     )
     shown.box = box.SIMPLE_HEAD
     for row, cells in zip(filled.rows, lines(filled, deviations=wide), strict=True):
@@ -192,6 +233,8 @@ def generate(
             "figure 4.",
         ),
     ] = False,
+    enhance: EnhanceOption = False,
+    enhancer: EnhancerOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Generate the face of whoever speaks in an audio file, or in each file of a folder.
@@ -204,7 +247,9 @@ def generate(
     from hqvox.api import open_generator
     from hqvox.trainer.generate import audio_files, check_picture
 
-    generator = open_generator(checkpoint, device)
+    generator = open_generator(
+        checkpoint, device, enhancer=enhancer or ("gfpgan_v1_4" if enhance else None)
+    )
     if not audio.is_dir():
         check_picture(out)
         say(_generate_one(generator, audio, out, windows))

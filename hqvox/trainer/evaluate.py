@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from hqvox.errors import HqvoxError
 from hqvox.trainer.data import Split
-from hqvox.trainer.metric_networks import MetricNetworks, Pictures
+from hqvox.trainer.metric_networks import MetricNetworks, Pictures, enhanced_first
 from hqvox.trainer.metrics import (
     GALLERY_SIZE,
     SCORE_SPLITS,
     Score,
     cosine,
+    cosine_to_one_face,
     fid,
     ground_truth,
     inception_scores,
     l1,
+    normalised,
     recall_at_k,
     spread,
 )
@@ -38,6 +40,7 @@ from hqvox.trainer.speech_input import (
     check_front_end,
     windows,
 )
+from models.enhancement.gfpgan import FaceEnhancer
 from models.sf2f.colour import to_unit
 from models.sf2f.generator import Generator
 
@@ -69,6 +72,8 @@ LENGTHS = (
     Condition("6 - 10 s", (600, 1000)),
 )
 """The conditions of table 4."""
+SECONDS = tuple(Condition(f"{s} s", (100 * s, 100 * s)) for s in (2, 4, 6, 8))
+"""The conditions of AVP-GAN's table 4 and figure 6."""
 
 
 class SpeechCrop(NamedTuple):
@@ -135,7 +140,8 @@ OnProgress = Callable[[int, int], None]
 class Result:
     """Metrics under one condition: by name, mean and deviation over runs.
 
-    Names: ``cosine``, ``l1``, ``recall_1`` … ``recall_10`` (%), ``vfs``, ``inception``, ``fid``.
+    Names: ``cosine``, ``cosine_face`` (to one face instead of the mean of all), ``l1``,
+    ``recall_1`` … ``recall_10`` (%), ``vfs``, ``inception``, ``fid``.
     ``vfs`` and ``inception`` are of one pass over the people, a picture of each; mean and deviation
     are over the score splits of all passes of all runs. Metrics that could not be computed are left
     out.
@@ -265,10 +271,12 @@ def evaluate(
     protocol: Protocol | None = None,
     *,
     with_fid: bool = False,
+    enhance: FaceEnhancer | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
     """Measure a generator, in evaluation mode and on its device, under each condition.
 
+    ``enhance``: what enhances generated pictures first; real ones stay as they are.
     The same arguments give the same figures, on one kind of device. Raises HqvoxError for a split
     without people, and where the release has not the generator's mel filters.
     """
@@ -276,7 +284,9 @@ def evaluate(
     speaker = Speaker(split, normaliser, protocol)
     check_filters(generator, split)
     px = generator.spec.resolutions[-1]
-    truth = real_embeddings(split, px, networks) if networks.embed else None
+    means = real_embeddings(split, px, networks, renormalise=False) if networks.embed else None
+    truth = None if means is None else normalised(means)
+    measuring = networks if enhance is None else enhanced_first(networks, enhance)
     faces = classified_faces(split, px, networks)
     real = real_scores(faces, [len(r) for r in split.faces_of], protocol.crops, protocol.seed)
     features = faces.features if with_fid and networks.inception else None
@@ -292,7 +302,8 @@ def evaluate(
                     crops.append(generate(generator, speaker, condition, run, crop))
                     done += 1
                     on_progress(done, total)
-            runs.append(_measure(crops, truth, networks, protocol.seed + run, features))
+            seed = protocol.seed + run
+            runs.append(_measure(crops, truth, measuring, seed, features, means))
         scores = {name: Score.of([v for run in runs for v in run[name]]) for name in runs[0]}
         results.append(Result(condition, scores))
     return Evaluation(results, len(split), min(GALLERY_SIZE, len(split)), real)
@@ -315,12 +326,18 @@ def _measure(
     networks: MetricNetworks,
     seed: int,
     real_features: NDArray[np.float32] | None = None,
+    means: NDArray[np.float64] | None = None,
 ) -> dict[str, list[float]]:
-    """Metrics of one run. ``crops``: for each crop, everybody's pictures, in order."""
+    """Metrics of one run. ``crops``: for each crop, everybody's pictures, in order.
+
+    ``means``: as ``truth``, not normalised; for ``cosine_face``.
+    """
     figures: dict[str, list[float]] = {}
     if networks.embed is not None and truth is not None:
         queries = networks.embed(torch.cat(list(crops)))
         identity = np.tile(np.arange(len(truth)), len(crops))
+        if means is not None:
+            figures["cosine_face"] = [cosine_to_one_face(queries, means[identity])]
         figures["cosine"] = [cosine(queries, truth[identity])]
         figures["l1"] = [l1(queries, truth[identity])]
         for k, recall in recall_at_k(queries, identity, truth).items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +19,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from hqvox.errors import HqvoxError
 from hqvox.trainer.config import Switch
 from hqvox.trainer.data import Split
+from models.embedding.arcface import EMBEDDING_DIM, IResNet50, arcface_box, load_arcface
+from models.embedding.arcface import INPUT_PX as ARCFACE_PX
 from models.embedding.dlib_resnet import INPUT_PX, UNITS, DlibFaceNetwork, read_network
 from models.embedding.facenet import ConvUnit, InceptionResnetV1, face_input, load_network
 from models.errors import ModelError
 from models.inference import fill_batch
+from models.resampling import cut_box
 from models.sf2f.colour import to_unit
 from models.store import ModelStore
 
@@ -94,6 +96,25 @@ class DlibFeatures:
         return maps, F.normalize(network.fc(x.mean(dim=(2, 3))).float(), dim=1)
 
 
+ARCFACE_BOX = arcface_box()
+
+
+class ArcFaceFeatures:
+    """ArcFace's features after its levels of 128, 256 and 512 channels (AVP-GAN, equation 10)."""
+
+    name = "arcface_r50"
+
+    def __init__(self, network: IResNet50, device: torch.device | str = "cpu") -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.dim = EMBEDDING_DIM
+
+    def features(self, unit_pictures: torch.Tensor) -> Features:
+        """Return maps (n, 128 | 256 | 512, h, w) and the embedding (n, 512)."""
+        crops = cut_box(unit_pictures * 2 - 1, ARCFACE_BOX, ARCFACE_PX)
+        *maps, embedding = self.network.features_of(crops)
+        return maps, embedding
+
+
 def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
     """Fold batch norms into the convolutions before them: one pass over memory less for each."""
     for unit in [module for module in network.modules() if isinstance(module, ConvUnit)]:
@@ -105,29 +126,9 @@ def _folded(network: InceptionResnetV1) -> InceptionResnetV1:
 def dlib_input(unit_pictures: torch.Tensor) -> torch.Tensor:
     """Make dlib's input of aligned pictures, differentiably: (n, 3, 150, 150), 0 to 255.
 
-    ``unit_pictures``: RGB (n, 3, px, px), 0 to 1. Bilinear, by one matrix for each axis: the
-    same on every device, and its gradients need no atomic sums.
+    ``unit_pictures``: RGB (n, 3, px, px), 0 to 1.
     """
-    left, top, right, bottom = DLIB_BOX
-    height, width = unit_pictures.shape[-2:]
-    rows = _resampling(height, top, bottom, unit_pictures.device)
-    columns = _resampling(width, left, right, unit_pictures.device)
-    with torch.autocast(unit_pictures.device.type, enabled=False):
-        return (rows @ (unit_pictures.float() * 255.0)) @ columns.T
-
-
-@cache
-def _resampling(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
-    """Bilinear weights (150, side) from a side's pixels to those of a chip from low to high."""
-    with torch.inference_mode(False):  # They are cached, and gradients pass through them later.
-        return _bilinear(side, low, high, device)
-
-
-def _bilinear(side: int, low: float, high: float, device: torch.device) -> torch.Tensor:
-    centres = low + (high - low) * (torch.arange(INPUT_PX, device=device) + 0.5) / INPUT_PX
-    at = (centres * side - 0.5).clamp(0, side - 1)
-    pixels = torch.arange(side, device=device)
-    return (1 - (at[:, None] - pixels).abs()).clamp(min=0)
+    return cut_box(unit_pictures.float() * 255.0, DLIB_BOX, INPUT_PX)
 
 
 def load_features(
@@ -143,6 +144,8 @@ def load_features(
         path = store.path(name)
         if name == DlibFeatures.name:
             return DlibFeatures(read_network(path), device)
+        if name == ArcFaceFeatures.name:
+            return ArcFaceFeatures(load_arcface(path), device)
         return FaceNetFeatures(load_network(path), device)
     except ModelError as error:
         other = (

@@ -19,8 +19,9 @@ from hqvox.trainer.evaluate import fuse
 from hqvox.trainer.sampler import REPEATED_FRAMES
 from hqvox.trainer.speech_input import STRIDE_FRAMES, WINDOW_FRAMES, Normaliser
 from hqvox.workspace.storage import Storage
+from models.enhancement.gfpgan import FaceEnhancer
 from models.protocols import Photo
-from models.sf2f.colour import to_unit
+from models.sf2f.colour import from_unit, to_unit
 
 WINDOWS_AT_ONCE = 64
 """Windows that are decoded in one batch."""
@@ -43,11 +44,14 @@ class GeneratedFace:
     """How the windows' embeddings were joined, in words."""
 
 
-def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> GeneratedFace:
+def generate_face(
+    loaded: Loaded, audio: Path, *, windows: bool = False, enhance: FaceEnhancer | None = None
+) -> GeneratedFace:
     """Generate the face of a file's speech. ``windows``: also the others of figure 4 (section 4).
 
     These are the face of each window, and the face of the speech heard whole, I_d.
 
+    ``enhance``: what enhances the faces; they then have its side.
     Raises HqvoxError, in one line, for a file that is no audio or holds no speech.
     """
     normaliser = normaliser_of(loaded)
@@ -64,16 +68,16 @@ def generate_face(loaded: Loaded, audio: Path, *, windows: bool = False) -> Gene
     with torch.inference_mode():
         face = generator.decode(fuse(generator, [inputs]))[-1]
         batches = inputs.split(WINDOWS_AT_ONCE) if windows else ()
-        each = [picture for batch in batches for picture in generator(batch)[-1]]
+        each = [photo for batch in batches for photo in to_photos(generator(batch)[-1], enhance)]
         whole = None
         if windows:
             heard = inputs
             if normaliser.front_end != "voice2face":
                 heard = normaliser.whole(log_mel, WINDOW_FRAMES).to(device)
-            whole = to_photo(generator(heard)[-1][0])
+            whole = to_photos(generator(heard)[-1], enhance)[0]
     return GeneratedFace(
-        face=to_photo(face[0]),
-        windows=[to_photo(picture) for picture in each],
+        face=to_photos(face, enhance)[0],
+        windows=each,
         whole=whole,
         seconds=seconds,
         n_windows=len(inputs),
@@ -90,6 +94,13 @@ def normaliser_of(loaded: Loaded) -> Normaliser:
     if "normalise" in loaded.meta:
         return Normaliser.from_dict(loaded.meta["normalise"])
     return Normaliser("utterance" if loaded.spec.encoder == "cmu" else "sf2f")
+
+
+def to_photos(pictures: torch.Tensor, enhance: FaceEnhancer | None = None) -> list[Photo]:
+    """ImageNet-normalised (n, 3, px, px), n at least 1, as photos, enhanced where asked for."""
+    if enhance is not None:
+        pictures = from_unit(enhance(to_unit(pictures.float(), clamped=True)))
+    return [to_photo(picture) for picture in pictures]
 
 
 def to_photo(picture: torch.Tensor) -> Photo:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hqvox.errors import HqvoxError
 from hqvox.trainer.features import OTHER_NETWORK, load_features
 from models.embedding import load_classifier
 from models.embedding.inception_v3 import InceptionV3
+from models.enhancement.gfpgan import FaceEnhancer
 from models.errors import ModelError
 from models.inference import fill_batch
 from models.store import ModelStore
@@ -22,8 +24,12 @@ Pictures = torch.Tensor
 
 PAPERS_EMBEDDING = "facenet_vggface2"
 """The paper measures cosine, L1 and recall with FaceNet."""
-EMBEDDINGS = (PAPERS_EMBEDDING, OTHER_NETWORK)
+ARCFACE = "arcface_r50"
+"""AVP-GAN measures cosine with ArcFace (equation 15)."""
+EMBEDDINGS = (PAPERS_EMBEDDING, ARCFACE, OTHER_NETWORK)
 CLASSIFIER, INCEPTION = "vggface2_resnet50", "inception_v3"
+ENHANCED_AT_ONCE = 64
+"""Pictures that are enhanced, then measured, at a time."""
 CPU_BATCH, GPU_BATCH = 8, 64
 """Pictures that are embedded at a time."""
 
@@ -78,6 +84,32 @@ def load_metric_networks(
     else:
         networks.missing["IS and FID"] = _absent(INCEPTION)
     return networks
+
+
+def enhanced_first(networks: MetricNetworks, enhance: FaceEnhancer) -> MetricNetworks:
+    """The same networks, which see pictures after they are enhanced.
+
+    A few pictures at a time: those of 512 px of a whole evaluation would not fit into memory.
+    """
+
+    def after(network: Callable[[Pictures], Any] | None) -> Callable[[Pictures], Any] | None:
+        if network is None:
+            return None
+
+        def run(pictures: Pictures) -> Any:
+            parts = [network(enhance(some)) for some in pictures.split(ENHANCED_AT_ONCE)]
+            if isinstance(parts[0], tuple):
+                return tuple(np.concatenate(rows) for rows in zip(*parts, strict=True))
+            return np.concatenate(parts)
+
+        return run
+
+    return replace(
+        networks,
+        embed=after(networks.embed),
+        classify=after(networks.classify),
+        inception=after(networks.inception),
+    )
 
 
 def _absent(name: str) -> str:

@@ -57,6 +57,16 @@ def cosine(queries: ArrayLike, targets: ArrayLike) -> float:
     return float((normalised(queries) * normalised(targets)).sum(axis=1).mean())
 
 
+def cosine_to_one_face(queries: ArrayLike, means: ArrayLike) -> float:
+    """Mean cosine between a query and one real face (AVP-GAN, equation 15), -1 to 1.
+
+    ``means``: (n, d), for each query the mean of its identity's normalised embeddings, not
+    normalised again. The product with it is the exact mean over all of the identity's faces, not
+    over one that was chosen at random.
+    """
+    return float((normalised(queries) * np.asarray(means, np.float64)).sum(axis=1).mean())
+
+
 def l1(queries: ArrayLike, targets: ArrayLike) -> float:
     """Mean over rows of the sum over dimensions of ``|u − u′|``.
 

@@ -1,9 +1,9 @@
-"""`hqvox evaluate`: checkpoints in, one of the paper's tables with our rows out."""
+"""`hqvox evaluate`: checkpoints in, one of the papers' tables with our rows out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hqvox.trainer.checkpoint import Loaded, load_generator
 from hqvox.trainer.data import SPLITS, Split, TrainingData
 from hqvox.trainer.evaluate import (
     MIN_SCORED,
+    SECONDS,
     Protocol,
     check_filters,
     classified,
@@ -32,23 +33,34 @@ from hqvox.trainer.evaluate_released import (
     released_conditions,
 )
 from hqvox.trainer.generate import normaliser_of
-from hqvox.trainer.metric_networks import PAPERS_EMBEDDING, MetricNetworks, load_metric_networks
+from hqvox.trainer.metric_networks import (
+    ARCFACE,
+    PAPERS_EMBEDDING,
+    MetricNetworks,
+    load_metric_networks,
+)
 from hqvox.trainer.metrics import GALLERY_SIZE, Score, inception_scores
 from hqvox.trainer.packing import ReleaseCache, Resize
-from hqvox.trainer.samples import gallery
+from hqvox.trainer.runs import CHECKPOINTS, LAST
+from hqvox.trainer.samples import Shown, figures_of_avp_gan, gallery
 from hqvox.trainer.session import describe_release
 from hqvox.trainer.tables import (
+    AVP_4,
+    CROSS,
     SIDES,
     TABLE_2,
     EvaluatedCheckpoint,
     FilledTable,
+    TableName,
     conditions_of,
     fill,
+    fill_cross,
     fill_table_2,
     to_csv,
     to_markdown,
 )
 from hqvox.workspace.storage import Storage
+from models.enhancement.gfpgan import FaceEnhancer
 from models.inference import pick_device
 from models.store import ModelStore
 
@@ -75,25 +87,33 @@ class EvaluationReport:
     notes: list[str]
     gallery: Image.Image | None
     """None where nothing was generated (table 2)."""
+    figures: Mapping[str, Image.Image] = field(default_factory=dict)
+    """Further pictures, by name: figures 6 to 9 of AVP-GAN with its table 4."""
 
 
 def evaluate_checkpoints(
     checkpoints: Sequence[Path],
     release: Release,
-    number: int,
+    number: TableName,
     *,
     split: str = "test",
     protocol: Protocol | None = None,
     seconds: tuple[float, float] | None = None,
     reading: str = BY_RECIPE,
-    embedding: str = PAPERS_EMBEDDING,
+    embedding: str | None = None,
     with_fid: bool = False,
+    enhancer: FaceEnhancer | None = None,
+    also: Sequence[Release] = (),
     device: str | None = None,
     cache_dir: Path | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> EvaluationReport:
-    """Evaluate checkpoints on a split of a release, for the paper's table ``number``.
+    """Evaluate checkpoints, or runs' last ones, on a split of a release, for a paper's table.
 
+    ``number``: of SF2F's table, ``avp-4`` or ``cross``. ``embedding``: what measures cosine in
+    place of the paper's network. ``enhancer``: each checkpoint is measured as it is, and with its
+    faces enhanced. ``also``: further releases of the same people, with other log-mels; a checkpoint
+    is measured on the first release that it can read.
     ``seconds``: shortest and longest piece of speech, s, in place of the table's own lengths.
     ``reading``: ``paper`` or ``released``, or that of the checkpoints' recipes.
     Raises HqvoxError for a file that cannot be read or a checkpoint that does not fit the release,
@@ -104,25 +124,43 @@ def evaluate_checkpoints(
     if split_name is None:
         raise HqvoxError(f"--split {split}: there are {', '.join(SPLITS)}")
     torch_device = pick_device(device)
-    networks = load_metric_networks(ModelStore(), embedding, str(torch_device))
+    store = ModelStore()
+    networks = load_metric_networks(
+        store, embedding or of_paper(number), str(torch_device), scores=number != AVP_4
+    )
+    by_length = networks
+    if number == CROSS and embedding is None:
+        by_length = load_metric_networks(store, ARCFACE, str(torch_device), scores=False)
+    checkpoints = [path / CHECKPOINTS / LAST if path.is_dir() else path for path in checkpoints]
     loaded = [load_generator(path) for path in checkpoints]
     labels = labels_of(checkpoints)
-    released = reading_of(labels, loaded, reading) == "released"
-    if released and (number == 4 or seconds):
+    if number in (AVP_4, CROSS):  # The other paper's: there is no released code to measure as.
+        check_reading(reading)
+        released = reading == "released"
+    else:
+        released = reading_of(labels, loaded, reading) == "released"
+    if released and enhancer:
         raise HqvoxError(
-            f"{'--seconds' if seconds else '--table 4'}: the released code evaluates segments of "
-            "1.25 s only; measure lengths with --reading paper"
+            "--enhance: the released code enhances nothing; measure it with --reading paper"
         )
-    opened: dict[tuple[str, Resize, int], Split] = {}
+    if released and (number in (4, AVP_4, CROSS) or seconds):
+        raise HqvoxError(
+            f"{'--seconds' if seconds else f'--table {number}'}: the released code evaluates "
+            "segments of 1.25 s only; measure lengths with --reading paper"
+        )
+    if also and number == 7:
+        raise HqvoxError("--table 7: tells models by their release; name one --data")
+    opened: dict[tuple[str, str, Resize, int], Split] = {}
     evaluated, shown = [], []
     for label, one in zip(labels, loaded, strict=True):
         settings = (one.config or {}).get("data", {})
         pictures, resize = settings.get("pictures", "masked"), settings.get("resize", "area")
         px = one.spec.resolutions[-1]
-        key = (pictures, resize, px)
+        home = fitting((release, *also), one)
+        key = (home.url, pictures, resize, px)
         if key not in opened:
             data = TrainingData.open(
-                release,
+                home,
                 (px,),
                 pictures=pictures,
                 resize=resize,
@@ -130,11 +168,13 @@ def evaluate_checkpoints(
                 on_progress=on_progress,
             )
             opened[key] = data.split(split_name)
+            _check_same_people(list(opened.values()))
         people, normaliser = opened[key], normaliser_of(one)
         check_filters(one.generator, people)
         conditions = conditions_of(number, one, seconds)
         one.generator.to(torch_device)
         if released:
+            assert isinstance(number, int), number
             result = evaluate_as_released(
                 one.generator,
                 normaliser,
@@ -145,25 +185,96 @@ def evaluate_checkpoints(
                 with_fid=with_fid,
                 on_progress=partial(on_progress, label),
             )
-        else:
-            result = evaluate(
+            evaluated.append(EvaluatedCheckpoint(label, one, result))
+            shown.append(Shown(label, one, normaliser, conditions, people))
+            continue
+        for enhance in (None, enhancer) if enhancer else (None,):
+            name = enhance.name if enhance else ""
+            where = f"{label} + {name}" if name else label
+            measured = partial(
+                evaluate,
                 one.generator,
                 normaliser,
                 people,
-                conditions,
-                networks,
-                protocol,
+                protocol=protocol,
                 with_fid=with_fid,
-                on_progress=partial(on_progress, label),
+                enhance=enhance,
+                on_progress=partial(on_progress, where),
             )
-        evaluated.append(EvaluatedCheckpoint(label, one, result))
-        shown.append((label, one, normaliser, conditions))
+            result, longer = measured(conditions, networks), None
+            if number == CROSS and by_length.embed is not None:
+                only = replace(by_length, classify=None, inception=None)
+                longer = measured(conditions_of(AVP_4, one), only)
+            evaluated.append(EvaluatedCheckpoint(label, one, result, name, longer))
+            shown.append(Shown(where, one, normaliser, conditions, people, enhance))
     picture = gallery(next(iter(opened.values())), shown, protocol)
     how = HOW_RELEASED.format(seed=protocol.seed) if released else _how(protocol)
-    notes = notes_on(evaluated, networks, split_name, how, release.name)
+    used = {url for url, *_ in opened}
+    names = " and ".join(one.name for one in (release, *also) if one.url in used)
+    notes = notes_on(evaluated, networks, split_name, how, names, of_paper(number))
+    if number in (AVP_4, CROSS):
+        notes += _notes_on_lengths(number, by_length, enhancer, people)
     notes += seen_before(evaluated, set(next(iter(opened.values())).identity_ids))
     checksum = describe_release(release)["checksum"]
-    return EvaluationReport(fill(number, evaluated, checksum), notes, picture)
+    if number == CROSS:
+        return EvaluationReport(fill_cross(evaluated), notes, picture)
+    figures = {}
+    if number == AVP_4:
+        figures = figures_of_avp_gan(next(iter(opened.values())), shown, protocol)
+    return EvaluationReport(fill(number, evaluated, checksum), notes, picture, figures)
+
+
+def fitting(releases: Sequence[Release], loaded: Loaded) -> Release:
+    """The first release whose log-mels a checkpoint reads; where none fits, the first of all."""
+    if len(releases) > 1:
+        needs = loaded.spec.n_filters, normaliser_of(loaded).front_end
+        for release in releases:
+            stats = release.speech_stats()
+            if (int(stats["filters"]), str(stats.get("front_end", "sf2f"))) == needs:
+                return release
+    return releases[0]
+
+
+def _check_same_people(splits: Sequence[Split]) -> None:
+    first, last = splits[0], splits[-1]
+    if set(first.identity_ids) != set(last.identity_ids):
+        raise HqvoxError(
+            f"{first.data.release.url} and {last.data.release.url}: other people in "
+            f"{first.name}; name releases of the same people"
+        )
+
+
+def of_paper(number: TableName) -> str:
+    """The network that measures cosine in a paper's table."""
+    return ARCFACE if number == AVP_4 else PAPERS_EMBEDDING
+
+
+def _notes_on_lengths(
+    number: TableName, networks: MetricNetworks, enhancer: FaceEnhancer | None, people: Split
+) -> list[str]:
+    """What AVP-GAN's figures were measured by, for its table 4 and the cross table."""
+    what = "cosine" if number == AVP_4 else "cosine by length of speech"
+    notes = []
+    if networks.embed is not None:
+        other = "" if networks.embedding == ARCFACE else ", AVP-GAN's by ArcFace: not comparable"
+        notes.append(f"{what} is by {networks.embedding}{other}")
+    elif number == CROSS:
+        notes += [f"{what} not measured: {why}" for why in networks.missing.values()]
+    notes.append(
+        "one face: equation 15 with one real face, its mean over the faces of each person; mean "
+        "of faces: with the mean of their embeddings, as in SF2F"
+    )
+    longest = max(int(condition.frames[1]) for condition in SECONDS)
+    frames = people.data.utterances.frames
+    short = sum(int(frames[rows].max()) < longest for rows in people.utterances_of)
+    if short:
+        notes.append(
+            f"{short} of {len(people)} people have no utterance of {longest // 100} s: of them the "
+            "longest is taken whole"
+        )
+    if enhancer is not None:
+        notes.append(f"+ {enhancer.name}: faces enhanced to {enhancer.side_px} px before measuring")
+    return notes
 
 
 def evaluate_real_faces(
@@ -283,19 +394,21 @@ def notes_on(
     split: str,
     how: str,
     release: str,
+    paper: str = PAPERS_EMBEDDING,
 ) -> list[str]:
     """Notes below a table: data, protocol, small galleries, another embedding, missing metrics.
 
-    ``how``: the protocol in words.
+    ``how``: the protocol in words. ``paper``: the network that the paper measures cosine by.
     """
     people = evaluated[0].evaluation.identities
     notes = [f"{people} people of {split} of {release}; {how}"]
-    if people < GALLERY_SIZE:
+    retrieval = paper == PAPERS_EMBEDDING
+    if retrieval and people < GALLERY_SIZE:
         notes.append(
             f"galleries are of {people} people, the paper's of {GALLERY_SIZE}: recall is not "
             "comparable with the paper's, only with chance as given"
         )
-    if networks.embed is not None and networks.embedding != PAPERS_EMBEDDING:
+    if retrieval and networks.embed is not None and networks.embedding != paper:
         notes.append(
             f"cosine, L1 and recall are by {networks.embedding}, the paper's by FaceNet: they are "
             "not comparable"
@@ -311,7 +424,7 @@ def notes_on(
                     f"{title} of the real faces at {px} px, one of each person: {score.mean:.2f} "
                     f"± {score.deviation:.2f} (paper, table 2: {printed[0]} ± {printed[1]})"
                 )
-    notes += [_trained_on(one) for one in evaluated]
+    notes += [_trained_on(one) for one in evaluated if not one.enhancer]
     return notes
 
 
@@ -319,6 +432,8 @@ def seen_before(evaluated: Sequence[EvaluatedCheckpoint], people: set[str]) -> l
     """Warn of checkpoints that were trained on people they are evaluated on."""
     notes = []
     for one in evaluated:
+        if one.enhancer:
+            continue
         known = people & set(one.loaded.meta.get("identities") or ())
         if known:
             notes.append(
@@ -342,7 +457,10 @@ def _trained_on(one: EvaluatedCheckpoint) -> str:
 
 
 def write_evaluation(report: EvaluationReport, out: Path) -> list[Path]:
-    """Write table-N.csv, table-N.md and, if there is one, gallery-N.jpg. Raises HqvoxError."""
+    """Write table-N.csv, table-N.md and the pictures there are, such as gallery-N.jpg.
+
+    Raises HqvoxError for errors of the disk.
+    """
     name = f"table-{report.table.paper.number}"
     files = {
         f"{name}.csv": to_csv(report.table).encode(),
@@ -350,6 +468,7 @@ def write_evaluation(report: EvaluationReport, out: Path) -> list[Path]:
     }
     if report.gallery is not None:
         files[f"gallery-{report.table.paper.number}.jpg"] = encode_jpeg(report.gallery, 92)
+    files |= {f"{name}.jpg": encode_jpeg(image, 92) for name, image in report.figures.items()}
     storage = Storage(out)
     for file, content in files.items():
         storage.write(file, content)

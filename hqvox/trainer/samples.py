@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,13 +16,16 @@ from hqvox.trainer.checkpoint import Loaded
 from hqvox.trainer.data import Split
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.evaluate import Condition, Protocol, Speaker, generate
-from hqvox.trainer.generate import to_photo
+from hqvox.trainer.generate import to_photos
 from hqvox.trainer.speech_input import WINDOW_FRAMES, Normaliser
+from models.enhancement.gfpgan import FaceEnhancer
 from models.sf2f.colour import from_unit, to_unit
 from models.sf2f.generator import Generator
 
 GRID_PEOPLE, GALLERY_PEOPLE = 8, 12
 """People shown, at most."""
+FIGURE_9_EACH = 7
+"""Men, and women, in figure 9 of AVP-GAN."""
 MAX_WINDOWS = 38
 """Windows of an utterance that are fused, at most: 25 s, as in training."""
 GAP_PX = 4
@@ -82,29 +86,75 @@ def _grid(rows: list[list[NDArray[np.uint8]]], px: int) -> NDArray[np.uint8]:
     return grid
 
 
+class Shown(NamedTuple):
+    """A checkpoint in a gallery."""
+
+    label: str
+    loaded: Loaded
+    normaliser: Normaliser
+    conditions: Sequence[Condition]
+    split: Split
+    """The same people as the gallery's, with the log-mels that the checkpoint reads."""
+    enhance: FaceEnhancer | None = None
+
+
 def gallery(
     split: Split,
-    shown: Sequence[tuple[str, Loaded, Normaliser, Sequence[Condition]]],
+    shown: Sequence[Shown],
     protocol: Protocol,
     side_px: int = 128,
+    people: Sequence[int] | None = None,
 ) -> Image.Image:
-    """The first people of a split: a real face, then each checkpoint's under each condition.
+    """People of a split: a real face, then each checkpoint's under each condition.
 
-    ``shown``: label, checkpoint, its normaliser, and its conditions. Crops of speech are those of
-    the evaluation's first run.
+    ``people``: positions in the split; by default the first. Crops of speech are those of the
+    evaluation's first run.
     """
+    if people is None:
+        people = range(min(GALLERY_PEOPLE, len(split)))
     rows: list[list[Tile]] = []
-    for person in range(min(GALLERY_PEOPLE, len(split))):
+    for person in people:
         row = int(split.faces_of[person][0])
         px = max(split.data.faces)
         rows.append([Tile(split.data.faces[px][row].transpose(1, 2, 0), ["real", split.name])])
-    for label, loaded, normaliser, conditions in shown:
-        speaker = Speaker(split, normaliser, protocol)
+    who = [split.identity_ids[person] for person in people]
+    for label, loaded, normaliser, conditions, home, enhance in shown:
+        speaker = Speaker(home, normaliser, protocol)
+        at = [home.identity_ids.index(one) for one in who]
         for condition in conditions:
-            pictures = from_unit(generate(loaded.generator, speaker, condition, 0, 0, len(rows)))
+            units = generate(loaded.generator, speaker, condition, 0, 0, max(at) + 1)
+            photos = to_photos(from_unit(units[at]), enhance)
             heard = condition.length + (", fused" if condition.fused else "")
-            for tiles, picture in zip(rows, pictures, strict=True):
-                tiles.append(Tile(to_photo(picture), [heard, label]))
-    named = [SheetRow(split.person_names[i], tiles) for i, tiles in enumerate(rows)]
+            for tiles, photo in zip(rows, photos, strict=True):
+                tiles.append(Tile(photo, [heard, label]))
+    named = [SheetRow(split.person_names[i], tiles) for i, tiles in zip(people, rows, strict=True)]
     title = f"{split.data.release.name}, {split.name}: real faces, and faces generated from speech"
     return contact_sheet(named, max(len(tiles) for tiles in rows), side_px, title)
+
+
+def figures_of_avp_gan(
+    split: Split, shown: Sequence[Shown], protocol: Protocol
+) -> dict[str, Image.Image]:
+    """Figures 6 to 9 of AVP-GAN, by name, as far as there is something to show.
+
+    ``shown``: checkpoints with the conditions of its table 4; an enhanced one after the same one
+    as it is. 6: each length of speech. 7: as generated, and enhanced. 8: several checkpoints. 9:
+    seven men and seven women, where the release says who is one, else the first 14 people.
+    """
+    final = [one for one in shown if one.enhance] or list(shown)
+    longest = [one._replace(conditions=one.conditions[-1:]) for one in final]
+    figures = {"figure-6": gallery(split, final, protocol)}
+    if any(one.enhance for one in shown):
+        pairs = [one._replace(conditions=one.conditions[-1:]) for one in shown]
+        figures["figure-7"] = gallery(split, pairs, protocol)
+    if len(longest) > 1:
+        figures["figure-8"] = gallery(split, longest, protocol)
+    table = split.data.release.identities().select(["identity_id", "gender"])
+    gender = dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+    people: list[int] = []
+    for sex in ("m", "f"):
+        same = [n for n, who in enumerate(split.identity_ids) if gender[who] == sex]
+        people += same[:FIGURE_9_EACH]
+    people = people or list(range(min(2 * FIGURE_9_EACH, len(split))))
+    figures["figure-9"] = gallery(split, longest[-1:], protocol, people=people)
+    return figures

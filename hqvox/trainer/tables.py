@@ -1,4 +1,4 @@
-"""The paper's tables 2, 3, 4, 5, 7 and 8, and our results in them.
+"""The paper's tables 2, 3, 4, 5, 7 and 8, table 4 of AVP-GAN, and our results in them.
 
 Each row of ours comes below the paper's row that it compares with. The paper's figures are as
 printed: recall in per cent, L1 summed over FaceNet's 512 dimensions, VFS a mean and, where the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,11 +20,17 @@ from hqvox.trainer.evaluate import (
     FUSED,
     LENGTHS,
     LONG,
+    SECONDS,
     SHORT,
     Condition,
     Evaluation,
 )
 from hqvox.trainer.metrics import KS, Score, chance
+
+TableName = int | str
+"""A number is of SF2F's tables."""
+AVP_4, CROSS = "avp-4", "cross"
+"""Table 4 of AVP-GAN; and every model by the metrics of both papers."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +42,31 @@ class PaperRow:
     """Length of the speech, as the table prints it; the resolution in table 5, "" in table 7."""
     cosine: float | None
     l1: float | None
-    recall: tuple[float, float, float, float]
+    recall: tuple[float, float, float, float] | None
     """R@1, R@2, R@5, R@10, %."""
     vfs: tuple[float, float | None] | None
+    one_face: float | None = None
+    """Cosine to one real face (AVP-GAN, equation 15)."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """A table of the paper: title, headings of the first two columns, rows in the paper's order."""
 
-    number: int
+    number: TableName
     title: str
     first: str
     second: str
     rows: tuple[PaperRow, ...]
     columns: Mapping[str, tuple[str, str]] | None = None
     """Heading of each column and format of its figures; None: :data:`COLUMNS`."""
+
+    @property
+    def name(self) -> str:
+        """What the table is called in a sentence."""
+        return {AVP_4: "AVP-GAN's table 4", CROSS: "cross table"}.get(
+            str(self.number), f"table {self.number}"
+        )
 
 
 RANDOM = PaperRow("random", "-", None, None, (1.00, 2.00, 5.00, 10.00), None)
@@ -158,6 +174,24 @@ TABLE_8 = PaperTable(
     ),
 )
 
+AVP_TABLE_4 = PaperTable(
+    AVP_4,
+    "Cosine of generated and real faces, by length of speech",
+    "method",
+    "length",
+    tuple(
+        PaperRow(method, length, None, None, None, None, one_face)
+        for method, length, one_face in (
+            ("voice2face", "4 s", 0.408),
+            ("AVP-GAN", "4 s", 0.471),
+            ("voice2face", "8 s", 0.436),
+            ("AVP-GAN (no CBAM)", "8 s", 0.447),
+            ("AVP-GAN", "8 s", 0.511),
+        )
+    ),
+    {"cosine_face": ("one face", ".3f"), "cosine": ("mean of faces", ".3f")},
+)
+
 TABLES = {table.number: table for table in (TABLE_3, TABLE_4, TABLE_5, TABLE_7, TABLE_8)}
 
 TABLE_2 = {
@@ -193,6 +227,15 @@ class EvaluatedCheckpoint:
     label: str
     loaded: Loaded
     evaluation: Evaluation
+    enhancer: str = ""
+    """What enhanced the generated faces first."""
+    by_length: Evaluation | None = None
+    """By AVP-GAN's metric, for the cross table."""
+
+    @property
+    def source(self) -> str:
+        """The label, with the enhancer."""
+        return f"{self.label} + {self.enhancer}" if self.enhancer else self.label
 
 
 @dataclass(frozen=True)
@@ -231,11 +274,12 @@ class FilledTable:
 
 
 def conditions_of(
-    number: int, loaded: Loaded, seconds: tuple[float, float] | None = None
+    number: TableName, loaded: Loaded, seconds: tuple[float, float] | None = None
 ) -> list[Condition]:
     """The conditions that a checkpoint is evaluated under for a table.
 
-    Tables 5 and 7 are of SF2F with its fuser; without one, the encoder sees the same 5 s whole.
+    Tables 5, 7 and the cross table are of SF2F with its fuser; without one, the encoder sees the
+    same 5 s whole.
     ``seconds``: shortest and longest crop, s, that replace the table's own lengths.
     """
     fused = loaded.spec.fuser is not None
@@ -246,23 +290,27 @@ def conditions_of(
         joined = replace(whole, fused=True)
         if number == 4 or not fused:
             return [whole]
-        return [joined] if number in (5, 7) else [whole, joined]
+        return [joined] if number in (5, 7, AVP_4, CROSS) else [whole, joined]
     if number == 4:
         return list(LENGTHS)
-    if number in (5, 7):
+    if number == AVP_4:
+        return [replace(condition, fused=fused) for condition in SECONDS]
+    if number in (5, 7, CROSS):
         return [FUSED if fused else LONG]
     return [SHORT, LONG, *([FUSED] if fused else [])]
 
 
 def method_of(loaded: Loaded) -> str:
-    """``voice2face`` where both encoder and decoder are the baseline's, else ``SF2F``."""
+    """``voice2face`` where both encoder and decoder are the baseline's; ``AVP-GAN``; ``SF2F``."""
     spec = loaded.spec
+    if spec.decoder == "avp_gan":
+        return "AVP-GAN" if spec.attention else "AVP-GAN (no CBAM)"
     plain = spec.encoder not in ("inception", "inception_released")
     return "voice2face" if plain and spec.decoder in ("deconvolution", "cmu") else "SF2F"
 
 
 def place_of(
-    number: int, loaded: Loaded, condition: Condition, release: str | None = None
+    number: TableName, loaded: Loaded, condition: Condition, release: str | None = None
 ) -> tuple[str, str]:
     """The first two columns of a checkpoint's row, as the paper writes them where it does.
 
@@ -303,18 +351,18 @@ def ablation_of(loaded: Loaded, release: str | None = None) -> str:
 
 
 def fill(
-    number: int, evaluated: Sequence[EvaluatedCheckpoint], release: str | None = None
+    number: TableName, evaluated: Sequence[EvaluatedCheckpoint], release: str | None = None
 ) -> FilledTable:
     """Fill one of the paper's tables: each of our rows below the paper's that it compares with.
 
     ``release``: checksum of the release that is measured on. Rows that the paper does not have come
     last. Below the paper's row of chance comes the chance in galleries of our number of people.
     """
-    paper = TABLES[number]
+    paper = AVP_TABLE_4 if number == AVP_4 else TABLES[number]
     ours = [
         TableRow(
             *place_of(number, one.loaded, result.condition, release),
-            one.label,
+            one.source,
             _pairs(result.scores),
         )
         for one in evaluated
@@ -330,6 +378,59 @@ def fill(
     known = {(row.method, row.length) for row in paper.rows}
     rows += [row for row in ours if (row.first, row.second) not in known]
     return FilledTable(paper, rows)
+
+
+def fill_cross(evaluated: Sequence[EvaluatedCheckpoint]) -> FilledTable:
+    """The cross table: every model by the metrics of both papers.
+
+    SF2F's are on 5 s of speech; AVP-GAN's, cosine to one face and to the mean of all, by length.
+    Runs of one recipe are followed by their mean, with the deviation over runs (n - 1).
+    """
+    lengths = [condition.length for condition in SECONDS]
+    columns = COLUMNS | {
+        f"{name}_{length}": (f"{short}, {length}", ".3f")
+        for name, short in (("cosine_face", "one face"), ("cosine", "mean"))
+        for length in lengths
+    }
+    rows: list[TableRow] = []
+    places = [place_of(CROSS, one.loaded, one.evaluation.results[0].condition) for one in evaluated]
+    methods = ["voice2face", "SF2F (no fuser)", "SF2F", "AVP-GAN (no CBAM)", "AVP-GAN"]
+    for method in methods:
+        printed: dict[str, tuple[float, float | None]] = {}
+        for row in TABLE_3.rows:
+            if (row.method, row.length) == (method, LONG.length):
+                printed |= _paper_pairs(row)
+        for row in AVP_TABLE_4.rows:
+            if row.method == method and row.one_face is not None:
+                printed[f"cosine_face_{row.length}"] = (row.one_face, None)
+        rows.append(TableRow(method, NONE, PAPER, printed))
+        ours: dict[str, list[TableRow]] = {}
+        for one, (first, _) in zip(evaluated, places, strict=True):
+            if first == method:
+                recipe = str(one.loaded.meta.get("recipe") or "imported")
+                recipe += f" + {one.enhancer}" if one.enhancer else ""
+                scores = _pairs(one.evaluation.results[0].scores)
+                for result in one.by_length.results if one.by_length else ():
+                    for name in ("cosine_face", "cosine"):
+                        if name in result.scores:
+                            key = f"{name}_{result.condition.length}"
+                            scores[key] = _pairs(result.scores)[name]
+                ours.setdefault(recipe, []).append(TableRow(method, recipe, one.source, scores))
+        for recipe, runs in ours.items():
+            rows += runs
+            if len(runs) > 1:
+                rows.append(TableRow(method, recipe, f"{len(runs)} runs", _over_runs(runs)))
+    paper = PaperTable(
+        CROSS, "Every model by both papers' metrics", "method", "recipe", (), columns
+    )
+    return FilledTable(paper, rows)
+
+
+def _over_runs(runs: Sequence[TableRow]) -> dict[str, tuple[float, float | None]]:
+    """Mean and deviation, n - 1, of the runs' means, of each figure that all of them have."""
+    names = [name for name in runs[0].scores if all(name in row.scores for row in runs)]
+    means = {name: [row.scores[name][0] for row in runs] for name in names}
+    return {name: (statistics.mean(m), statistics.stdev(m)) for name, m in means.items()}
 
 
 def fill_table_2(faces: Mapping[str, Mapping[int, Mapping[str, Score]]], label: str) -> FilledTable:
@@ -360,9 +461,11 @@ def _pairs(scores: Mapping[str, Score]) -> dict[str, tuple[float, float | None]]
 
 
 def _paper_pairs(row: PaperRow) -> dict[str, tuple[float, float | None]]:
-    pairs: dict[str, tuple[float, float | None]] = {
-        f"recall_{k}": (value, None) for k, value in zip(KS, row.recall, strict=True)
-    }
+    pairs: dict[str, tuple[float, float | None]] = {}
+    if row.recall is not None:
+        pairs |= {f"recall_{k}": (value, None) for k, value in zip(KS, row.recall, strict=True)}
+    if row.one_face is not None:
+        pairs["cosine_face"] = (row.one_face, None)
     if row.cosine is not None and row.l1 is not None:
         pairs |= {"cosine": (row.cosine, None), "l1": (row.l1, None)}
     if row.vfs is not None:
@@ -397,7 +500,8 @@ def lines(table: FilledTable, deviations: bool = True) -> list[list[str]]:
 def to_markdown(table: FilledTable, notes: Sequence[str]) -> str:
     """The table and its notes as Markdown."""
     heads = headings(table)
-    text = [f"Table {table.paper.number}. {table.paper.title}", ""]
+    name = table.paper.name
+    text = [f"{name[0].upper()}{name[1:]}. {table.paper.title}", ""]
     text += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     text += ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines(table)]
     if notes:

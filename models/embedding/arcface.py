@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from models.geometry import eye_centres
+from models.geometry import ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE, IPD_PER_SIDE, eye_centres
 from models.inference import BatchRunner, Precision, warp_crop
 from models.protocols import Photo
+from models.resampling import Box
 from models.weight_files import fill, read_checkpoint
 
 INPUT_PX = 112
@@ -84,9 +85,16 @@ class IResNet50(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return L2-normalised embeddings (n, 512)."""
-        x = self.prelu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
-        return F.normalize(self.features(self.fc(x.flatten(1))).float(), dim=1)
+        return self.features_of(x)[-1]
+
+    def features_of(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps after levels 2 to 4, (n, 128 | 256 | 512, h, w), and the embeddings."""
+        shallow = self.layer1(self.prelu(self.bn1(self.conv1(x))))
+        two = self.layer2(shallow)
+        three = self.layer3(two)
+        four = self.layer4(three)
+        flat = self.fc(self.bn2(four).flatten(1))
+        return [two, three, four, F.normalize(self.features(flat).float(), dim=1)]
 
 
 def five_points(landmarks_xy: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -114,6 +122,25 @@ def similarity_transform(
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
+def arcface_box() -> Box:
+    """The 112 × 112 crop as a box in HQ-VoxCeleb's aligned picture.
+
+    The box that takes the eyes' fixed places there to those of :data:`FIVE_POINTS_XY`: their
+    middle, and their distance. The crop's pixel centres are at integers.
+    """
+    left, right = (FIVE_POINTS_XY[:2] + 0.5) / INPUT_PX
+    side = IPD_PER_SIDE / float(np.hypot(*(right - left)))
+    x, y = np.add(ALIGNED_LEFT_EYE, ALIGNED_RIGHT_EYE) / 2 - (left + right) / 2 * side
+    return float(x), float(y), float(x + side), float(y + side)
+
+
+def load_arcface(path: Path) -> IResNet50:
+    """The published backbone, in evaluation mode, on the CPU. Raises ModelError."""
+    network = IResNet50()
+    fill(network, read_checkpoint(path), path, "insightface's IResNet-50")
+    return network.eval()
+
+
 class ArcFace:
     """512-d embedding, L2-normalised; a ``FaceEmbedder``."""
 
@@ -127,10 +154,8 @@ class ArcFace:
         self, weights: Path, device: str = "cpu", precision: Precision = "float32"
     ) -> None:
         """Read the published backbone; ModelError where it is not that or the device is not."""
-        network = IResNet50()
-        fill(network, read_checkpoint(weights), weights, "insightface's IResNet-50")
-        self._network = network.eval()
-        self._run = BatchRunner(network, device, precision)
+        self._network = load_arcface(weights)
+        self._run = BatchRunner(self._network, device, precision)
 
     def crop(self, photo: Photo, landmarks_xy: NDArray[np.float32]) -> Photo:
         """Cut the five-point aligned crop, RGB uint8 (112, 112, 3), black outside the photo."""

@@ -20,9 +20,11 @@ from hqvox.speech.vad import speech
 from hqvox.trainer.checkpoint import load_generator, save
 from hqvox.trainer.generate import generate_face, normaliser_of, save_picture, speech_of, to_photo
 from hqvox.trainer.speech_input import Normaliser
+from models.enhancement.gfpgan import load_enhancer
 from models.sf2f.colour import from_unit
 from models.sf2f.generator import build_generator
 from models.sf2f.spec import GeneratorSpec
+from tests.helpers.tiny_gfpgan import save_tiny_gfpgan
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +177,29 @@ def test_bad_names_are_refused_before_anything_is_made(folder, tmp_path):
     done = run("generate", folder / "fused.pt", folder / "voice.wav", "-o", tmp_path / "f.png",
                "--device", "cuda:99")  # fmt: skip
     assert "cannot be used" in str(done.exception)
+
+
+def test_faces_are_enhanced_by_a_file_of_ones_own(folder, tmp_path):
+    enhancer = save_tiny_gfpgan(tmp_path / "fine.pt", side_px=128)
+    done = run(
+        "generate", folder / "fused.pt", folder / "voice.wav", "-o", tmp_path / "face.png",
+        "--windows", "--enhancer", enhancer,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    plain = generate_face(load_generator(folder / "fused.pt"), folder / "voice.wav").face
+    face = np.array(Image.open(tmp_path / "face.png"))
+    assert face.shape == (128, 128, 3)
+    unit = torch.from_numpy(plain).permute(2, 0, 1)[None] / 255
+    expected = load_enhancer(enhancer)(unit)[0].permute(1, 2, 0).numpy() * 255
+    np.testing.assert_allclose(face, expected, atol=4)
+    assert Image.open(tmp_path / "face.window-001.png").size == (128, 128)
+
+
+def test_enhancing_without_the_weights_names_the_command(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HQVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HQVOX_MIRROR", raising=False)
+    done = run("generate", folder / "fused.pt", folder / "voice.wav", "-o", tmp_path / "f.png",
+               "--enhance")  # fmt: skip
+    assert done.exit_code == 1
+    assert "hqvox models pull gfpgan_v1_4" in str(done.exception)
+    assert "\n" not in str(done.exception)

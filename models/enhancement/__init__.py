@@ -1,0 +1,1 @@
+"""Restoring generated faces: GFPGAN, and the networks that its fine-tuning needs."""
