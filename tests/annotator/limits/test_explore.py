@@ -371,6 +371,11 @@ def test_every_stop_of_a_slider_is_a_value_that_the_setting_takes(name, low, wid
     assert parse_settings([setting]) == yaml.safe_load(line)
 
 
+def test_a_slider_has_room_where_every_value_is_the_bound() -> None:
+    assert what_if.slide("neutral_lead", 0.0, 0.0, 0.0).high > 0
+    assert what_if.slide("neutral", 1.0, 1.0, 1.0).low < 1
+
+
 def test_the_lines_to_copy(workspace: Workspace, tmp_path: Path) -> None:
     assert what_if.yaml_line("pose.max_yaw_deg", 8.0) == "pose: {max_yaw_deg: 8.0}"
     assert what_if.yaml_line("download.max_bytes", 2e7) == "download: {max_bytes: 20000000}"

@@ -368,7 +368,10 @@ def test_another_dataset_does_not_go_into_a_workspace(
     tree: Path, imported: tuple[Path, Written], tmp_path: Path
 ) -> None:
     work, _ = imported
-    for wrong, said in (("nowhere.csv", "no such file"), ("seed:x", "write official, initials, seed:")):
+    for wrong, said in (
+        ("nowhere.csv", "no such file"),
+        ("seed:x", "write official, initials, seed:"),
+    ):
         with pytest.raises(HqvoxError, match=said):
             import_tree(read_tree(tree), str(tmp_path / "w"), Order("v1", split=wrong))
     assert not (tmp_path / "w").exists()
