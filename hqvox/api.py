@@ -88,17 +88,21 @@ def _enhancer(which: str | Path, device: str) -> FaceEnhancer:
 
 
 def log_mel(
-    audio: str | Path, *, n_filters: int = 40, speech_only: bool = True
+    audio: str | Path,
+    *,
+    n_filters: int | None = None,
+    speech_only: bool = True,
+    front_end: Literal["sf2f", "voice2face"] = "sf2f",
 ) -> NDArray[np.float32]:
     """The log-mel of an audio or video file, float32 (frames, n_filters), 100 frames a second.
 
-    Natural logarithm, -36 to 25; the front end of the released SF2F code. ``speech_only``: pauses
-    are cut out first, as in a data set. Raises HqvoxError for a file that is no audio, is silent or
-    holds no speech.
+    Natural logarithm, -36 to 25. ``front_end``: as in the released code of SF2F (40 filters by
+    default, or 64) or of voice2face (64 filters). ``speech_only``: pauses are cut out first, as in
+    a data set. Raises HqvoxError for a file that is no audio, is silent or holds no speech.
     """
     from hqvox.speech.utterance import speech_of
 
-    return speech_of(Path(audio), n_filters, vad=speech_only)[0]
+    return speech_of(Path(audio), n_filters, vad=speech_only, front_end=front_end)[0]
 
 
 class OpenWorkspace:

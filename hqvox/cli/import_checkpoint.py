@@ -51,7 +51,9 @@ def voice2face_checkpoint(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="CKPT", help="Where to write it as a checkpoint of hqvox."),
+        typer.Option(
+            "--out", "-o", metavar="CKPT", help="Where to write it as a checkpoint of hqvox."
+        ),
     ] = None,
 ) -> None:
     """Read voice2face as its authors released it, say what is in it, write it as one checkpoint.

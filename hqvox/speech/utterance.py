@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hqvox.config.build import SpeechConfig
 from hqvox.errors import HqvoxError
@@ -113,21 +114,22 @@ def _log_mel(data: bytes, config: SpeechConfig, row: Row) -> NDArray[np.float32]
 
 
 def speech_of(
-    audio: Path, n_filters: int = 40, *, vad: bool = True, front_end: str = "sf2f"
+    audio: Path, n_filters: int | None = None, *, vad: bool = True, front_end: str = "sf2f"
 ) -> tuple[NDArray[np.float32], float]:
     """The log-mel (frames, n_filters) of a file's speech, and its length, s.
 
     Made as `hqvox speech` does, however short. ``vad=False``: of all that the file holds, pauses
-    included. ``front_end``: as ``speech.front_end``. Raises HqvoxError where there is no speech.
+    included. ``front_end``: as ``speech.front_end``. ``n_filters``: 40 or 64, by default the front
+    end's. Raises HqvoxError where there is no speech, or no such front end.
     """
-    config = SpeechConfig.model_validate(
-        {
-            "front_end": front_end,
-            "n_filters": n_filters,
-            "min_seconds": LEAST_SECONDS,
-            "vad": vad,
-        }
-    )
+    values = {"front_end": front_end, "min_seconds": LEAST_SECONDS, "vad": vad}
+    values |= {} if n_filters is None else {"n_filters": n_filters}
+    try:
+        config = SpeechConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HqvoxError(f"{where}={first['input']!r}: {first['msg']}") from None
     try:
         row, frames = process(read_file(audio, config), config)
     except AudioError as error:

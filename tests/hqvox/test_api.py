@@ -200,6 +200,8 @@ def test_what_is_not_there_is_one_line(root, workspace, release) -> None:
         (lambda: release.dataset(pictures="crop"), "there are masked and origin"),
         (lambda: release.dataset(seconds=0), "must be at least"),
         (lambda: hqvox.log_mel(root / "v1" / "release.json"), "no audio format"),
+        (lambda: hqvox.log_mel(root / "speech.wav", n_filters=80), "n_filters=80: "),
+        (lambda: hqvox.log_mel(root / "speech.wav", front_end="mfcc"), "front_end='mfcc': "),
     ):
         with pytest.raises(hqvox.HqvoxError, match=words) as error:
             attempt()
@@ -292,3 +294,5 @@ def test_log_mels_of_a_file(root) -> None:
     everything = hqvox.log_mel(root / "speech.wav", n_filters=64, speech_only=False)
     np.testing.assert_array_equal(everything, log_mel(samples, 64))
     np.testing.assert_array_equal(hqvox.log_mel(root / "speech.wav"), log_mel(speech(samples)))
+    theirs = hqvox.log_mel(root / "speech.wav", front_end="voice2face")
+    assert theirs.shape[1] == 64
