@@ -275,8 +275,8 @@ def test_missing_weights_name_the_command_that_gets_them(tmp_path, monkeypatch):
     assert "hqvox models pull vggface2_resnet50" in missing["VFS"]
     assert "hqvox models pull inception_v3" in missing["IS and FID"]
     assert not load_metric_networks(store, "dlib_resnet", scores=False).missing
-    with pytest.raises(HqvoxError, match="there are facenet_vggface2, dlib_resnet"):
-        load_metric_networks(store, "arcface_r50")
+    with pytest.raises(HqvoxError, match="there are facenet_vggface2, arcface_r50, dlib_resnet"):
+        load_metric_networks(store, "vggface2_resnet50")
 
 
 def test_a_face_is_measured_alike_whatever_stands_beside_it():

@@ -200,7 +200,7 @@ def test_a_run_and_its_table_follow_the_recipes_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HQVOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(report, "load_metric_networks", lambda *given: NETWORKS)
+    monkeypatch.setattr(report, "load_metric_networks", lambda *given, **options: NETWORKS)
     release = make_tiny_release(tmp_path / "r", train=4, val=6, test=6)
     config = small_config(
         "stage1.iterations=1", "stage2.iterations=1", recipe="sf2f-64-released-tiny"
