@@ -392,7 +392,8 @@ def fill_cross(evaluated: Sequence[EvaluatedCheckpoint]) -> FilledTable:
         for name, short in (("cosine_face", "one face"), ("cosine", "mean"))
         for length in lengths
     }
-    rows: list[TableRow] = []
+    rows = [TableRow(RANDOM.method, RANDOM.length, PAPER, _paper_pairs(RANDOM))]
+    rows += [_chance(n) for n in sorted({one.evaluation.identities for one in evaluated})]
     places = [place_of(CROSS, one.loaded, one.evaluation.results[0].condition) for one in evaluated]
     methods = ["voice2face", "SF2F (no fuser)", "SF2F", "AVP-GAN (no CBAM)", "AVP-GAN"]
     for method in methods:

@@ -200,7 +200,8 @@ def test_the_cross_table_has_every_model_by_both_papers(runs, networks, tmp_path
     assert mean == pytest.approx(np.mean(values))
     assert deviation == pytest.approx(np.std(values, ddof=1))
     assert ("AVP-GAN", "avp-gan-64 + fine", "2 runs") in rows
-    assert len([row for row in made.table.rows if row.source != PAPER]) == 2 * 5 + 2
+    assert len([row for row in made.table.rows if row.source != PAPER]) == 2 * 5 + 2 + 1
+    assert rows["random", "-", "3 people"].scores["recall_1"][0] == pytest.approx(100 / 3)
     [out, *_] = write_evaluation(made, tmp_path / "out")
     heads = next(csv.reader(out.open()))
     assert out.name == "table-cross.csv"
