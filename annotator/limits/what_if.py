@@ -247,9 +247,6 @@ def slide(name: str, bound: float, low: float, high: float) -> Slide:
         below -= 1
     while bound + above * step > most + 1e-9:
         above -= 1
-    if below + above == 0:  # every value is the bound: a step beside it
-        above = int(bound + step <= most + 1e-9)
-        below = int(not above and bound - step >= least - 1e-9)
     if below + above == 0:
         raise HqvoxError(f"{setting}: {bound:g} is the only value that it can have")
     return Slide(_tidy(bound - below * step), _tidy(bound + above * step), step, _tidy(bound))

@@ -62,7 +62,7 @@ def test_stages_are_the_pipeline_s() -> None:
 def _with_limit(name: str) -> BuildConfig:
     """A configuration with which the limit of a measure applies and is known."""
     given = {
-        "emotion": {"min_neutral": 0.5, "min_neutral_lead": 0.0},
+        "emotion": {"min_neutral": 0.5, "min_neutral_lead": 0.25},
         "identity": {"min_similarity": 0.5},
         "pose": {"decide_by": "plane"} if name == "plane_deg" else {},
     }
@@ -369,11 +369,6 @@ def test_every_stop_of_a_slider_is_a_value_that_the_setting_takes(name, low, wid
     assert resolved == what_if.value_for(SETTINGS[name], value)
     setting = f"{SETTINGS[name]}={what_if.value_for(SETTINGS[name], value)!r}"
     assert parse_settings([setting]) == yaml.safe_load(line)
-
-
-def test_a_slider_has_room_where_every_value_is_the_bound() -> None:
-    assert what_if.slide("neutral_lead", 0.0, 0.0, 0.0).high > 0
-    assert what_if.slide("neutral", 1.0, 1.0, 1.0).low < 1
 
 
 def test_the_lines_to_copy(workspace: Workspace, tmp_path: Path) -> None:
