@@ -73,8 +73,32 @@ class ShardReader:
         self._file.close()
 
 
+def member_header(name: str, size: int) -> bytes:
+    """Tar header of a member (ASCII name up to 100 characters), as :mod:`tarfile` writes it.
+
+    Only name, size and checksum differ, so they are set in a header that was made once.
+    """
+    if size >= 8**11 or len(name) > 100 or not name.isascii():
+        return _header(name, size)
+    header = bytearray(_EMPTY_HEADER)
+    header[: len(name)] = name.encode()
+    header[_SIZE] = b"%011o" % size
+    header[_CHECKSUM] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
 def blank_header(size: int) -> bytes:
     """Tar header of an erased member; the one it replaces named the photo by its hash."""
-    header = tarfile.TarInfo(ERASED)
-    header.size = size
-    return header.tobuf(tarfile.USTAR_FORMAT)
+    return member_header(ERASED, size)
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+_SIZE, _CHECKSUM = slice(124, 135), slice(148, 155)
+"""Octal numbers of a header (POSIX.1-1988, ustar)."""
+_EMPTY_HEADER = bytearray(_header("", 0))
+_EMPTY_HEADER[148:156] = b" " * 8  # the checksum counts its field as spaces

@@ -89,7 +89,7 @@ class Takedowns:
         Ask for each address that leads to a photo: its url, its final url and its page. A
         relative url (folder source) has no host. False for None.
         """
-        if not url:
+        if not url or not (self._salts["url"] or self._salts["host"]):
             return False
         addresses = {url, original_url(url)}
         if self._salts["url"] and any(self._covers("url", url_digest(a)) for a in addresses):

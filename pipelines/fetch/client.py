@@ -54,6 +54,7 @@ class Response:
     """The result of one request."""
 
     url: str
+    host: str | None
     status: int | None = None
     reason: str | None = None
     """None: there is a body, a redirect, or status 304 to a conditional request."""
@@ -189,7 +190,7 @@ class Client:
         cut there instead of refused. The body's bytes are taken from ``budget``; the caller
         returns ``taken_bytes`` with the answer as holder.
         """
-        answer = Response(str(url))
+        answer = Response(str(url), url.raw_host)
         started = time.monotonic()
         self.requests += 1
         try:

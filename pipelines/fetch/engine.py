@@ -238,7 +238,7 @@ class Engine:
 
     async def _step(self, item: _Item, host: Host) -> None:
         url = str(item.url)
-        refused = "host_blocked" if self._queues.blocked(item.url) else self.refuse(url)
+        refused = "host_blocked" if host.blocked else self.refuse(url)
         if refused is not None:
             host.not_asked()
             self._finish(item, refused)
@@ -367,7 +367,8 @@ class Engine:
     ) -> None:
         """End an item for which no request was made."""
         url = final_url if final_url is not None else str(item.url)
-        item.attempts.append(_attempt(Response(url, reason=reason, detail=detail or None)))
+        answer = Response(url, _host_name(url), reason=reason, detail=detail or None)
+        item.attempts.append(_attempt(answer))
         self._end(item, reason, None)
 
     def _end(self, item: _Item, reason: str | None, answer: Response | None) -> None:
@@ -432,7 +433,7 @@ def _attempt(answer: Response) -> Attempt:
         "bytes": answer.wire_bytes,
         "seconds": answer.seconds,
         "time": answer.time.replace(microsecond=answer.time.microsecond // 1000 * 1000),
-        "host": _host_name(answer.url),
+        "host": answer.host,
     }
 
 

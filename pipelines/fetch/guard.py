@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
@@ -66,12 +67,11 @@ class Guard:
             raise RefusedUrlError("bad_url", "credentials in the url")
         if not host or not port:
             raise RefusedUrlError("bad_url", "no host")
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
+        address = _literal(host)
+        if address is None:
             if host.rstrip(".").rpartition(".")[2].isdigit():
                 # 2130706433 and 127.1 are 127.0.0.1 to those who read addresses as C does.
-                raise RefusedUrlError("bad_url", f"{host[:100]} is not an address") from None
+                raise RefusedUrlError("bad_url", f"{host[:100]} is not an address")
             return url
         self.check(host, port, address)
         return url
@@ -86,6 +86,15 @@ class Guard:
             raise RefusedUrlError(
                 "refused_address", f"{host} is at {address}, not a public address"
             )
+
+
+@lru_cache(maxsize=10_000)
+def _literal(host: str) -> Address | None:
+    """The address that a host is written as; None where it is a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def is_public(address: Address) -> bool:

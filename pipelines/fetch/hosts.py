@@ -50,6 +50,8 @@ class Host:
     """Between requests, by robots.txt."""
     connections: int = 1
     paused: bool = False
+    blocked: bool = False
+    """Whether the operator blocks it."""
     ready: deque[Any] = field(default_factory=deque)
     delayed: list[tuple[float, int, Any]] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
@@ -210,10 +212,6 @@ class HostQueues:
             self._limit(host)
             self.put(host)
 
-    def blocked(self, url: URL) -> bool:
-        """Whether the operator blocks the host."""
-        return self._operators.of(_name(url)).block
-
     def state(self, most: int) -> list[dict[str, Any]]:
         """The hosts with the most urls waiting: their state, as JSON values."""
         now = _now()
@@ -237,7 +235,7 @@ class HostQueues:
         entry, config = self._operators.of(host.name), self._config
         host.pace_seconds = 1.0 / (entry.requests_per_second or config.host_requests_per_second)
         host.connections = entry.connections or config.host_connections
-        host.paused = entry.pause
+        host.paused, host.blocked = entry.pause, entry.block
 
     def _forget(self) -> None:
         now = _now()

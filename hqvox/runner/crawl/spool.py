@@ -23,11 +23,12 @@ from typing import Any
 
 from hqvox.workspace.covered import Covered, Owner
 from hqvox.workspace.layout import Workspace
-from hqvox.workspace.shards import blank_header
+from hqvox.workspace.shards import blank_header, member_header
 from hqvox.workspace.storage import Storage, disk_error
 from hqvox.workspace.tables import Row
 
 FOLDER = "crawl"
+_encode = json.JSONEncoder(default=datetime.isoformat).encode
 _TIMES = ("time", "retrieved_at")
 
 
@@ -137,9 +138,7 @@ class Spool:
     def store(self, name: str, data: bytes) -> tuple[int, int]:
         """Append a photo under its hash, once; return its offset and size. Raises OSError."""
         if name not in self._places:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            header = info.tobuf(tarfile.USTAR_FORMAT)
+            header = member_header(name, len(data))
             self._tar.seek(self._end)
             padding = bytes(_padded(len(data)) - len(data))
             _write_all(self._tar.fileno(), (header, data, padding))
@@ -166,7 +165,7 @@ class Spool:
         self._write_line({**entry, "asked": requested})
 
     def _write_line(self, entry: Mapping[str, Any]) -> None:
-        line = json.dumps(entry, default=datetime.isoformat) + "\n"
+        line = _encode(entry) + "\n"
         _write_all(self._journal.fileno(), (line.encode(),))
 
     def _remember(
