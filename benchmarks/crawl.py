@@ -13,8 +13,9 @@ idle core.
 With ``--beside``, ``hqvox build --stage download`` and img2dataset take turns on the same core and
 the same photographs. Each command runs with all its processes. The server's log says when
 photographs were sent, so the start of a program does not count as fetching. img2dataset is told to
-keep the bytes as they are, to write tars, and to leave out EXIF: what is left is to fetch, to hash
-and to store.
+keep the bytes as they are and to write tars, as hqvox does; otherwise it has its defaults.
+``--setting`` changes them: without ``extract_exif`` it only fetches, hashes and stores, with
+``disable_all_reencoding=False`` it decodes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ PHOTO_BYTES = 83_000
 PER_IDENTITY = 300
 SENT = "sent.log"
 """The server's log: the moment of each photograph, in seconds since 1970."""
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.05
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
@@ -80,6 +81,9 @@ def main() -> None:
     parser.add_argument("--beside", metavar="PROGRAM", help="compare with this img2dataset")
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison")
     parser.add_argument("--threads", type=int, default=64, help="of img2dataset")
+    parser.add_argument(
+        "--setting", action="append", default=[], metavar="NAME=VALUE", help="of img2dataset"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -327,9 +331,9 @@ def beside_command(root: Path, port: int, folder: Path, options: argparse.Namesp
         "output_folder": folder,
         "output_format": "webdataset",
         "disable_all_reencoding": True,
-        "extract_exif": False,
         "processes_count": 1,
         "thread_count": options.threads,
+        **dict(setting.split("=", 1) for setting in options.setting),
     }
     return [options.beside, *(f"--{name}={value}" for name, value in settings.items())]
 
@@ -357,7 +361,8 @@ def take_turn(command: list[str], root: Path, core: int) -> Turn:
         raise SystemExit((root / "output.txt").read_text()[-2000:])
     first, last = moments[0], moments[-1]
     times, cpu, memory = map(list, zip(*samples, strict=True))
-    spent = np.interp(last, times, cpu) - np.interp(first, times, cpu)
+    grown = np.maximum.accumulate(cpu)  # a process that has just ended is missing in a sample
+    spent = float(np.interp(last, times, grown) - np.interp(first, times, grown))
     photos = len(moments)
     return Turn(photos, photos / (last - first), 1e3 * spent / photos, max(memory), seconds)
 

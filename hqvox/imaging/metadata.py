@@ -49,6 +49,6 @@ def _markers(data: bytes, start: int) -> np.ndarray:
     if start + 2 > len(data):
         return np.empty(0, np.int64)
     content = np.frombuffer(data, np.uint8, offset=start)
-    places = np.flatnonzero(content[:-1] == 0xFF)
+    (places,) = (content[:-1] == 0xFF).nonzero()
     codes = content[places + 1]
     return places[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))] + start
