@@ -346,7 +346,7 @@ def batches(px: int, several: bool, fused: bool) -> Iterator[Batch | FusedBatch]
             yield FusedBatch(windows, mask, pictures(px, several), identity, face)
         else:
             log_mel = torch.randn(PAIRS, 40, frames, dtype=torch.float64)
-            yield Batch(log_mel, pictures(px, several), identity, face)
+            yield Batch(log_mel, pictures(px, several), identity, face, identity)
 
 
 def assert_same_weights(pair: Pair) -> None:
