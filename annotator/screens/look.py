@@ -11,7 +11,25 @@ from annotator.log.messages import without_paths
 CSS = """
 <style>
   .stMainBlockContainer { padding: 3.75rem 1.5rem 1rem; max-width: 112rem; }
-  @media (max-width: 640px) { .stMainBlockContainer { padding: 3.75rem .75rem 1rem; } }
+  @media (max-width: 700px), (max-height: 560px) {
+    .stAppHeader { height: 3rem; min-height: 3rem; }
+    .stMainBlockContainer { padding: 3rem .75rem 1rem; }
+  }
+  @media (pointer: coarse) {
+    .stAppHeader :is(button, a), [data-testid="stSidebarHeader"] button,
+    [data-testid="stSidebarNavLink"], .stMainBlockContainer :is(.stButton, .stDownloadButton,
+    .stButtonGroup, .stPopover) button { min-height: 44px; min-width: 44px; }
+    .stMainBlockContainer :is(.stSelectbox, .stTextInput, .stDateInput) input,
+    [data-testid^="stPagination"] { min-height: 44px; }
+  }
+  /* On a phone small columns stand side by side, two in a row. */
+  @media (max-width: 640px) {
+    .stHorizontalBlock:has(> .stColumn:nth-child(4)) > .stColumn, .stColumn .stColumn
+      { min-width: calc(50% - .5rem); flex: 1 1 calc(50% - .5rem); }
+  }
+  /* The review fills the window: see components/review/review.css. */
+  .stMainBlockContainer:has(.st-key-hqvox_review) { padding-bottom: 0; max-width: none; }
+  [class*="st-key-hqvox_pictures"], .st-key-hqvox_close_up { position: absolute; }
 </style>
 """
 

@@ -20,8 +20,8 @@ from annotator.candidates.tiles import Prepared
 from annotator.work.desk import CloseUp, Screen
 from hqvox.errors import HqvoxError
 
-GRID_PX = 256
-"""Side of a face in the grid: sharp on a screen of twice as many pixels as points."""
+GRID_PX = 384
+"""Side of a face in the grid: enough for the large tiles of a large screen."""
 ZOOM_PX = 1024
 FIRST_FACES, MORE_FACES = 32, 48
 """Of a piece: as many as fill a screen at first, then as many as are soon made."""

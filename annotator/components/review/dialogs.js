@@ -17,6 +17,7 @@ function buildReasons(reasons) {
 // The first thing in it gets the focus, not the first button: that would look as if it were chosen.
 function openDialog(name, first) {
   const dialog = element(`dialog.${name}`);
+  unfold(false);
   if (!dialog.open) dialog.showModal();
   dialog.querySelector(first).focus();
 }
@@ -25,7 +26,8 @@ function dropFor(reason) {
   element("dialog.reasons").close();
   const comment = element(".comment input");
   if (reason === "other" && !comment.value.trim()) {
-    say("Not dropped yet: say in the comment what it is, then press X again.");
+    say("Not dropped yet: say in the comment what it is, then drop again (X).");
+    unfold(true);
     comment.focus();
     return;
   }

@@ -49,9 +49,44 @@ function buildGrid(screen) {
     tile.addEventListener("focus", () => mark(n, false));
     return tile;
   });
-  const grid = element(".grid");
-  grid.dataset.size = built.length <= 12 ? "large" : built.length <= 21 ? "middle" : "small";
-  grid.replaceChildren(...built);
+  element(".grid").replaceChildren(...built);
+  fit();
+}
+
+const LEAST_SIDE = 96; // of a tile, px: smaller faces cannot be judged, so the grid scrolls instead
+const SCROLLED_SIDE = 138; // of a tile in a grid that scrolls, at least
+const MOST_SIDE = 768; // twice that of a picture (annotator/work/packs.py); larger is only blurred
+const PHONE_PX = 480; // width up to which there are two columns
+
+// The largest tiles with which every face is in sight; balanced rows, two columns on a phone.
+function fit() {
+  const review = element(".review");
+  if (review.hidden || !tiles().length) return;
+  const page = view.root.getRootNode().host?.closest("section, main") ?? document.documentElement;
+  const above = review.getBoundingClientRect().top + page.scrollTop;
+  review.style.setProperty("--above", `${Math.round(above)}px`);
+  const [faces, grid] = [element(".faces"), element(".grid")];
+  const { columnGap, paddingTop } = getComputedStyle(grid);
+  const [gap, margin] = [parseFloat(columnGap), 2 * parseFloat(paddingTop)];
+  const caption = tiles()[0].querySelector(".measure").offsetHeight;
+  const width = faces.clientWidth - margin;
+  const height = faces.clientHeight - margin - grid.offsetTop;
+  const count = tiles().length;
+  const phone = width <= PHONE_PX;
+  const best = { columns: 1, side: 0 };
+  for (let rows = phone ? Math.ceil(count / 2) : 1; rows <= count; rows++) {
+    const columns = phone ? 2 : Math.ceil(count / rows);
+    const wide = (width - (columns - 1) * gap) / columns;
+    const high = (height - (rows - 1) * gap) / rows - caption;
+    const side = Math.floor(Math.min(wide, high, MOST_SIDE));
+    if (side > best.side) Object.assign(best, { columns, side });
+  }
+  if (best.side < LEAST_SIDE) {
+    best.columns = phone ? 2 : Math.max(2, Math.floor((width + gap) / (SCROLLED_SIDE + gap)));
+    best.side = Math.floor((width - (best.columns - 1) * gap) / best.columns);
+  }
+  grid.style.setProperty("--columns", best.columns);
+  grid.style.setProperty("--side", `${best.side}px`);
 }
 
 const HOLD_MS = 450;

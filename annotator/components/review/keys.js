@@ -35,6 +35,12 @@ function accept() {
   else decide({ do: "accept" });
 }
 
+// On small screens the comment and what is pressed less often are folded away.
+function unfold(open) {
+  element("footer").classList.toggle("unfolded", open);
+  element(".unfold").setAttribute("aria-expanded", String(open));
+}
+
 const ACTIONS = {
   accept,
   drop: () => unlocked() && openDialog("reasons", "h2"),
@@ -46,7 +52,11 @@ const ACTIONS = {
   zoom: () => openLook("zoom"),
   original: () => openLook("original"),
   keys: () => openDialog("keys", "h2"),
-  comment: () => element(".comment input").focus(),
+  more: () => unfold(!element("footer").classList.contains("unfolded")),
+  comment: () => {
+    unfold(true);
+    element(".comment input").focus();
+  },
   a: () => takePick("A"),
   b: () => takePick("B"),
 };
@@ -113,8 +123,9 @@ function onKey(event) {
   if (!ours && target !== document.body && target !== document.documentElement && !target.matches?.("section.stMain"))
     return;
   if (target instanceof HTMLInputElement) {
-    if (event.key === "Enter" || event.key === "Escape") mark(view.marked);
-    else return;
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    unfold(false);
+    mark(view.marked);
   } else if (element("dialog[open]")) {
     if (!inDialog(event, target)) return;
   } else if (element(".review").hidden || !view.screen) {

@@ -2,6 +2,7 @@
 
 const SCREENFUL = 32; // faces that are waited for; those further down are decoded as they come up
 const MORE_MS = 200; // between questions for pictures that are still being made
+const resized = new ResizeObserver(() => view.root && fit());
 let heartbeat = 0;
 let asking = 0;
 
@@ -42,8 +43,9 @@ function showScreen(screen) {
     happens(view.machine, "left"); // the page was left before the server answered
     view.sentComment = waiting.comment ?? null;
   }
-  element(".name").textContent = screen.name;
-  element(".about").textContent = screen.about;
+  for (const part of ["name", "about"]) element(`.${part}`).textContent = element(`.${part}`).title = screen[part];
+  unfold(false);
+  element(".task").classList.toggle("usual", !screen.picks.length && !screen.changed);
   element(".task").textContent = screen.picks.length
     ? "Two people decided differently. Settle it: begin with A's or B's choice, or make your own."
     : screen.changed
@@ -193,6 +195,7 @@ function present(data) {
     fill();
   }
   element(".review").hidden = !data.screen;
+  fit();
   element(".end").hidden = Boolean(data.screen || data.away);
   element(".standing .left").textContent = data.left;
   const undo = element("[data-do=undo]");
@@ -248,14 +251,12 @@ function mount(root, data) {
   buildReasons(data.reasons);
   for (const button of root.querySelectorAll("[data-do]"))
     button.addEventListener("click", () => (button.dataset.do in ACTIONS ? ACTIONS[button.dataset.do]() : undoFromEnd()));
-  element("[data-keys]").addEventListener("click", () => element("dialog.keys").close());
   const looks = {
     previous: () => lookMoves(-1),
     next: () => lookMoves(1),
     toggle: lookToggles,
     zoom: () => openLook("zoom"),
     original: () => openLook("original"),
-    close: () => element("dialog.look").close(),
   };
   for (const button of root.querySelectorAll("[data-look]"))
     button.addEventListener("click", looks[button.dataset.look]);
@@ -263,12 +264,14 @@ function mount(root, data) {
     // The event is asynchronous: the comment may have the focus by then.
     dialog.addEventListener("close", () => mark(view.marked, root.getRootNode().activeElement !== element(".comment input")));
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+    dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   }
   element(".comment input").addEventListener("input", onComment);
   element(".comment input").addEventListener("blur", onCommentLeft);
   pictures.onCloseUp = fillLook;
   pictures.onPiece = (pack) => pack === view.screen?.pack && fill();
   outbox.onChange = showOutbox;
+  for (const part of [root, element(".faces")]) resized.observe(part);
   holdBack(false);
   document.addEventListener("click", onClick, true);
   window.addEventListener("popstate", onHistory);
@@ -300,6 +303,7 @@ function unmount() {
   document.removeEventListener("keydown", onKey, true);
   document.removeEventListener("visibilitychange", onVisibility);
   window.removeEventListener("pagehide", onLeaving);
+  resized.disconnect();
   clearInterval(heartbeat);
   clearTimeout(asking);
   clearTimeout(outbox.timer);

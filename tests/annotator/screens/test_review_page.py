@@ -165,7 +165,7 @@ def test_a_session_by_mouse(team: Team) -> None:
     dialog.locator("[data-look=original]").click()
     expect(dialog.locator("svg rect")).to_have_count(1)
     expect(dialog.locator("svg circle")).to_have_count(68)
-    dialog.locator("[data-look=close]").click()
+    dialog.locator("[data-close]").click()
     who.has_taken(0, 2, 3, 4, 5, 6)
     before, second = who.screen(), who.identity_id()
     who.button("skip").click()
