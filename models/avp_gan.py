@@ -12,7 +12,6 @@ activation. The voice encoder is ``models.sf2f.encoders``' plain one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
@@ -113,40 +112,6 @@ class NormedDeconv(nn.ConvTranspose2d):
         return F.conv_transpose2d(x, weight, self.bias, (2, 2), (1, 1))
 
 
-STARTING_DEVIATION = 0.1
-"""Of a new network's output over its items; see :func:`start_audible`."""
-
-
-def start_audible(
-    network: nn.Module,
-    layers: Sequence[nn.Conv2d | nn.ConvTranspose2d],
-    items: torch.Tensor,
-) -> None:
-    """Scale a new network's first and last layer until its output depends on its input.
-
-    Spectral normalisation keeps the layers between from making up for what they and attention
-    (about 1/4 each at the start) take away: with torch's usual weights, two voices' faces differ by
-    1e-4 and a classifier's logits for two faces by 1e-6, and neither had begun to learn after 150
-    steps. So biases begin at 0, and ``items``, random ones, differ by :data:`STARTING_DEVIATION`.
-    The paper does not say how weights begin. The same is done without attention, so that the two
-    are comparable.
-    """
-    if items.is_meta:
-        return
-    network.eval()  # the power iteration stays
-    with torch.no_grad():
-        for layer in layers:
-            assert isinstance(layer.bias, nn.Parameter)
-            layer.bias.zero_()
-        for _ in range(4):  # attention's weights change with the scale, a little
-            output = network(items)
-            deviation = (output[0] if isinstance(output, tuple) else output).std(dim=0).mean()
-            factor = (STARTING_DEVIATION / deviation).sqrt()
-            layers[0].weight.mul_(factor)
-            layers[-1].weight.mul_(factor)
-    network.train()
-
-
 def _attention(sizes: list[int], attention: bool) -> nn.ModuleList:
     return nn.ModuleList(Cbam(size) if attention else nn.Identity() for size in sizes)
 
@@ -166,8 +131,6 @@ class AvpDecoder(nn.Module):
         self.blocks.extend(spectral_norm(NormedDeconv(a, b)) for a, b in pairwise(sizes))
         self.attention = _attention(sizes, attention)
         self.to_rgb = nn.ConvTranspose2d(sizes[-1], 3, 1)
-        items = F.normalize(torch.randn(64, dim), dim=1)
-        start_audible(self, [*self.blocks, self.to_rgb], items)
 
     def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map (n, dim) to one picture (n, 3, 64, 64), ImageNet-normalised."""
@@ -193,7 +156,6 @@ class AvpTrunk(nn.Module):
         self.convs.extend(spectral_norm(NormedConv(a, b)) for a, b in pairwise(sizes))
         self.attention = _attention(sizes, attention)
         self.last = nn.Conv2d(sizes[-1], CMU_FEATURES, 4)
-        start_audible(self, [*self.convs, self.last], torch.randn(16, 3, px, px))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Map ImageNet-normalised RGB (n, 3, 64, 64) to features (n, 64)."""
@@ -250,3 +212,43 @@ class AvpSharedDiscriminator(SharedDiscriminator):
         """Map ImageNet-normalised RGB (n, 3, 64, 64) to features (n, 64)."""
         features: torch.Tensor = self.network(pictures)
         return features
+
+
+STARTING_DEVIATION = 0.1
+"""Of a new network's output over its items; see :func:`start_audible`."""
+STARTING_VOICES, STARTING_PICTURES = 64, 16
+
+
+def start_audible(network: nn.Module) -> None:
+    """Scale first and last layers of new decoders and trunks until the output depends on the input.
+
+    Spectral normalisation keeps the layers between from making up for what they and attention
+    (about 1/4 each at the start) take away: with torch's usual weights, two voices' faces differ by
+    1e-4 and a classifier's logits for two faces by 1e-6, and neither had begun to learn after 150
+    steps. So biases begin at 0, and random items come out :data:`STARTING_DEVIATION` apart. The
+    paper does not say how weights begin. The same is done without attention, so that the two are
+    comparable. For training alone: it takes some passes, and weights that are loaded replace it.
+    """
+    for module in network.modules():
+        if isinstance(module, AvpDecoder):
+            dim = module.blocks[0].in_channels
+            items = F.normalize(torch.randn(STARTING_VOICES, int(dim)), dim=1)
+            _scale(module, [*module.blocks, module.to_rgb], items)
+        elif isinstance(module, AvpTrunk):
+            _scale(module, [*module.convs, module.last], torch.randn(STARTING_PICTURES, 3, 64, 64))
+
+
+def _scale(network: nn.Module, layers: list[nn.Module], items: torch.Tensor) -> None:
+    network.eval()  # the power iteration stays
+    with torch.no_grad():
+        for layer in layers:
+            assert isinstance(layer.bias, nn.Parameter)
+            layer.bias.zero_()
+        ends = [layers[0].weight, layers[-1].weight]
+        for _ in range(4):  # more than one: attention's weights change with the scale
+            output = network(items)
+            deviation = (output[0] if isinstance(output, tuple) else output).std(dim=0).mean()
+            for weight in ends:
+                assert isinstance(weight, nn.Parameter)
+                weight.mul_((STARTING_DEVIATION / deviation).sqrt())
+    network.train()

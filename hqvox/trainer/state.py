@@ -16,7 +16,12 @@ from hqvox.trainer.config import TrainConfig
 from hqvox.trainer.distributed import ProcessGroup
 from hqvox.trainer.schedule import decay_begin, set_rates
 from hqvox.trainer.speed import Speed, make_adam, place
-from models.avp_gan import AvpClassifier, AvpDiscriminator, AvpSharedDiscriminator
+from models.avp_gan import (
+    AvpClassifier,
+    AvpDiscriminator,
+    AvpSharedDiscriminator,
+    start_audible,
+)
 from models.errors import ModelError
 from models.sf2f.discriminators import (
     IdentityClassifier,
@@ -180,6 +185,9 @@ def build_state(
     state = State(
         generator, build_critics(config, identities), {}, stage=1, step=0, best={}, pending=[]
     )
+    if not weights_follow:
+        for network in state.networks().values():
+            start_audible(network)
     for network in state.networks().values():
         place(group.synchronise(network), speed, group.device).train()
     if stage.encoder_weights is not None or stage.freeze_encoder:
