@@ -81,7 +81,8 @@ def release(
 ) -> None:
     """Write a finished dataset: faces, voices, manifest, split, datasheet, checksums.
 
-    Faces are those that people chose (hqvox review), or with --auto the best by quality.
+    Faces are those that people chose (hqvox review), or with --auto the best by quality, without
+    those whose mask is doubtful (release.min_mask_certainty).
     The word write can be left out. A release never changes: a name is used once. Identities with
     too few faces are left out (release.min_faces, as the paper 3), and where the workspace has
     speech, those without any.
@@ -133,6 +134,11 @@ def print_release(written: Written) -> None:
         say(
             f"left out, in two splits: {len(plan.leaks):,} faces of the evaluation splits "
             "(release.json says which)"
+        )
+    if plan.doubted:
+        say(
+            f"left out, doubtful mask: {plan.doubted:,} faces (mask certainty below "
+            f"{info['config']['release']['min_mask_certainty']:g}; release.min_mask_certainty)"
         )
     if not info["speech"]:
         say(f"faces alone: {info['no_speech_because']}")

@@ -373,6 +373,13 @@ class ReleaseConfig(Section):
 
     min_faces: int = Field(3, ge=1, le=100, description="identities with fewer are dropped (paper)")
     max_faces: int = Field(7, ge=1, le=300, description="most faces per identity (paper)")
+    min_mask_certainty: float = Field(
+        0.55,
+        ge=0,
+        le=1,
+        description="--auto leaves out faces whose mask certainty is below (house: so are all 13 "
+        "of 104 masks with an IoU below 0.9)",
+    )
     jpeg_quality: int = Field(95, ge=50, le=100, description="of the released JPEGs (house)")
     on_leak: Literal["drop", "refuse"] = Field(
         "drop",

@@ -285,6 +285,10 @@ def _workspace(folder: Path, port: int) -> Workspace:
         return workspace
     # Embeddings of phantoms are more alike than those of people: strangers reach a cosine of 0.96.
     own["identity"] = {"min_similarity": 0.97}
+    # Phantoms vary less than people, and their defects are rendered against narrower limits.
+    own["pose"] = {"max_pitch_deg": 5.0}
+    own["lighting"] = {"max_light_ratio": 2.0}
+    own["emotion"] = {"max_smile_opening": 0.05, "max_smile_width": 0.92}
     text = _yaml({"format": 1, "recipe": "bundled"} | own).decode()
     return Workspace.create(root, text, to_table(read_folders(folder / "world" / "photos")))
 

@@ -18,6 +18,9 @@ AXES = ((214, 69, 65), (46, 160, 87), (52, 108, 214))
 """Colours of the head's axes: across, up, forward."""
 POINT = (255, 214, 64)
 OUTLINE = (240, 60, 160)
+DOUBT = (250, 200, 0)
+_CERTAIN = 13
+"""Alpha up to it is background, and from 255 less it person (0.05 and 0.95)."""
 
 Colour = tuple[int, int, int]
 
@@ -72,6 +75,15 @@ def draw_outline(picture: Photo, alpha: NDArray[np.uint8], width: int = 2) -> No
         (alpha > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
     )
     cv2.drawContours(picture, contours, -1, OUTLINE, width, cv2.LINE_AA)
+
+
+def draw_doubt(picture: Photo, alpha: NDArray[np.uint8]) -> None:
+    """Tint the pixels that are neither person nor background, in place.
+
+    ``alpha``: a mask of the picture's size, 255 = person; its certain pixels stay as they are.
+    """
+    doubt = (alpha > _CERTAIN) & (alpha < 255 - _CERTAIN)
+    picture[doubt] = (0.4 * picture[doubt] + 0.6 * np.array(DOUBT)).astype(np.uint8)
 
 
 def _fixed(points_xy: NDArray, scale: float) -> NDArray[np.int32]:

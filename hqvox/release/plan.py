@@ -19,6 +19,7 @@ from hqvox.release.pictures import CropSource, StoredCrop
 from hqvox.release.select import (
     Review,
     Selection,
+    doubted_faces,
     ranked_faces,
     read_review,
     select_auto,
@@ -72,6 +73,8 @@ class Plan:
     """Likewise, of those that the split file does not name."""
     leaks: list[Row] = field(default_factory=list)
     """Faces left out because they are in another part of the split too."""
+    doubted: int = 0
+    """Faces left out because their mask is doubtful; people who choose faces see it themselves."""
     review: Review | None = None
     """What people decided; None where they did not choose the faces."""
 
@@ -103,6 +106,11 @@ def plan_release(
     everyone = with_folders(workspace.identities().to_pylist())
     spoken = voices.of_identity
     ranked = ranked_faces(workspace)
+    kept = sum(map(len, ranked.values()))
+    if auto:
+        doubted = doubted_faces(workspace, config.release.min_mask_certainty)
+        ranked = {i: [key for key in keys if key not in doubted] for i, keys in ranked.items()}
+    left_out = kept - sum(map(len, ranked.values()))
     review = None if auto else _reviewed(workspace, config, everyone)
 
     def select(identities: Sequence[Row], without: Collection[Key]) -> Selection:
@@ -172,6 +180,7 @@ def plan_release(
         without_speech=brief([of_id[i] for i in silent]),
         unassigned=brief(made.unassigned),
         leaks=leaks,
+        doubted=left_out,
         review=review,
     )
 

@@ -20,6 +20,7 @@ from hqvox.runner.lookup import Key, table_keys
 from hqvox.workspace.layout import Workspace
 from hqvox.workspace.tables import Row
 from pipelines.quality import QualityStage
+from pipelines.segment import SegmentStage
 
 
 @dataclass
@@ -51,6 +52,19 @@ def ranked_faces(workspace: Workspace) -> dict[str, list[Key]]:
             faces = of_identity.get(identity["identity_id"], [])
             ranked[identity["identity_id"]] = best_faces(faces, len(faces))
     return ranked
+
+
+def doubted_faces(workspace: Workspace, min_certainty: float) -> set[Key]:
+    """The faces whose mask the segment stage is not certain of (column ``edge_confidence``)."""
+    doubted: set[Key] = set()
+    for shard in workspace.shards():
+        table = workspace.read_stage(SegmentStage.name, shard, ["edge_confidence", "reason"])
+        assert table is not None, shard  # the caller checked that the build is up to date
+        certainty = table["edge_confidence"].to_pylist()
+        for key, value in zip(table_keys(table), certainty, strict=True):
+            if value is not None and value < min_certainty:
+                doubted.add(key)
+    return doubted
 
 
 def best_faces(faces: Sequence[tuple[Key, float | None]], limit: int) -> list[Key]:

@@ -32,7 +32,7 @@ from hqvox.release.layout import (
 from hqvox.release.leaks import KEEP_LEAKS, Prints, check_limits, find_leaks
 from hqvox.release.manifest import IDENTITIES, MANIFEST, licences_csv
 from hqvox.release.pictures import FaceTask, WrittenFace, pages, write_page
-from hqvox.release.plan import IMPORT, Plan, plan_release
+from hqvox.release.plan import AUTO, IMPORT, Plan, plan_release
 from hqvox.release.pool import cores, in_order
 from hqvox.release.speech import read_voices, summary, to_json, write_speech
 from hqvox.release.split import PARTS, check_split, split_file
@@ -266,6 +266,8 @@ def _info(
         "weights": stage_weights(workspace),
         "config": _settings(plan, config),
     }
+    if plan.selection == AUTO:
+        info["doubtful_masks_left_out"] = plan.doubted
     if plan.selection != IMPORT:
         info["reservations"] = reservations_kept(workspace, config)
     else:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from hqvox.config.build import BuildConfig
 from hqvox.errors import HqvoxError
 from hqvox.imaging.composite import composite_on_white
-from hqvox.imaging.drawing import draw_box, draw_landmarks, draw_outline, draw_pose
+from hqvox.imaging.drawing import draw_box, draw_doubt, draw_landmarks, draw_outline, draw_pose
 from hqvox.imaging.pictures import (
     GREY,
     INK,
@@ -228,8 +228,9 @@ def photo_picture(workspace: Workspace, rows: Sequence[Row], title: str) -> Imag
         if crop is not None:
             outlined = fitted(crop, 300, 300)
             if alpha is not None:
-                draw_outline(outlined, fitted(alpha, 300, 300))
-            panels.append((outlined, f"{number}aligned, mask outlined"))
+                draw_doubt(outlined, fitted(alpha, 300, 300))
+                draw_outline(outlined, fitted(alpha, 300, 300), width=1)
+            panels.append((outlined, f"{number}aligned, mask outlined, doubt in yellow"))
         if crop is not None and alpha is not None:
             masked = fitted(composite_on_white(crop, alpha), 300, 300)
             panels.append((masked, f"{number}masked"))

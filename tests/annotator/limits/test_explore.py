@@ -240,7 +240,7 @@ def test_the_stage_run_again_agrees_with_what_was_foreseen() -> None:
         found.reason[:] = [codes[row["reason"]] for row in rows]
         return replace(found, reasons=("turned_away", "tilted"))
 
-    config = BuildConfig()
+    config = load_config("")
     before, old = run(config), _limits("pose", config)
     for name, bound in (("yaw_deg", 9.0), ("pitch_deg", 2.0), ("asymmetry", 0.02)):
         new = {**old, name: bound}

@@ -49,7 +49,8 @@ _FACE = dict.fromkeys(GOOD) | {"faces_in_photo": 0}
         (_POSE, "eyes_coincide"),
         ({"yaw_deg": -6.0}, "turned_away"),
         ({"asymmetry": 0.07, "pitch_deg": 9.0}, "turned_away"),
-        ({"pitch_deg": 9.0}, "tilted"),
+        ({"pitch_deg": 18.0}, "tilted"),
+        ({"pitch_deg": -12.2, "light_ratio": 2.75}, None),  # as published faces have them
         (_LIGHT, "no_skin_in_view"),
         ({"light_gradient": 15.0, "overexposed_fraction": 0.2}, "over_exposed"),
         ({"light_gradient": 15.0}, "uneven_light"),

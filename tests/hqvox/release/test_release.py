@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,10 +20,11 @@ from hqvox.release import pictures, write
 from hqvox.release.datasheet import datasheet
 from hqvox.release.layout import folder_names
 from hqvox.release.read import Release, release_names
-from hqvox.release.select import best_faces
+from hqvox.release.select import best_faces, ranked_faces
 from hqvox.release.split import make_split, official_part
 from hqvox.release.stats import PAPER, release_stats, table_1
 from hqvox.release.write import write_release
+from hqvox.runner.lookup import Key, table_keys
 from hqvox.workspace.layout import Workspace
 from tests.helpers.synthetic_build import make_build
 
@@ -146,6 +148,33 @@ def test_a_name_is_used_once(build: Workspace, released: Path) -> None:
 def test_bad_names_are_refused(build: Workspace, name: str) -> None:
     with pytest.raises(HqvoxError, match="cannot name a release"):
         write_release(build, name, build.config(), auto=True)
+
+
+def test_auto_leaves_out_doubtful_masks_and_says_how_many(tmp_path: Path) -> None:
+    workspace = make_build(tmp_path / "w", tmp_path / "photos")
+    first = write_release(workspace, "first", workspace.config(), auto=True)
+    assert first.info["doubtful_masks_left_out"] == 0
+    doubted = next(keys[0] for keys in ranked_faces(workspace).values() if len(keys) > 3)
+    shard = next(s for s in workspace.shards() if doubted in _keys(workspace, s))
+    table = workspace.read_stage("segment", shard)
+    column = table.schema.get_field_index("edge_confidence")
+    values = [
+        0.54 if key == doubted else value
+        for key, value in zip(table_keys(table), table["edge_confidence"].to_pylist(), strict=True)
+    ]
+    field = table.schema.field(column)
+    table = table.set_column(column, field, pa.array(values, field.type))
+    workspace.write_stage("segment", shard, table, workspace.committed("segment", shard))
+    second = write_release(workspace, "second", workspace.config(), auto=True)
+    assert second.info["doubtful_masks_left_out"] == 1
+    rows = Release(workspace, "second").manifest().to_pylist()
+    assert doubted not in {(r["identity_id"], r["candidate"], r["face"]) for r in rows}
+    kept = workspace.config(["release.min_mask_certainty=0.5"])
+    assert write_release(workspace, "third", kept, auto=True).images == first.images
+
+
+def _keys(workspace: Workspace, shard: str) -> set[Key]:
+    return set(table_keys(workspace.read_stage("segment", shard)))
 
 
 def test_without_reviews_auto_must_be_said(build: Workspace) -> None:
