@@ -414,6 +414,11 @@ def crawl(folder: Path) -> tuple[Workspace, Site, dict[str, Outcome]]:
             max_bytes=1_000_000,
             slow_seconds=0.4,
             slowest_bytes_per_second=500,
+            # Long enough for a busy machine: a host that answers is not to time out.
+            connect_seconds=10.0,
+            read_seconds=2.5,
+            total_seconds=8.0,
+            host_patience_seconds=10.0,
         )
         result = build(workspace)
         assert not result.failed, result.failed
