@@ -126,6 +126,7 @@ class AvpDecoder(nn.Module):
 
     def __init__(self, dim: int, width: float, attention: bool) -> None:
         super().__init__()
+        self.dim = dim
         sizes = [scaled(channels, width) for channels in DECODER_CHANNELS[:5]]
         self.blocks = nn.ModuleList([nn.ConvTranspose2d(dim, sizes[0], 4)])
         self.blocks.extend(spectral_norm(NormedDeconv(a, b)) for a, b in pairwise(sizes))
@@ -231,8 +232,7 @@ def start_audible(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, AvpDecoder):
-            dim = module.blocks[0].in_channels
-            items = F.normalize(torch.randn(STARTING_VOICES, int(dim)), dim=1)
+            items = F.normalize(torch.randn(STARTING_VOICES, module.dim), dim=1)
             _scale(module, [*module.blocks, module.to_rgb], items)
         elif isinstance(module, AvpTrunk):
             _scale(module, [*module.convs, module.last], torch.randn(STARTING_PICTURES, 3, 64, 64))
