@@ -46,7 +46,7 @@ _FILES = {
 }
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 UNKNOWN = "This token is not known here: check that you copied all of it, or ask for a new one."
-EXPIRED = "This address is not valid any more; use the one that hqvox review printed last."
+EXPIRED = "This token is not valid any more; use the address that hqvox review printed last."
 
 
 class Guard:
@@ -66,7 +66,7 @@ class Guard:
         if request.core is not None and request.core not in CORE:
             await _close(http, out, 404)
             return
-        if http and request.core == "health":
+        if http and request.path.endswith("/_stcore/health"):
             await self.app(scope, receive, out)
             return
         try:
@@ -111,11 +111,12 @@ async def _entry(known: Credentials, request: _Request, receive: Receive, send: 
         cookie = known.exchange(token)
         if cookie is None and await asyncio.to_thread(known.actor, request.cookies) is None:
             await asyncio.sleep(REFUSAL_SECONDS)
-            await _close(True, send, 401, _page(request.path, EXPIRED))
+            await _close(True, send, 401, _page(request.path, EXPIRED, local=True))
             return True
         rest = urlencode([(k, v) for k, v in request.query.items() if k != "token"])
         # The address bar, and the history, keep no token.
-        headers = [("location", quote(request.path) + (f"?{rest}" if rest else ""))]
+        path = _own_path(quote(request.path))
+        headers = [("location", path + (f"?{rest}" if rest else ""))]
         if cookie is not None:
             headers.append(_cookie(known, request, cookie))
         await _answer(send, 303, headers=headers)
@@ -133,7 +134,8 @@ async def _sign_in(known: Credentials, request: _Request, receive: Receive, send
     cookie = await asyncio.to_thread(known.exchange, token)
     if cookie is None:
         await asyncio.sleep(REFUSAL_SECONDS)
-        await _close(True, send, 401, _page(wanted, UNKNOWN))
+        message = EXPIRED if known.local else UNKNOWN
+        await _close(True, send, 401, _page(wanted, message, known.local))
         return
     headers = [("location", _own_path(wanted)), _cookie(known, request, cookie)]
     await _answer(send, 303, headers=headers)

@@ -139,6 +139,12 @@ def test_nothing_is_answered_without_the_token(local: Browser) -> None:
     assert local.get("/_stcore/health").status == 200  # tells that a server is there, no more
 
 
+@pytest.mark.parametrize("path", ["/_stcore/health/x", "/_stcore/health/../../media/a.png"])
+def test_only_the_health_check_itself_is_open(local: Browser, path: str) -> None:
+    assert local.get(path).status == 401
+    assert local.get(f"/media{path}").status == 401
+
+
 def test_the_printed_address_becomes_a_cookie(local: Browser) -> None:
     path = entrance("", local=True)
     answer = local.get(path.replace("/?", "/history?a=1&"))
@@ -160,10 +166,23 @@ def test_a_wrong_token_opens_nothing(local: Browser) -> None:
     answer = local.get("/?token=guessed")
     assert answer.status == 401
     assert "not valid any more" in answer.body
+    pasted = local.post("/sign-in", token="guessed")
+    assert pasted.status == 401
+    for page in (answer, pasted):
+        assert "Open the address that hqvox review printed" in page.body
+        assert "made it for you" not in page.body
+        assert "ask for a new one" not in page.body
     assert local.cookie == ""
     local.cookie = "hqvox_review_8501=guessed"
     assert local.get("/").status == 401
     assert local.websocket().status == 403
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "//evil.example/history", "/a//evil"])
+def test_the_printed_address_leads_to_no_other_site(local: Browser, path: str) -> None:
+    address = entrance("", local=True)
+    for answer in (local.get(f"{path}{address[1:]}"), local.get(f"{path}?token=old")):
+        assert (answer.status, answer.header("location")) == (303, "./")
 
 
 def test_the_cookie_outlives_the_server(
