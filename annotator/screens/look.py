@@ -30,6 +30,8 @@ CSS = """
   /* The review fills the window: see components/review/review.css. */
   .stMainBlockContainer:has(.st-key-hqvox_review) { padding-bottom: 0; max-width: none; }
   [class*="st-key-hqvox_pictures"], .st-key-hqvox_close_up { position: absolute; }
+  /* Streamlit's word that the server is gone, below ours on what is not saved. */
+  .stDialog { align-items: end; background: none; }
 </style>
 """
 

@@ -466,6 +466,25 @@ def test_a_server_that_is_ended_loses_nothing(
 
 
 @pytest.mark.slow
+def test_streamlits_dialog_does_not_cover_what_is_not_saved(
+    chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    with running(copy_review(tmp_path), "--as", "ada") as server:
+        who = Reviewer(chromium, server.url).shown()
+        server.stop()
+        who.press("Enter")
+        unsaved = who.page.locator(".unsaved")
+        expect(unsaved).to_contain_text("Not saved yet")
+        dialog = who.page.get_by_test_id("stDialog")
+        expect(dialog).to_have_css("background-color", "rgba(0, 0, 0, 0)")
+        above, below = unsaved.bounding_box(), dialog.locator("> div").bounding_box()
+        assert above is not None
+        assert below is not None
+        assert above["y"] + above["height"] <= below["y"]
+        who.close()
+
+
+@pytest.mark.slow
 def test_a_server_that_dies_loses_nothing(
     chromium: Any, copy_review: Callable[[Path], Path], tmp_path: Path
 ) -> None:
