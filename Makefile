@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 # The documentation as a site: build/docs/index.html. Warnings, such as broken links, are errors.
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(BIN)/sphinx-build -j auto -W --keep-going -q -b html docs build/docs
 	@echo "wrote build/docs/index.html"
 
 # The picture of the packages in docs/architecture.md; needs Graphviz.
