@@ -113,8 +113,6 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
         )
     split = data.split("train")
     BatchSource(split, config).close()
-    if config.loss.perceptual.weight:
-        load_features(config.loss.perceptual.network)
     state = build_state(config, len(split), Speed(), ProcessGroup(torch.device("cpu")))
     rows = []
     for name, network in state.networks().items():
@@ -130,4 +128,6 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
     console.print(text_table(("", ""), rows, frame=False), highlight=False)
     read_as = text_table(("part", "here", "as in"), parts(config), frame=False)
     console.print(read_as, highlight=False)
+    if config.loss.perceptual.weight:  # last: the tables need no weights
+        load_features(config.loss.perceptual.network)
     say("dry run: nothing was trained")

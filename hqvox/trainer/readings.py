@@ -15,6 +15,10 @@ PAPER, RELEASED = "sf2f-64", "sf2f-64-released"
 """The recipes that spell out each reading."""
 SEVERAL = "sf2f-128-multires-released"
 """As ``RELEASED``, for several resolutions."""
+BASELINE, BASELINE_RELEASED = "voice2face-64", "voice2face-64-released"
+"""Each reading of SF2F's baseline."""
+AUTHORS = "voice2face-cmu"
+"""The baseline as its own authors released it."""
 
 
 class Part(NamedTuple):
@@ -32,12 +36,16 @@ def parts(config: TrainConfig) -> list[tuple[str, str, str]]:
 
 
 def whose(config: TrainConfig, part: Part) -> str:
-    """``paper``, ``released code``, ``paper and released code``, or ``neither``."""
-    released = RELEASED if len(config.model.resolutions) == 1 else SEVERAL
-    names = {"paper": PAPER, "released code": released}
+    """``paper``, ``released code``, both, ``voice2face's code``, or ``neither``."""
     values = _values(config, part)
+    if config.model.encoder == "cmu" or config.model.discriminators in ("voice2face", "cmu"):
+        names = {"paper": BASELINE, "released code": BASELINE_RELEASED}
+        authors = _values(_recipe(AUTHORS), part)
+    else:
+        released = RELEASED if len(config.model.resolutions) == 1 else SEVERAL
+        names, authors = {"paper": PAPER, "released code": released}, None
     same = [name for name, recipe in names.items() if _values(_recipe(recipe), part) == values]
-    return " and ".join(same) or "neither"
+    return " and ".join(same) or ("voice2face's code" if values == authors else "neither")
 
 
 def _values(config: TrainConfig, part: Part) -> list[object]:
@@ -51,12 +59,37 @@ def _recipe(name: str) -> TrainConfig:
 
 def _networks(config: TrainConfig) -> str:
     model = config.model
-    return ", ".join(filter(None, (model.encoder, model.decoder, model.fuser)))
+    text = ", ".join(filter(None, (model.encoder, model.decoder, model.fuser)))
+    text += f"; embedding {model.embedding_dim}"
+    return text if model.width == 1 else f"{text}, channels times {model.width:g}"
+
+
+def _adam(config: TrainConfig) -> str:
+    optimiser = config.optimiser
+    text = "{:g}, {:g}".format(*optimiser.betas)
+    text += ", critics first" if optimiser.first == "critics" else ""
+    clip = optimiser.clip_norm
+    return text if clip is None else f"{text}, gradient at most {clip:g}"
+
+
+def _iterations(config: TrainConfig) -> str:
+    one, two = config.stage1, config.stage2
+    return " and ".join(f"{stage.iterations:,} of {stage.batch_size}" for stage in (one, two))
+
+
+def _speech(config: TrainConfig) -> str:
+    data, (low, high) = config.data, config.stage1.crop_frames
+    return (
+        f"{config.model.n_filters} filters of {data.front_end}, normalised: {data.normalise}; "
+        f"crops of {low / 100:g} to {high / 100:g} s, short ones: {data.short}"
+    )
 
 
 def _losses(config: TrainConfig) -> str:
     loss = config.loss
     clamp = ", FaceNet's input clamped" if loss.perceptual.clamp else ""
+    network = loss.perceptual.network
+    clamp += "" if network == "facenet_vggface2" else f", features of {network}"
     weights = (loss.l1.weight, loss.gan.weight, loss.classifier.weight, loss.perceptual.weight)
     return " : ".join(f"{weight:g}" for weight in weights) + clamp
 
@@ -74,6 +107,8 @@ def _windows(config: TrainConfig) -> str:
 
 def _pictures(config: TrainConfig) -> str:
     how = "PIL's bilinear" if config.data.resize == "bilinear" else "area averaging"
+    how += ", with background" if config.data.pictures == "origin" else ""
+    how += ", half of them mirrored" if config.data.flip else ""
     return how + (", last part of an epoch left out" if config.data.drop_last else "")
 
 
@@ -84,7 +119,17 @@ def _evaluation(config: TrainConfig) -> str:
 
 
 PARTS = (
-    Part("networks", ("model.encoder", "model.decoder", "model.fuser"), _networks),
+    Part(
+        "networks",
+        (
+            "model.encoder",
+            "model.decoder",
+            "model.fuser",
+            "model.embedding_dim",
+            "model.width",
+        ),
+        _networks,
+    ),
     Part("critics", ("model.discriminators",), lambda config: config.model.discriminators),
     Part(
         "L1 : GAN : classifier : perceptual",
@@ -92,15 +137,14 @@ PARTS = (
             "loss.l1.weight",
             "loss.gan.weight",
             "loss.classifier.weight",
-            "loss.perceptual.weight",
-            "loss.perceptual.clamp",
+            "loss.perceptual",
         ),
         _losses,
     ),
     Part(
         "betas of Adam",
-        ("optimiser.betas",),
-        lambda config: "{:g}, {:g}".format(*config.optimiser.betas),
+        ("optimiser.betas", "optimiser.eps", "optimiser.first", "optimiser.clip_norm"),
+        _adam,
     ),
     Part(
         "learning rate",
@@ -114,8 +158,19 @@ PARTS = (
     ),
     Part(
         "iterations",
-        ("stage1.iterations", "stage2.iterations"),
-        lambda config: f"{config.stage1.iterations:,} and {config.stage2.iterations:,}",
+        ("stage1.iterations", "stage1.batch_size", "stage2.iterations", "stage2.batch_size"),
+        _iterations,
+    ),
+    Part(
+        "speech",
+        (
+            "model.n_filters",
+            "data.front_end",
+            "data.normalise",
+            "data.short",
+            "stage1.crop_frames",
+        ),
+        _speech,
     ),
     Part(
         "stage 2",
@@ -127,6 +182,6 @@ PARTS = (
         ),
         _windows,
     ),
-    Part("pictures", ("data.resize", "data.drop_last"), _pictures),
+    Part("pictures", ("data.pictures", "data.flip", "data.resize", "data.drop_last"), _pictures),
     Part("evaluation", ("evaluation.reading",), _evaluation),
 )

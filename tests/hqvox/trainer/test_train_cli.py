@@ -130,6 +130,12 @@ def test_a_dry_run_checks_and_writes_nothing(hqvox, tiny: Release, tmp_path: Pat
     read_as = {line.split("  ")[0]: line.strip() for line in said.splitlines()}
     for part in ("networks", "critics", "learning rate", "stage 2", "pictures", "evaluation"):
         assert read_as[part].endswith("released code"), part
+    # Without FaceNet's weights the readings are shown all the same, and then what is missing.
+    code, said = hqvox(*released[:-2], "--dry-run")
+    assert code == 1
+    assert "hqvox models pull facenet_vggface2" in said.splitlines()[-1]
+    shown = {line.split("  ")[0]: line.strip() for line in said.splitlines()}
+    assert shown["critics"].endswith("released code")
     given = ["train", "sf2f-64-tiny", "--data", tiny.url, *SETTINGS, "--dry-run", "--out"]
     code, said = hqvox(*given, out, "--set", "stage1.encoder_weights=nowhere.pt")
     assert code == 1
