@@ -183,23 +183,33 @@ def train_sweep(job: Job, file: str, out: Path, dry_run: bool) -> None:
         raise HqvoxError("--sweep trains each point in one process; run it without torchrun")
     grid = read_sweep(file)
     # All of them before the first begins: a mistake in the last line of the file shows now.
-    configs = [load_train_config(job.recipe, [*job.settings, *p.settings]) for p in grid.points]
+    configs: dict[str, TrainConfig] = {}
+    names: dict[str, str] = {}
+    for point in grid.points:
+        try:
+            config = load_train_config(job.recipe, [*job.settings, *point.settings])
+        except HqvoxError as error:
+            raise HqvoxError(f"{file}: {point.name}: {error}") from None
+        same = names.setdefault(config.model_dump_json(), point.name)
+        if same != point.name:
+            raise HqvoxError(f"{file}: {same} and {point.name} are the same; give each value once")
+        configs[point.name] = config
     if dry_run:
         say(f"{len(grid.points)} points; the first of them:")
-        print_plan(configs[0], job.release, job.device)
+        print_plan(next(iter(configs.values())), job.release, job.device)
         return
     failed: dict[str, str] = {}
-    for number, (point, config) in enumerate(zip(grid.points, configs, strict=True), 1):
-        folder = out / point.name
+    for number, (name, config) in enumerate(configs.items(), 1):
+        folder = out / name
         begun = (folder / CONFIG).is_file()
-        say(f"point {number} of {len(grid.points)}: {point.name}")
+        say(f"point {number} of {len(grid.points)}: {name}")
         if held(folder):
             say("another process is training it")
             continue
         try:
             outcome = train_one(job, config, folder, resume=begun)
         except HqvoxError as error:
-            failed[point.name] = str(error)
+            failed[name] = str(error)
             say(f"failed: {error}")
             continue
         if outcome is not None and outcome.state == "stopped":

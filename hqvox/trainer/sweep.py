@@ -29,6 +29,8 @@ from hqvox.workspace.storage import Storage
 
 TABLE = "sweep.csv"
 MOST_POINTS = 10_000
+LONGEST_NAME = 255
+"""Bytes that file systems take as a folder's name."""
 _HINT = "write a setting and its values on each line, for example stage1.batch_size: [64, 128]"
 
 
@@ -86,6 +88,12 @@ def read_sweep(file: str) -> Sweep:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise HqvoxError(f"{file}: {twice} is there twice; give each value once")
+    longest = max(names, key=lambda name: len(name.encode()))
+    if len(longest.encode()) > LONGEST_NAME:
+        raise HqvoxError(
+            f"{file}: {longest[:40]}… is too long for a folder's name, which may have "
+            f"{LONGEST_NAME} bytes; give shorter values, or fewer settings"
+        )
     return Sweep(keys, points)
 
 

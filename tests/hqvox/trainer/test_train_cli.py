@@ -217,7 +217,12 @@ def test_the_papers_grid_is_table_14() -> None:
         ("", "empty; write a setting and its values"),
         ("stage1.batch_size: 4", "stage1.batch_size has no list of values"),
         ("stage1.batch_size: [4, 4]", "batch_size=4 is there twice"),
-        ("stage1.batch_size: [4, zero]", "stage1.batch_size"),
+        ("stage1.batch_size: [4, zero]", "grid.yaml: batch_size=zero: --set stage1.batch_size"),
+        (
+            "optimiser.learning_rate: [1e-4, 0.0001]",
+            "learning_rate=1e-4 and learning_rate=0.0001 are the same; give each value once",
+        ),
+        (f"stage1.encoder_weights: [{'é' * 130}]", "too long for a folder's name"),
         ("stage1.batch_sise: [4]", "stage1.batch_sise"),
         ("a: [", "grid.yaml:1"),
     ],
