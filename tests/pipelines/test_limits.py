@@ -138,6 +138,7 @@ def test_the_exact_recipe_refuses_only_what_the_paper_refuses() -> None:
     # `download`: files and pictures too large to open. `landmarks`: no face.
     assert refusing == {"download", "landmarks", "pupils", "pose", "emotion"}
     assert not any(sections[name].enabled for name in ("duplicates", "identity", "segment"))
+    assert config.release.min_mask_certainty == 0, "nor does an automatic release"
     assert section_bounds(config.pupils, lambda _: None) == {"ipd_px": 30}
     assert section_bounds(config.pose, lambda _: None) == {"plane_deg": 5}
     named = load_config("recipe: paper")
