@@ -299,7 +299,8 @@ def evaluate_real_faces(
     check_reading(reading)
     networks = load_metric_networks(ModelStore(), PAPERS_EMBEDDING, str(pick_device(device)))
     if networks.classify is None and networks.inception is None:
-        raise HqvoxError(f"--table 2: VFS: {networks.missing['VFS']}")
+        missing = (f"{what}: {networks.missing[what]}" for what in ("VFS", "IS and FID"))
+        raise HqvoxError(f"--table 2: {'; '.join(missing)}")
     manifest = release.manifest(["identity_id", "split", "masked_file"]).to_pylist()
     of_split = [n for n, row in enumerate(manifest) if split in (ALL_SPLITS, row["split"])]
     faces_of: dict[str, list[int]] = {}

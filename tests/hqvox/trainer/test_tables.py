@@ -158,6 +158,7 @@ def test_table_2_needs_weights_and_no_voices(tmp_path, monkeypatch, tiny: Releas
     done = CliRunner().invoke(app, ["evaluate", "--table", "2", "--data", tiny.url])
     assert isinstance(done.exception, HqvoxError)
     assert "hqvox models pull vggface2_resnet50" in str(done.exception)
+    assert "hqvox models pull inception_v3" in str(done.exception)
 
 
 @pytest.mark.parametrize(
