@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -78,8 +79,13 @@ def _no_waiting_for_the_disk() -> None:
 
 
 def pytest_configure() -> None:
-    """One thread for each test process: more would only wait for each other."""
+    """One thread for each test process, and SIGINT as in a terminal however the tests are begun.
+
+    More threads would only wait for each other. A shell's background jobs ignore SIGINT.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

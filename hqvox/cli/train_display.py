@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from hqvox.cli.common import console, say, text_table
+from hqvox.cli.common import console, roomy_console, say, text_table
 from hqvox.release.read import Release
 from hqvox.runner.bars import progress_bars
 from hqvox.trainer.batches import BatchSource
@@ -127,7 +127,7 @@ def print_plan(config: TrainConfig, release: Release, device: str | None) -> Non
     rows.append(("device", f"{where}: {speed.describe()}"))
     console.print(text_table(("", ""), rows, frame=False), highlight=False)
     read_as = text_table(("part", "here", "as in"), parts(config), frame=False)
-    console.print(read_as, highlight=False)
+    roomy_console().print(read_as, highlight=False)
     if config.loss.perceptual.weight:  # last: the tables need no weights
         load_features(config.loss.perceptual.network)
     say("dry run: nothing was trained")

@@ -109,6 +109,11 @@ def lease(storage: Storage, name: str, busy: Callable[[str], HqvoxError]) -> Ite
                     return
                 write()
 
+    # A shell's background jobs ignore SIGINT, which has to reach this one when the lease is lost.
+    in_main = threading.current_thread() is threading.main_thread()
+    ignored = in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     renewing = threading.Thread(target=renew, name="lease", daemon=True)
     renewing.start()
     try:
@@ -123,6 +128,8 @@ def lease(storage: Storage, name: str, busy: Callable[[str], HqvoxError]) -> Ite
     finally:
         ended.set()
         renewing.join()
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         holder = _holder(storage, name)
         if holder is not None and holder["id"] == mine["id"]:
             storage.remove(name)

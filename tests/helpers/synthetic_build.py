@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -95,10 +96,12 @@ def make_build(
     names: Sequence[str] = ("Ada Lovelace", "Bedřich Ω", "Few Faces", "Nobody"),
     photos_per_identity: int = 14,
     ids: Sequence[str] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Workspace:
     """Write a finished workspace; the third identity keeps two faces, the fourth has no photos.
 
-    ``ids``: of the identities; by default ``id0``, ``id1`` and so on.
+    ``ids``: of the identities; by default ``id0``, ``id1`` and so on. ``settings``: sections of the
+    configuration.
     """
     for name in names:
         (photos / name).mkdir(parents=True)
@@ -114,7 +117,7 @@ def make_build(
         }
         for number, name in enumerate(names)
     ]
-    text = yaml.safe_dump({"discover": {"photos": str(photos)}})
+    text = yaml.safe_dump({"discover": {"photos": str(photos)}, **settings})
     workspace = Workspace.create(root, text, to_table(rows))
     for shard, identities in workspace.shards().items():
         writers = {

@@ -388,7 +388,10 @@ def test_certainty_is_low_for_a_doubtful_person_and_for_an_arbitrary_pick(
 
 def test_too_few_says_what_would_have_saved_whom(tmp_path: Path) -> None:
     names = ["Two Left", "Many", "No Photos", "None"]
-    workspace = make_build(tmp_path / "w", tmp_path / "photos", names, photos_per_identity=12)
+    limits = {"lighting": {"max_light_ratio": 2.0}, "pose": {"max_pitch_deg": 5.0}}
+    workspace = make_build(
+        tmp_path / "w", tmp_path / "photos", names, photos_per_identity=12, settings=limits
+    )
     config = workspace.config(["release.min_faces=3"])
     found = Candidates(workspace, config)
     # id0 and id1 keep candidates 0 and 4 of their twelve; id2 keeps both of two; id3 has none.

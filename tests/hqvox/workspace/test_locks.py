@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -151,11 +152,20 @@ def test_a_lease_is_renewed(remote: Storage, monkeypatch: pytest.MonkeyPatch) ->
             assert time.monotonic() < until
 
 
-def test_who_loses_the_lease_stops(remote: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_who_loses_the_lease_stops(
+    remote: Storage, monkeypatch: pytest.MonkeyPatch, handler: Any
+) -> None:
+    """Also where SIGINT is ignored, as in a job that a script began in the background."""
+    before = signal.signal(signal.SIGINT, handler)
     monkeypatch.setattr(locks, "RENEWED_SECONDS", 0.05)
     stopped = pytest.raises(HqvoxError, match="another command took this workspace over")
-    with stopped, lease(remote, ".lock", refused):
-        held_by_another(remote)
-        time.sleep(60)  # is interrupted
-        raise AssertionError
+    try:
+        with stopped, lease(remote, ".lock", refused):
+            held_by_another(remote)
+            time.sleep(60)  # is interrupted
+            raise AssertionError
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert json.loads(remote.read(".lock"))["id"] == "x"  # the other's is left alone
