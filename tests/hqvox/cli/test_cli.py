@@ -329,8 +329,9 @@ def test_a_full_standard_output_is_one_line(hq, photos: Path, tmp_path: Path, co
 
 
 def test_control_sequences_in_names_do_not_reach_the_terminal(
-    hq, photos: Path, tmp_path: Path
+    hq, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where explain leaves its picture
     nasty = tmp_path / "\x1b[31mred\x1b]0;title\x07\u202eno"
     photos.rename(nasty)
     work = tmp_path / "w\x1b[2J"
