@@ -245,7 +245,7 @@ def test_names_and_comments_are_text(team: Team) -> None:
 
 
 def disagree(folder: Path) -> str:
-    """Have two annotators choose different faces of somebody, whom only a lead can settle."""
+    """Have two annotators choose different faces of a person, which only a lead can settle."""
     workspace = Workspace.open(folder)
     store, candidates = open_store(workspace), Candidates(workspace)
     disputed = candidates.identities[-1].identity_id
